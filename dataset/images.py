@@ -1,0 +1,30 @@
+"""What every loader returns: uint8 pixels with labels, and the facts of a data set.
+
+Shape legend: N images, 3 channels, S x S pixels, C classes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Images(NamedTuple):
+    """pixels: uint8 (N, 3, S, S); labels: int64 (N,), values 0 .. C-1."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+
+class Dataset(NamedTuple):
+    """A training set, a test set and what augmentation needs to know of them.
+
+    mean, std: per-channel statistics of pixels scaled to 0..1; classes: C names in label order;
+    flip: whether a mirrored image keeps its meaning (digits don't).
+    """
+
+    train: Images
+    test: Images
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    classes: tuple[str, ...]
+    flip: bool = True

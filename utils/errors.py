@@ -1,0 +1,20 @@
+"""Mistakes a user can make end in one line on stderr and exit code 2, never in a traceback."""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """A mistake of the user's; the message names the flag or file and the remedy, in one line."""
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a script's `main`; exit 2 with one line after a `UserError`, 130 after Ctrl-C or SIGTERM."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted: the same command continues from the last whole epoch", file=sys.stderr)
+        raise SystemExit(130) from None
