@@ -1,0 +1,30 @@
+"""Data: images on disk -> uint8 arrays -> long-tailed sets -> batches of views.
+
+`load` is the entry for the data sets that fit in memory; a new one is a loader function and a line here.
+"""
+
+from pathlib import Path
+
+from dataset.cifar import load_cifar10, load_cifar100
+from dataset.digits import load_digits
+from dataset.fashion_mnist import load_fashion_mnist
+from dataset.images import Dataset
+from utils.errors import UserError
+
+LOADERS = {
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "fashion_mnist": load_fashion_mnist,
+    "digits": load_digits,
+}
+NAMES = tuple(LOADERS)
+
+
+def load(name: str, root: Path) -> Dataset:
+    """The data set called `name` (one of `NAMES`), read from the folder `root`, downloaded into it if absent.
+
+    Raises `UserError` for an unknown name, for files that are missing, damaged or not to be had.
+    """
+    if name not in LOADERS:
+        raise UserError(f"--dataset {name}: unknown; choose one of {', '.join(NAMES)}")
+    return LOADERS[name](Path(root).expanduser())

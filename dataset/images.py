@@ -19,7 +19,8 @@ class Dataset(NamedTuple):
     """A training set, a test set and what augmentation needs to know of them.
 
     mean, std: per-channel statistics of pixels scaled to 0..1; classes: C names in label order;
-    flip: whether a mirrored image keeps its meaning (digits don't).
+    flip: whether a mirrored image keeps its meaning (digits don't);
+    pixel_scale: factor on RandAugment's magnitudes given in pixels, which were published for 32-pixel images.
     """
 
     train: Images
@@ -28,3 +29,4 @@ class Dataset(NamedTuple):
     std: tuple[float, float, float]
     classes: tuple[str, ...]
     flip: bool = True
+    pixel_scale: float = 1.0

@@ -1,5 +1,9 @@
-"""Mistakes a user can make end in one line on stderr and exit code 2, never in a traceback."""
+"""Mistakes a user can make end in one line on stderr and exit code 2, never in a traceback.
 
+Shape legend: none.
+"""
+
+import signal
 import sys
 from collections.abc import Callable
 
@@ -10,11 +14,12 @@ class UserError(Exception):
 
 def run_main(main: Callable[[], None]) -> None:
     """Run a script's `main`; exit 2 with one line after a `UserError`, 130 after Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("interrupted: the same command continues from the last whole epoch", file=sys.stderr)
+        print("interrupted: a training run continues from its last whole epoch by the same command", file=sys.stderr)
         raise SystemExit(130) from None

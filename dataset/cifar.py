@@ -1,0 +1,83 @@
+"""CIFAR-10 and CIFAR-100 from the official Python archives.
+
+The files are pickles, so unpickling them runs what they say: only files with the official checksum are opened
+(torchvision's check, done here once more beforehand so that an error can name the file).
+
+Shape legend: N images (50000 training, 10000 test), 3 channels, 32 x 32 pixels, C classes.
+"""
+
+from http.client import HTTPException
+from pathlib import Path
+
+import numpy as np
+
+from dataset.images import Dataset, Images
+from utils.errors import UserError
+
+HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
+
+
+def load_cifar10(root: Path) -> Dataset:
+    """CIFAR-10, C = 10, from `root`/cifar-10-batches-py or `root`/cifar-10-python.tar.gz, else downloaded.
+
+    Normalisation: the published code's. Raises `UserError` for missing or damaged files.
+    """
+    from torchvision.datasets import CIFAR10
+
+    return _load(CIFAR10, root, (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
+
+
+def load_cifar100(root: Path) -> Dataset:
+    """CIFAR-100, C = 100 fine classes, from `root`/cifar-100-python or `root`/cifar-100-python.tar.gz, else
+    downloaded. Normalisation: the published code's. Raises `UserError` for missing or damaged files.
+    """
+    from torchvision.datasets import CIFAR100
+
+    return _load(CIFAR100, root, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+
+
+def _load(source: type, root: Path, mean: tuple, std: tuple) -> Dataset:
+    """Read both parts of `source`, a torchvision class that knows its files' names and checksums."""
+    folder = root / source.base_folder
+    try:
+        if not folder.exists():
+            _unpack_or_download(source, root)
+        _check_files(source, folder)
+        train, test = source(root, train=True), source(root, train=False)
+    except OSError as error:
+        raise UserError(f"--data_root {root}: {source.__name__} cannot be read ({error})") from None
+    return Dataset(_images(train), _images(test), mean, std, tuple(train.classes))
+
+
+def _unpack_or_download(source: type, root: Path) -> None:
+    from torchvision.datasets.utils import check_integrity
+
+    archive = root / source.filename
+    # torchvision would silently download over a damaged archive; it may be all that an offline user has.
+    if archive.exists() and not check_integrity(archive, source.tgz_md5):
+        raise UserError(f"{archive}: damaged or incomplete (checksum differs); replace it from {HOME}")
+    try:
+        source(root, download=True)
+    except (OSError, RuntimeError, HTTPException) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"--data_root {root}: {source.__name__} not found and could not be downloaded or unpacked "
+            f"({reason}); put {source.filename} from {HOME} there"
+        ) from None
+
+
+def _check_files(source: type, folder: Path) -> None:
+    from torchvision.datasets.utils import check_integrity
+
+    files = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
+    for name, md5 in files:
+        path = folder / name
+        if not check_integrity(path, md5):
+            state = "damaged (checksum differs)" if path.exists() else "missing"
+            raise UserError(f"{path}: {state}; delete {folder} to have it unpacked or downloaded again")
+
+
+def _images(part) -> Images:
+    # torchvision hands out (N, 32, 32, 3), a view of the files' own (N, 3, 32, 32): no copy is made here.
+    pixels = np.ascontiguousarray(part.data.transpose(0, 3, 1, 2))
+    return Images(pixels, np.asarray(part.targets, dtype=np.int64))

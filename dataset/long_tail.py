@@ -1,0 +1,128 @@
+"""Long-tailed class counts, and the split of a training set into labelled and unlabelled images.
+
+Shape legend: N training images, C classes, L labelled and U unlabelled images, S x S pixels.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from dataset.images import Dataset, Images
+from utils.errors import UserError
+
+
+class LongTailed(NamedTuple):
+    """The labelled (L) and the unlabelled (U) set, each sorted by class.
+
+    The labels of `unlabelled` are for diagnostics only. counts, unlabelled_counts: int64 (C,), the images of
+    each class that the one and the other set hold.
+    """
+
+    labelled: Images
+    unlabelled: Images
+    counts: np.ndarray
+    unlabelled_counts: np.ndarray
+
+
+def class_counts(num_max: float, num_classes: int, gamma: int) -> np.ndarray:
+    """Images per class, int64 (C,): class i of C >= 2 has num_max |gamma|^(-i / (C - 1)), rounded down.
+
+    num_max: size of the largest class, may be fractional; gamma: imbalance ratio, largest to smallest class,
+    negative to reverse the order of the classes. Raises `UserError` if gamma is 0.
+    Source: paper, section 4; rounding as in the published code.
+    """
+    if gamma == 0:
+        raise UserError("--imb_ratio_l/--imb_ratio_u 0: give 1 or more, or its negative to reverse the order")
+    mu = (1 / abs(gamma)) ** (1 / (num_classes - 1))
+    counts = [int(num_max * mu**i) for i in range(num_classes)]
+    counts[-1] = int(num_max / abs(gamma))  # here the error of the power could cost an image
+    return np.array(counts[::-1] if gamma < 0 else counts, dtype=np.int64)
+
+
+def split(
+    labels: np.ndarray,
+    labelled_counts: np.ndarray,
+    unlabelled_counts: np.ndarray,
+    seed: int,
+    include_labelled: bool,
+    classes: Sequence[str] = (),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the labelled (L,) and unlabelled (U,) images, int64, in the published code's order.
+
+    Class by class: the first n_l images are labelled, the n_u after them unlabelled; with `include_labelled`
+    the unlabelled set starts with the n_l labelled images.
+
+    labels: int (N,); labelled_counts, unlabelled_counts: n_l and n_u of each class, int (C,); seed: shuffles
+    the images of each class, 0 keeps them in file order; classes: names for error messages.
+    Raises `UserError` if a class has too few images or the seed is out of range.
+    """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--manualSeed {seed}: give a number from 0 to {2**32 - 1}")
+    legacy = np.random.RandomState(seed)  # the published splits come from this generator
+    labelled, unlabelled = [], []
+    for c, (n_l, n_u) in enumerate(zip(labelled_counts, unlabelled_counts, strict=True)):
+        members = np.flatnonzero(labels == c)
+        if n_l + n_u > len(members):
+            name = f" ({classes[c]})" if classes else ""
+            raise UserError(
+                f"--num_max/--ratio: class {c}{name} needs {n_l + n_u} images ({n_l} labelled, {n_u} "
+                f"unlabelled) but the training set has only {len(members)}; lower --num_max or --ratio"
+            )
+        if seed != 0:
+            legacy.shuffle(members)
+        labelled.append(members[:n_l])
+        unlabelled.append(members[0 if include_labelled else n_l : n_l + n_u])
+    return np.concatenate(labelled), np.concatenate(unlabelled)
+
+
+def long_tailed(
+    dataset: Dataset,
+    num_max: int,
+    ratio: float,
+    imb_ratio_l: int,
+    imb_ratio_u: int,
+    seed: int,
+    include_labelled: bool,
+) -> LongTailed:
+    """Draw a long-tailed labelled and a long-tailed unlabelled set from `dataset.train` (paper, section 4).
+
+    num_max: labelled images of the largest class; ratio: unlabelled per labelled image of it; imb_ratio_l,
+    imb_ratio_u: gamma of each set, see `class_counts`; seed, include_labelled: see `split`.
+    Raises `UserError` for numbers that make no sense or that the training set cannot serve.
+    """
+    for flag, value in (("--num_max", num_max), ("--ratio", ratio)):
+        if not 0 < value < 1e9:  # also false for nan
+            raise UserError(f"{flag} {value}: give a number above 0 and below 1e9")
+    names = dataset.classes
+    n_l = class_counts(num_max, len(names), imb_ratio_l)
+    n_u = class_counts(ratio * num_max, len(names), imb_ratio_u)
+    if n_l.min() == 0:
+        c = int(n_l.argmin())
+        raise UserError(
+            f"--num_max {num_max} --imb_ratio_l {imb_ratio_l}: class {c} ({names[c]}) gets no labelled image;"
+            " raise --num_max or lower --imb_ratio_l"
+        )
+    if n_u.sum() == 0:
+        raise UserError(f"--ratio {ratio}: no unlabelled image with --num_max {num_max}; raise --ratio")
+    chosen = split(dataset.train.labels, n_l, n_u, seed, include_labelled, names)
+    labelled, unlabelled = (Images(dataset.train.pixels[i], dataset.train.labels[i]) for i in chosen)
+    return LongTailed(labelled, unlabelled, n_l, n_u + n_l if include_labelled else n_u)
+
+
+def describe(counts: np.ndarray, unlabelled_counts: np.ndarray) -> str:
+    """The class counts of both sets, int (C,) each, as a table of at most 100 columns for printing.
+
+    Columns are classes; where they don't fit in one block, 10 or 20 (...) classes go in each block of lines.
+    """
+    titles = ("class", f"{counts.sum()} labelled", f"{unlabelled_counts.sum()} unlabelled")
+    rows = (np.arange(len(counts)), counts, unlabelled_counts)
+    margin = max(map(len, titles))
+    width = 1 + max(len(str(row.max())) for row in rows)
+    per_block = max(10, (100 - margin) // width // 10 * 10)
+    lines = []
+    for start in range(0, len(counts), per_block):
+        for title, row in zip(titles, rows, strict=True):
+            cells = (f"{n:>{width}}" for n in row[start : start + per_block])
+            lines.append(f"{title:>{margin}}" + "".join(cells))
+    return "\n".join(lines)

@@ -1,0 +1,28 @@
+"""The first stage: an SSL method by itself, whose network labels for itself.
+
+Shape legend: B images (3, S, S), C classes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from utils.averaged import Averaged
+
+
+def pretrain(ssl: Callable, student: Averaged, streams: Any) -> tuple[Callable, Callable]:
+    """(step, predict): `step(t) -> logs` trains once; `predict: images -> logits (B, C)` is what is evaluated.
+
+    ssl: an SSL method with its hyper-parameters bound; streams: `labelled` and `unlabelled`, each with `at(t)`.
+    Pseudo-labels come from the live network in train mode, so its BatchNorm statistics move (published code).
+    """
+
+    def step(t: int) -> dict[str, Tensor]:
+        ((x,), y), (u, truth) = streams.labelled.at(t), streams.unlabelled.at(t)
+        student.live.train()
+        loss, logs, pseudo = ssl(student.live, student.live, x, y, u)
+        student.descend(loss)
+        return logs | pseudo.quality(truth)
+
+    return step, student.ema

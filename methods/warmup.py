@@ -1,0 +1,102 @@
+"""How the balanced head starts: trained on features of the pre-trained momentum encoder (published code, CIFAR).
+
+- Class means of the labelled features, normalised, make an imprinted classifier.
+- It ranks all features by how much they look like class c; class c gets n_max - n_c new features, each a blend of one
+  of its own and the next best ranked one of other images.
+- A fresh linear head learns on the resulting, balanced set.
+
+Shape legend: N labelled and U unlabelled features (N, D) and (U, D), C classes, n_max images in the largest class.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize, one_hot
+
+from utils.averaged import Averaged
+from utils.seeding import fold_in, generator
+
+Draw = Callable[[int, int, int], tuple[np.ndarray, np.ndarray]]
+
+
+def imprint(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Weights (C, D) of a classifier: L2-normalised class means of features (N, D) (Qi et al. 2018)."""
+    return normalize(one_hot(labels, num_classes).to(features).T @ features, dim=1)
+
+
+def random_blends(seed: int) -> Draw:
+    """Draws for `balanced_features`: (c, n, n_c) -> n indices of own features below n_c, and n lambdas."""
+
+    def draw(c: int, n: int, own: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = generator(seed, "warm-up blends", c)
+        return rng.integers(0, own, n), rng.beta(0.75, 0.75, n)
+
+    return draw
+
+
+def balanced_features(
+    f_x: Tensor, y: Tensor, f_u: Tensor, probabilities: Tensor, counts: np.ndarray, draw: Draw
+) -> tuple[Tensor, Tensor]:
+    """Features (C n_max, D) and labels (C n_max,): the labelled ones, then each class's blends.
+
+    probabilities: (N + U, C), those of the imprinted classifier for the labelled and the unlabelled features.
+    counts: (C,) labelled images per class. Blends are l a + (1 - l) b: a is a random labelled feature of class c,
+    b runs down the ranking of all features but the labelled ones of class c, none twice, l ~ Beta(0.75, 0.75).
+    """
+    everything, features, labels = torch.cat([f_x, f_u]), [f_x], [y]
+    for c, n in enumerate(max(counts) - counts):
+        rank = probabilities[:, c].clone()
+        rank[: len(y)].masked_fill_(y == c, -1.0)  # behind all others
+        others = everything[rank.argsort(descending=True, stable=True)[:n]]
+        anchors, lam = (torch.from_numpy(drawn).to(f_x.device) for drawn in draw(c, n, counts[c]))
+        lam = lam[:, None].to(f_x.dtype)
+        features.append(lam * f_x[(y == c).nonzero().flatten()[anchors]] + (1 - lam) * others)
+        labels.append(torch.full_like(anchors, c))
+    return torch.cat(features), torch.cat(labels)
+
+
+@torch.no_grad()
+def collect(
+    encoder: Callable[[Tensor], Tensor], labelled: Iterable, unlabelled: Iterable
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """f_x (N, D), y (N,), and for the unlabelled images f_u (U, D), f_weak (U, D); every image passes once.
+
+    labelled, unlabelled: sweeps over the sets, in batches (views, labels). Of the unlabelled images the first strong
+    view becomes the feature, the weak one is for the ranking; where two weak views are all there is, one serves both.
+    """
+    x = [(encoder(views[0]), y) for views, y in labelled]
+    u = [tuple(encoder(view) for view in views[:2]) for views, _ in unlabelled]
+    f_x, y = (torch.cat(parts) for parts in zip(*x, strict=True))
+    f_weak, f_u = (torch.cat(parts) for parts in zip(*u, strict=True))
+    return f_x, y, f_u, f_weak
+
+
+def train_head(
+    teacher: Averaged, features: Tensor, labels: Tensor, batch_size: int, epochs: int, steps: int, seed: int
+) -> None:
+    """Cross-entropy on shuffled batches of the balanced set, `epochs` times `steps` steps. The learner's EMA follows."""
+    per_pass = max(1, len(labels) // batch_size)
+    for t in range(epochs * steps):
+        if t % per_pass == 0:
+            order = torch.from_numpy(generator(seed, "warm-up order", t).permutation(len(labels))).to(labels.device)
+        rows = order[t % per_pass * batch_size :][:batch_size]
+        teacher.descend(cross_entropy(teacher.live(features[rows]), labels[rows]))
+
+
+def warm_up(
+    encoder: Callable[[Tensor], Tensor], teacher: Averaged, labelled: Iterable, unlabelled: Iterable,
+    counts: np.ndarray, *, batch_size: int, epochs: int, steps: int, seed: int,
+) -> None:  # fmt: skip
+    """Build the balanced feature set and train `teacher` on it, in place.
+
+    encoder: images -> features (B, D), the momentum encoder in eval mode. teacher: a fresh head, its EMA a copy, its
+    optimiser new. epochs times steps: `--warm_tfe` times `--val-iteration`.
+    """
+    f_x, y, f_u, f_weak = collect(encoder, labelled, unlabelled)
+    weight = imprint(f_x, y, len(counts))
+    probabilities = (torch.cat([f_x, f_weak]) @ weight.T).softmax(dim=1)
+    features, labels = balanced_features(f_x, y, f_u, probabilities, counts, random_blends(seed))
+    torch.manual_seed(fold_in(seed, "warm-up"))
+    train_head(teacher, features, labels, batch_size, epochs, steps, seed)

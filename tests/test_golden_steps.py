@@ -1,0 +1,111 @@
+"""Three whole training steps of every recipe against the published code's numbers."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import fill, golden, integers, normal
+
+from methods.classifier import decay_all_but_bias, tfe
+from methods.cossl import cossl
+from methods.fixmatch import fixmatch
+from methods.pretrain import pretrain
+from models.wrn import WideResNet
+from utils.averaged import Averaged
+
+LR, DECAY, CLASSES, ROWS, SIZE = 0.002, 0.999, 10, 8, 32
+
+
+class Recorded:
+    """A stream that delivers the golden batches: view v of step s is R(10000 + 100 s + first + v)."""
+
+    def __init__(self, views: int, first: int, label: int):
+        self.views, self.first, self.label = views, first, label
+
+    def at(self, t):
+        k = 10000 + 100 * t
+        views = [normal(k + self.first + v, (ROWS, 3, SIZE, SIZE)) for v in range(self.views)]
+        return views, integers(k + self.label, CLASSES, ROWS)
+
+
+def streams(views_u: int):
+    return SimpleNamespace(
+        labelled=Recorded(1, 0, 1),
+        unlabelled=Recorded(views_u, 2, 9),
+        balanced=Recorded(1, 10, 11),
+        partners=Recorded(1, 12, 11),
+    )
+
+
+def student(sharpen: bool, weight_decay: float, shrink: float) -> Averaged:
+    network = fill(WideResNet(CLASSES), 100)
+    if sharpen:
+        network.output.weight.data.mul_(3)
+    optimizer = torch.optim.Adam(network.parameters(), LR, weight_decay=weight_decay)
+    student = Averaged(network, optimizer, DECAY, shrink)
+    fill(student.ema, 500)
+    return student
+
+
+def teacher() -> Averaged:
+    head = torch.nn.Linear(128, CLASSES)
+    fill(head, 900).weight.data.mul_(0.5)
+    teacher = Averaged(head, torch.optim.Adam(decay_all_but_bias(head, 5e-4), LR), DECAY)
+    fill(teacher.ema, 950)
+    return teacher
+
+
+def recorded_draws(steps, counts, max_lam, labels):
+    """`draw` for `tfe` that gives the recorded coins, and the recorded lambdas in the rows they belong to."""
+    chance = (max(counts) - torch.tensor(counts)) / max(counts)
+    draws = iter(enumerate(steps))
+
+    def draw(n):
+        s, step = next(draws)
+        coin, where = torch.tensor(step["draws"]["coin"]), torch.zeros(n)
+        lam = torch.tensor(step["draws"]["lam"])
+        where[coin < chance[labels(s)]] = (lam - max_lam) / (1 - max_lam)
+        return torch.stack([coin, where])
+
+    return draw
+
+
+def compare(expected, module, name):
+    for key, (_, norm, first, last) in expected[name].items():
+        value = module.state_dict()[key].double().flatten()
+        assert value.norm().item() == pytest.approx(norm, rel=1e-4, abs=1e-6), (name, key)
+        # Adam turns a rounding into a change of sign, so single weights may be off by a few learning rates.
+        assert value[[0, -1]].tolist() == pytest.approx([first, last], rel=1e-3, abs=4 * LR), (name, key)
+
+
+def run(expected, step, names):
+    for s, recorded in enumerate(expected["steps"]):
+        logs = step(s)
+        tolerance = 1e-5 if s == 0 else 1e-3
+        got = [logs[name].item() for name in names]
+        assert got == pytest.approx(recorded["returned"], rel=tolerance, abs=1e-6), f"step {s}"
+
+
+def test_fixmatch():
+    expected = golden("fixmatch.json")
+    network = student(sharpen=True, weight_decay=0, shrink=0.02 * LR)
+    step, _ = pretrain(partial(fixmatch, tau=0.45), network, streams(3))
+    run(expected, step, ["loss", "loss_x", "loss_u", "mask", "acc_u", "acc_selected"])
+    compare(expected, network.live, "model")
+    compare(expected, network.ema, "ema_model")
+
+
+def test_fixmatch_cossl():
+    expected = golden("fixmatch_cossl.json")
+    counts = expected["num_per_class"]
+    network, head = student(sharpen=False, weight_decay=0.02 * LR, shrink=0), teacher()
+    data = streams(3)
+    draw = recorded_draws(expected["steps"], counts, 0.6, lambda s: data.balanced.at(s)[1])
+    learner = tfe(torch.tensor(counts), 0.6, draw)
+    step, _ = cossl(partial(fixmatch, tau=0.24), learner, network, head, data)
+    run(expected, step, ["loss", "loss_x", "loss_u", "loss_head", "mask", "acc_u", "acc_selected", "acc_head"])
+    compare(expected, network.live, "model")
+    compare(expected, network.ema, "ema_model")
+    compare(expected, head.live, "head")
+    compare(expected, head.ema, "ema_head")

@@ -1,0 +1,122 @@
+"""Flags of the recipes: spellings and defaults of the published scripts, plus a few that they lack.
+
+Shape legend: none.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from utils.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are one line; `--help` shows every default."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def number(kind: type, valid: Callable[[float], bool], meaning: str) -> Callable[[str], float]:
+    """A type for argparse: an int or float within bounds; `meaning` completes "expected ..." in the error."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not valid(value):
+            raise argparse.ArgumentTypeError(f"expected {meaning}, got {text!r}")
+        return value
+
+    return parse
+
+
+positive_int = number(int, lambda v: v > 0, "a whole number above 0")
+non_negative_int = number(int, lambda v: 0 <= v < 2**32, "a whole number from 0 to 2^32 - 1")
+nonzero_int = number(int, lambda v: v != 0, "a whole number other than 0")
+positive_float = number(float, lambda v: 0 < v < float("inf"), "a number above 0")
+non_negative_float = number(float, lambda v: 0 <= v < float("inf"), "a number of at least 0")
+share = number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
+wrn_depth = number(int, lambda v: v >= 10 and v % 6 == 4, "6 n + 4, as 10, 16, 22, 28")
+
+
+def _gpu(text: str) -> str:
+    return text if text == "cpu" else str(number(int, lambda v: v >= 0, "a device number or 'cpu'")(text))
+
+
+def common_parser(description: str, datasets: tuple[str, ...], epochs: int) -> Parser:
+    """The flags that all recipes for small images share."""
+    parser = Parser(description)
+    add = parser.add_argument
+    add("--epochs", "--epoch", type=positive_int, default=epochs, help="epochs to train")
+    add("--val-iteration", type=positive_int, default=500, help="steps per epoch")
+    add("--batch-size", type=positive_int, default=64, help="labelled images, and unlabelled images, per step")
+    add("--lr", "--learning-rate", type=positive_float, default=0.002, help="learning rate of Adam")
+    add("--ema-decay", type=share, default=0.999, help="share of the moving average kept per step")
+    add("--dataset", choices=datasets, default="cifar10", help="data set")
+    add("--data_root", type=Path, default=Path("data"), help="folder of the data sets; missing ones are downloaded")
+    add("--num_max", type=positive_int, default=1500, help="labelled images of the largest class")
+    add("--ratio", type=positive_float, default=2.0, help="unlabelled per labelled image of the largest class")
+    add("--imb_ratio_l", type=nonzero_int, default=100, help="gamma of the labelled set: largest / smallest class")
+    add("--imb_ratio_u", type=nonzero_int, default=100, help="gamma of the unlabelled set; negative: reversed")
+    add("--width", type=positive_int, default=2, help="width factor of the Wide ResNet")
+    add("--depth", type=wrn_depth, default=28, help="depth of the Wide ResNet, 6 n + 4")
+    add("--manualSeed", type=non_negative_int, default=0, help="seed of the split and of training")
+    add("--gpu", type=_gpu, default="0", help="number of the CUDA device, or 'cpu'")
+    add("--out", type=Path, default=Path("result"), help="folder for checkpoints, log and summary")
+    add("--overwrite", action="store_true", help="discard the run that --out holds")
+    return parser
+
+
+def add_pretrain_flags(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--resume", type=_path, default=None, help="checkpoint of this run to continue from; by itself, a run continues "
+        "from the last checkpoint in --out")  # fmt: skip
+
+
+def add_cossl_flags(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--resume", type=_path, required=True, help="pre-training checkpoint that co-learning starts from")
+    add("--max_lam", type=share, default=0.8, help="TFE: smallest share of the tail feature in a blend")
+    add("--lr_tfe", type=positive_float, default=0.002, help="learning rate of the balanced head")
+    add("--wd_tfe", type=non_negative_float, default=5e-4, help="weight decay of the balanced head's weight")
+    add("--warm_tfe", type=positive_int, default=10, help="epochs of the balanced head's warm-up")
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def arguments(args: argparse.Namespace, recipe: str) -> dict[str, str | int | float | bool | None]:
+    """The arguments as plain values for checkpoints and summaries, with the name of the recipe."""
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    return {"recipe": recipe} | plain
+
+
+def flag(name: str) -> str:
+    """How the argument `name` is spelled on the command line."""
+    dashed = {"batch_size", "val_iteration", "ema_decay", "lambda_u"}
+    return "--" + (name.replace("_", "-") if name in dashed else name)
+
+
+def pick_device(gpu: str) -> torch.device:
+    """The device that `--gpu` names: without CUDA the CPU, and one line that says so.
+
+    Raises UserError for a number that this machine doesn't have.
+    """
+    if gpu == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        print(f"--gpu {gpu}: no CUDA device found, running on the CPU (--gpu cpu asks for it)")
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if int(gpu) >= count:
+        raise UserError(f"--gpu {gpu}: this machine has {count} CUDA device(s), numbered from 0")
+    return torch.device("cuda", int(gpu))

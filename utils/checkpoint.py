@@ -1,0 +1,163 @@
+"""Checkpoints: written whole or not at all, read without running code from them, refused where they don't fit.
+
+Shape legend: none. A checkpoint is a dict with the published keys (epoch, state_dict, ema_state_dict, optimizer;
+CoSSL: teacher_head, ema_teacher) and ours: history (a row per epoch), seconds, arguments, teacher_optimizer.
+"""
+
+import os
+import pickle
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.args import flag
+from utils.errors import UserError
+from utils.summary import replacing
+
+NAME = "checkpoint.pth.tar"
+# What may differ between the parts of one run: where things are and what they run on, not what is computed.
+FREE = {"out", "data_root", "gpu", "overwrite", "resume"}
+
+
+def save(state: dict[str, Any], paths: Iterable[Path]) -> None:
+    """Write `state` to each path through a temporary file that is renamed. Raises UserError if that fails."""
+    for path in paths:
+        try:
+            with replacing(path) as temporary:
+                torch.save(state, temporary)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            reason = str(error).splitlines()[0]
+            raise UserError(f"--out {path.parent}: cannot write {path.name} ({reason})") from error
+
+
+def read(path: Path, source: str, keys: Iterable[str]) -> dict[str, Any]:
+    """The checkpoint in `path`, on the CPU; it has all of `keys`. source: the flag that named the file.
+
+    Raises UserError for a file that is missing, damaged, or no such checkpoint.
+    """
+    if not path.is_file():
+        raise UserError(f"{source} {path}: no such file; give the path of a checkpoint, such as RUN/{NAME}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"{source} {path}: not a readable checkpoint (truncated, or of another program)") from error
+    missing = [key for key in ("epoch", *keys) if not isinstance(state, dict) or key not in state]
+    if missing:
+        raise UserError(f"{source} {path}: not a checkpoint of this kind of run, it lacks {', '.join(missing)}")
+    return state
+
+
+def restore(objects: dict[str, Any], state: dict[str, Any], path: Path) -> None:
+    """Load every object's state; an optimiser keeps the hyper-parameters it was made with (the flags').
+
+    Raises UserError if a network of the checkpoint is of another data set, depth or width.
+    """
+    for key, target in objects.items():
+        groups = [group.copy() for group in getattr(target, "param_groups", [])]
+        try:
+            target.load_state_dict(state[key])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: its {key} doesn't fit this network; give the --dataset, --width and --depth it was trained with"
+            ) from error
+        for group, own in zip(getattr(target, "param_groups", []), groups, strict=True):
+            group.update({name: value for name, value in own.items() if name != "params"})
+
+
+def differing(now: dict[str, Any], then: dict[str, Any], free: set[str] = FREE) -> str:
+    """The flags whose values differ, in words; empty if none does."""
+    names = [name for name in now | then if name not in free and now.get(name) != then.get(name)]
+    return ", ".join(f"{flag(name)} ({then.get(name)} there, {now.get(name)} now)" for name in names)
+
+
+def continued(arguments: dict[str, Any], keys: Iterable[str], free: set[str] = FREE) -> dict[str, Any] | None:
+    """The checkpoint of the run that `--out` holds, if this is the same run; None for a new one.
+
+    free: the arguments that may differ.
+
+    Raises UserError if the folder holds another run and `--overwrite` isn't given, or can't be written to.
+    """
+    out = Path(arguments["out"])
+    check_writable(out)
+    if arguments["overwrite"] or not (out / NAME).exists():
+        return None
+    state = read(out / NAME, "--out", keys)
+    if "arguments" not in state:
+        raise UserError(f"--out {out}: holds a run of the published code; take another folder, or --overwrite")
+    refuse_other_run(state, arguments, free, f"--out {out}: holds another run", "take another folder, or --overwrite")
+    return state
+
+
+def resumed(arguments: dict[str, Any], keys: Iterable[str]) -> dict[str, Any] | None:
+    """Where pre-training continues: the checkpoint `--resume` names, else the one in `--out`; None: at the start.
+
+    A run that was resumed from elsewhere and then interrupted goes on from its own checkpoint.
+    """
+    path = Path(arguments["resume"]) if arguments["resume"] else None
+    out = Path(arguments["out"])
+    inside = path is not None and path.resolve().parent == out.resolve()
+    own = None if inside else continued(arguments, keys)
+    if own is not None or path is None:
+        return own
+    check_writable(out)
+    state = read(path, "--resume", keys)
+    refuse_cossl(state, path)
+    free = FREE if inside else FREE | {"epochs"}  # in a folder of its own, a run may be made longer
+    refuse_other_run(state, arguments, free, f"--resume {path}: of another run", "give the same arguments")
+    return state
+
+
+def pretrained(arguments: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """The pre-training checkpoint `--resume` names, from which co-learning starts.
+
+    Raises UserError if it is of another data set or network; warns if it is of another labelled set.
+    """
+    path = Path(arguments["resume"])
+    state = read(path, "--resume", keys)
+    refuse_cossl(state, path)
+    split = {"num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "manualSeed"}
+    everything = set(arguments) | set(state.get("arguments", {}))
+    free = everything - {"dataset", "width", "depth"}
+    refuse_other_run(state, arguments, free, f"--resume {path}: pre-trained otherwise", "give the same arguments")
+    if other := differing(arguments, state.get("arguments", arguments), everything - split):
+        print(f"warning: --resume {path} was pre-trained on another split: {other}", file=sys.stderr)
+    return state
+
+
+def refuse_cossl(state: dict[str, Any], path: Path) -> None:
+    """Raise UserError if `state` is a co-learning checkpoint where one of pre-training is wanted."""
+    if "teacher_head" in state:
+        raise UserError(
+            f"--resume {path}: a CoSSL checkpoint, give one of pre-training; a CoSSL run continues by its own command"
+        )
+
+
+def refuse_other_run(
+    state: dict[str, Any], arguments: dict[str, Any], free: set[str], problem: str, remedy: str
+) -> None:
+    """Raise UserError if the arguments in `state` aren't those of this run. Published checkpoints have none."""
+    if difference := differing(arguments, state.get("arguments", arguments), free):
+        raise UserError(f"{problem}: {difference}; {remedy}")
+
+
+def make_folder(out: Path, overwrite: bool) -> None:
+    """Make the folder of a run; with `overwrite`, remove what an earlier run left in it, and nothing else."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be made ({error.strerror}); take another folder") from error
+    if overwrite:
+        for path in (*out.glob("checkpoint*.pth.tar"), *out.glob("tensorboard/events.out.tfevents.*")):
+            path.unlink()
+        for name in ("log.txt", "summary.json"):
+            (out / name).unlink(missing_ok=True)
+
+
+def check_writable(out: Path) -> None:
+    """Raise UserError unless the folder `out` can be written to or made; makes nothing."""
+    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out}: {existing} is not a folder that can be written to; take another --out")

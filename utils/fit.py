@@ -1,0 +1,101 @@
+"""The training loop: epochs, progress, log, checkpoints. It knows no method.
+
+Shape legend: logs are 0-d tensors on the device; K steps per epoch.
+"""
+
+import math
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils import checkpoint
+from utils.errors import UserError
+from utils.log import Board, Progress, Row, write_log
+from utils.seeding import fold_in
+from utils.summary import atomic_write_text, summarise, to_json, versions
+
+COPY_EVERY = 100
+
+
+def fit(
+    step: Callable[[int], dict[str, Tensor]],
+    evaluate: Callable[[], dict[str, Any]],
+    objects: dict[str, Any],
+    args: Namespace,
+    facts: dict[str, Any],
+    start: dict[str, Any] | None,
+    prepare: Callable[[], None] | None = None,
+    first_copy: int = 1,
+) -> None:
+    """Train until `args.epochs`, from the start or from where the checkpoint `start` left off, then summarise.
+
+    step: t -> logs, trains once; evaluate: -> figures of the test set, after every epoch; objects: what is saved and
+    loaded, by checkpoint key; facts: what the summary says of the run, with its `arguments`; prepare: called once,
+    before step 0; first_copy: the first epoch whose checkpoint is kept as a copy, then every 100th.
+    Before step t the generators are seeded from (seed, t), so that a killed and resumed run repeats the bits of one
+    that wasn't. Raises UserError if the loss stops being a number or the folder can't be written to.
+    """
+    out, done, history, seconds = Path(args.out), 0, [], 0.0
+    if start is not None:
+        checkpoint.restore(objects, start, args.resume or out / checkpoint.NAME)
+        done, history, seconds = start["epoch"], start.get("history", []), start.get("seconds", 0.0)
+    elif prepare is not None:
+        prepare()
+    checkpoint.make_folder(out, args.overwrite)
+    board, progress = Board(out / "tensorboard", done), Progress(args.epochs, args.val_iteration, done)
+    if history:
+        write_log(out / "log.txt", history, done)
+    for n in range(done + 1, args.epochs + 1):
+        began = time.monotonic()
+        history.append({"train": train_epoch(step, n, args, progress), "test": evaluate()})
+        seconds += time.monotonic() - began
+        state = {key: thing.state_dict() for key, thing in objects.items()}
+        state |= {"epoch": n, "history": history, "seconds": seconds, "arguments": facts["arguments"]}
+        copied = n >= first_copy and n % COPY_EVERY == 1
+        checkpoint.save(state, [out / f"checkpoint_{n}.pth.tar"] * copied + [out / checkpoint.NAME])
+        write_log(out / "log.txt", history, n)
+        board.write(history[-1], n)
+        progress.epoch(n, history[-1], time.monotonic() - began)
+    progress.close()
+    conclude(out, history, facts, seconds)
+
+
+def train_epoch(
+    step: Callable[[int], dict[str, Tensor]], n: int, args: Namespace, progress: Progress
+) -> dict[str, float]:
+    """Epoch n (from 1): K steps; the means of their logs. The device is read when the bar asks, and at the end."""
+    totals: dict[str, Tensor] = {}
+    for i in range(args.val_iteration):
+        t = (n - 1) * args.val_iteration + i
+        torch.manual_seed(fold_in(args.manualSeed, "step", t))
+        for name, value in step(t).items():
+            totals[name] = totals.get(name, 0) + value.detach()
+        progress.step(t + 1, partial(means, totals, i + 1))
+    figures = means(totals, args.val_iteration)
+    if not math.isfinite(figures["loss"]):
+        raise UserError(f"--lr {args.lr}: the training loss is {figures['loss']} in epoch {n}; lower --lr")
+    return figures
+
+
+def means(totals: dict[str, Tensor], n: int) -> dict[str, float]:
+    """Sums over n steps, 0-d each -> means as numbers, in one read of the device."""
+    return dict(zip(totals, (torch.stack(list(totals.values())) / n).tolist(), strict=True))
+
+
+def conclude(out: Path, history: list[Row], facts: dict[str, Any], seconds: float) -> None:
+    """Write `summary.json`; the last printed lines say what came out, and where it is."""
+    figures = summarise([row["test"] for row in history])
+    summary = facts | figures | {"versions": versions(), "wall_seconds": round(seconds, 1)}
+    atomic_write_text(out / "summary.json", to_json(summary))
+    mean, best = figures["last_20_mean"], figures["best"]
+    print(
+        f"mean balanced accuracy of the last {figures['epochs_averaged']} epochs: {mean['balanced']:.2f} % "
+        f"(best {best['balanced']:.2f} % in epoch {best['epoch']}), geometric mean {mean['gm']:.2f} %, "
+        f"top-1 {mean['top1']:.2f} %\nresults: {out}"
+    )

@@ -1,0 +1,82 @@
+"""What a run shows while it goes: progress bar or plain lines, `log.txt`, TensorBoard scalars.
+
+Shape legend: a history has a row per epoch: {"train": {name: float}, "test": figures of `metrics.evaluate`}.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from utils.summary import atomic_write_text
+
+Row = dict[str, dict[str, Any]]
+
+
+def columns(row: Row) -> dict[str, float]:
+    """The figures of an epoch by their names in `log.txt`; the test set's loss is `test_loss`."""
+    test = {name: value for name, value in row["test"].items() if name != "recall"}
+    return row["train"] | {"test_loss": test.pop("loss")} | test
+
+
+def write_log(path: Path, history: list[Row], last: int) -> None:
+    """Tab-separated, a header and a line per epoch up to `last`; written anew, so that it is whole at any moment."""
+    lines = ["\t".join(["epoch", *columns(history[0])])]
+    for epoch, row in enumerate(history, last - len(history) + 1):
+        lines.append("\t".join([str(epoch), *(f"{value:.6g}" for value in columns(row).values())]))
+    atomic_write_text(path, "\n".join(lines) + "\n")
+
+
+class Board:
+    """TensorBoard scalars `train/NAME` and `test/NAME` over epochs; what a killed run wrote too much is purged."""
+
+    def __init__(self, folder: Path, epoch: int) -> None:
+        self.writer = SummaryWriter(folder, purge_step=epoch + 1)
+
+    def write(self, row: Row, epoch: int) -> None:
+        for part, figures in row.items():
+            for name, value in figures.items():
+                if name != "recall":
+                    self.writer.add_scalar(f"{part}/{name}", value, epoch)
+        self.writer.flush()
+
+
+class Progress:
+    """A bar with ETA and running figures on a terminal; a line per epoch there and elsewhere.
+
+    epochs, steps: of the whole run; done: epochs that an earlier part of the run has done.
+    """
+
+    def __init__(self, epochs: int, steps: int, done: int) -> None:
+        self.epochs, self.steps, self.done, self.start, self.shown = epochs, steps, done, time.monotonic(), 0.0
+        self.bar = _bar(epochs * steps, done * steps) if sys.stdout.isatty() else None
+
+    def step(self, t: int, figures: Callable[[], dict[str, float]]) -> None:
+        """After step t; `figures` reads the running means from the device, at most twice a second."""
+        if self.bar is None or time.monotonic() - self.shown < 0.5:
+            return
+        self.shown = time.monotonic()
+        text = "  ".join(f"{name} {value:.3g}" for name, value in figures().items())
+        self.bar.update(t, figures=f"epoch {t // self.steps + 1}/{self.epochs}  {text}")
+
+    def epoch(self, n: int, row: Row, seconds: float) -> None:
+        """After epoch n (from 1) that took `seconds`."""
+        left = (time.monotonic() - self.start) / (n - self.done) * (self.epochs - n)
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in columns(row).items())
+        print(f"epoch {n}/{self.epochs}  {figures}  {seconds:.1f} s, {timedelta(seconds=round(left))} left", flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.finish(dirty=True)
+
+
+def _bar(total: int, done: int):
+    import progressbar  # replaces the standard streams' wrappers on import, so only where a bar is shown
+
+    figures = progressbar.Variable("figures", format="{formatted_value}", width=1, precision=1)
+    widgets = [progressbar.Percentage(), " ", progressbar.Bar(), " ", progressbar.AdaptiveETA(), "  ", figures]
+    return progressbar.ProgressBar(max_value=total, widgets=widgets, redirect_stdout=True).start(init=True).update(done)
