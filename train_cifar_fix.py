@@ -11,13 +11,12 @@ from functools import partial
 import torch
 
 import dataset
-from dataset.long_tail import describe, long_tailed
-from dataset.streams import look, test_set, training_streams
+from dataset.streams import open_data
 from methods.fixmatch import VIEWS, fixmatch
 from methods.pretrain import pretrain
 from models.wrn import WideResNet
-from utils.args import add_pretrain_flags, arguments, common_parser, pick_device, share
-from utils.averaged import Averaged
+from utils.args import add_pretrain_flags, common_parser, pick_device, share
+from utils.averaged import STUDENT, Averaged
 from utils.checkpoint import resumed
 from utils.errors import run_main
 from utils.fit import fit
@@ -25,29 +24,25 @@ from utils.metrics import evaluate
 
 
 def main() -> None:
-    parser = common_parser("Pre-train FixMatch on long-tailed data.", dataset.NAMES, epochs=500)
+    parser = common_parser("train_cifar_fix", "Pre-train FixMatch on long-tailed data.", dataset.NAMES, epochs=500)
     add_pretrain_flags(parser)
     parser.add_argument("--tau", type=share, default=0.95, help="confidence from which on a pseudo-label is used")
     args = parser.parse_args()
 
-    facts = {"method": "FixMatch", "arguments": arguments(args, "train_cifar_fix")}
-    start = resumed(facts["arguments"], ["state_dict", "ema_state_dict", "optimizer"])
+    start = resumed(args, STUDENT)
     device = pick_device(args.gpu)
-    data = dataset.load(args.dataset, args.data_root)
-    split = long_tailed(data, args.num_max, args.ratio, args.imb_ratio_l, args.imb_ratio_u, args.manualSeed,
-                        include_labelled=True)  # fmt: skip
-    streams = training_streams(split, data, VIEWS, args.batch_size, args.manualSeed, device)
-    test = test_set(data, device)
-    print(describe(split.counts, split.unlabelled_counts))
+    data = open_data(args, VIEWS, include_labelled=True, device=device)
 
     torch.manual_seed(args.manualSeed)
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)
     optimizer = torch.optim.Adam(network.parameters(), args.lr)
     student = Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr)
 
-    step, predict = pretrain(partial(fixmatch, tau=args.tau), student, streams)
-    objects = student.objects("state_dict", "ema_state_dict", "optimizer")
-    fit(step, lambda: evaluate(predict, test(), split.counts), objects, args, facts | split.facts(), start)
+    step, predict = pretrain(partial(fixmatch, tau=args.tau), student, data)
+    objects = student.objects(STUDENT)
+    facts = {"method": "FixMatch", "start_epoch": 0} | data.facts()
+    scores = lambda: evaluate(predict, data.test(), data.counts)
+    fit(step, scores, objects, args, facts, start)
 
 
 if __name__ == "__main__":

@@ -27,4 +27,8 @@ def load(name: str, root: Path) -> Dataset:
     """
     if name not in LOADERS:
         raise UserError(f"--dataset {name}: unknown; choose one of {', '.join(NAMES)}")
-    return LOADERS[name](Path(root).expanduser())
+    root = Path(root).expanduser()
+    try:
+        return LOADERS[name](root)
+    except OSError as error:
+        raise UserError(f"--data_root {root}: {name} cannot be read ({error}); check the path") from None

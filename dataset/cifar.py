@@ -39,13 +39,10 @@ def load_cifar100(root: Path) -> Dataset:
 def _load(source: type, root: Path, mean: tuple, std: tuple) -> Dataset:
     """Read both parts of `source`, a torchvision class that knows its files' names and checksums."""
     folder = root / source.base_folder
-    try:
-        if not folder.exists():
-            _unpack_or_download(source, root)
-        _check_files(source, folder)
-        train, test = source(root, train=True), source(root, train=False)
-    except OSError as error:
-        raise UserError(f"--data_root {root}: {source.__name__} cannot be read ({error})") from None
+    if not folder.exists():
+        _unpack_or_download(source, root)
+    _check_files(source, folder)
+    train, test = source(root, train=True), source(root, train=False)
     return Dataset(_images(train), _images(test), mean, std, tuple(train.classes))
 
 

@@ -48,7 +48,7 @@ def split(
     include_labelled: bool,
     classes: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the labelled (L,) and unlabelled (U,) images, int64, in the published code's order.
+    """Indices of the labelled (L,) and unlabelled (U,) images, int64, as the published code draws them.
 
     Class by class: the first n_l images are labelled, the n_u after them unlabelled; with `include_labelled`
     the unlabelled set starts with the n_l labelled images.

@@ -3,17 +3,19 @@
 Shape legend: N images (N, 3, S, S), B images a batch, C classes.
 """
 
-from collections.abc import Iterator
-from functools import lru_cache
-from types import SimpleNamespace
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dataset import load
 from dataset.augment import views
-from dataset.images import Dataset, Images
+from dataset.images import Images
+from dataset.long_tail import describe, long_tailed
 from utils.errors import UserError
 from utils.seeding import generator
 
@@ -25,8 +27,16 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
+class Pixels:
+    """A set of images on the device, uint8 (N, 3, S, S) with int64 labels (N,), that streams share."""
+
+    def __init__(self, images: Images, device: torch.device) -> None:
+        self.pixels, self.labels = (torch.from_numpy(array).to(device) for array in images)
+        self.host_labels = images.labels
+
+
 class Stream:
-    """Batches of a set of images that lies on the device as uint8.
+    """Batches of those images of a set that `members` lists.
 
     Unless `balanced`, passes over the set follow one another, each in an order of its own, and what doesn't fill a
     batch at the end of a pass is dropped. `balanced` draws a class, then one of its images, with replacement.
@@ -35,18 +45,17 @@ class Stream:
     """
 
     def __init__(
-        self, name: str, images: Images, wanted: tuple[str, ...], batch_size: int, seed: int,
-        device: torch.device, look: dict, balanced: bool = False,
+        self, name: str, images: Pixels, members: np.ndarray, wanted: tuple[str, ...],
+        batch_size: int, seed: int, look: dict, balanced: bool = False,
     ) -> None:  # fmt: skip
-        if len(images.labels) < batch_size:
+        if len(members) < batch_size:
             raise UserError(
-                f"--batch-size {batch_size}: the {name} set has only {len(images.labels)} images; "
+                f"--batch-size {batch_size}: the {name} set has only {len(members)} images; "
                 "lower --batch-size or raise --num_max"
             )
-        self.name, self.wanted, self.batch_size, self.seed, self.look = name, wanted, batch_size, seed, look
-        self.pixels = torch.from_numpy(images.pixels).to(device)
-        self.labels = torch.from_numpy(images.labels).to(device)
-        self._rows = _balanced(images.labels) if balanced else _passes(len(images.labels), seed, name)
+        self.name, self.images, self.members, self.wanted = name, images, members, wanted
+        self.batch_size, self.seed, self.look = batch_size, seed, look
+        self._rows = _balanced(images.host_labels[members]) if balanced else _passes(len(members), seed, name)
 
     def at(self, t: int) -> Batch:
         """The batch of step t (0, 1, ...)."""
@@ -54,13 +63,14 @@ class Stream:
         return self._batch(self._rows(rng, t, self.batch_size), rng)
 
     def sweep(self, batch_size: int = 500) -> Iterator[Batch]:
-        """Every image once, in the order of the set."""
-        for i, rows in enumerate(np.split(np.arange(len(self.labels)), range(batch_size, len(self.labels), batch_size))):
+        """Every image once, in the order of `members`."""
+        for i, start in enumerate(range(0, len(self.members), batch_size)):
+            rows = np.arange(start, min(start + batch_size, len(self.members)))
             yield self._batch(rows, generator(self.seed, f"{self.name} sweep", i))
 
     def _batch(self, rows: np.ndarray, rng: np.random.Generator) -> Batch:
-        index = torch.from_numpy(rows).to(self.pixels.device, non_blocking=True)
-        return Batch(views(self.pixels[index], self.wanted, rng, **self.look), self.labels[index])
+        index = torch.from_numpy(self.members[rows]).to(self.images.pixels.device, non_blocking=True)
+        return Batch(views(self.images.pixels[index], self.wanted, rng, **self.look), self.images.labels[index])
 
 
 def _passes(n: int, seed: int, name: str):
@@ -85,24 +95,55 @@ def _balanced(labels: np.ndarray):
     return rows
 
 
-def training_streams(
-    data, dataset: Dataset, wanted: dict[str, tuple[str, ...]], batch_size: int, seed: int, device: torch.device
-) -> SimpleNamespace:
-    """The streams of both stages: `labelled` and `unlabelled` with the views a method wants; for the classifier
-    learner, `balanced` (labelled images, classes equally likely) and `partners` (labelled + unlabelled), both strong.
+class Data(NamedTuple):
+    """Everything a recipe trains and tests on.
 
-    data: a `LongTailed` split. Views of classifier learning: published code, on CIFAR.
+    labelled, unlabelled: with the views the SSL method wants; for the classifier learner `balanced` (labelled images,
+    classes equally likely) and `partners` (labelled + unlabelled images), one strong view each (published code, on
+    CIFAR). test: each call goes through the test set once, in (images, labels). counts, unlabelled_counts: (C,).
     """
-    both = Images(*(np.concatenate(parts) for parts in zip(data.labelled, data.unlabelled, strict=True)))
-    common = (batch_size, seed, device, look(dataset))
-    return SimpleNamespace(
-        labelled=Stream("labelled", data.labelled, wanted["labelled"], *common),
-        unlabelled=Stream("unlabelled", data.unlabelled, wanted["unlabelled"], *common),
-        balanced=Stream("balanced", data.labelled, ("strong",), *common, balanced=True),
-        partners=Stream("partners", both, ("strong",), *common),
+
+    labelled: Stream
+    unlabelled: Stream
+    balanced: Stream
+    partners: Stream
+    test: Callable[[], Iterator[tuple[Tensor, Tensor]]]
+    counts: np.ndarray
+    unlabelled_counts: np.ndarray
+    classes: tuple[str, ...]
+
+    def facts(self) -> dict[str, list]:
+        """What the summary of a run says of its data."""
+        return {
+            "classes": list(self.classes),
+            "labelled_counts": self.counts.tolist(),
+            "unlabelled_counts": self.unlabelled_counts.tolist(),
+        }
+
+
+def open_data(args: Namespace, wanted: dict[str, tuple[str, ...]], include_labelled: bool, device: torch.device) -> Data:
+    """Load the data set that the flags name, split it, and put it on the device; print the class counts.
+
+    wanted: the views of the SSL method; include_labelled: whether the unlabelled set holds the labelled images, too.
+    Raises UserError where files or flags are wrong.
+    """
+    dataset = load(args.dataset, args.data_root)
+    split = long_tailed(
+        dataset, args.num_max, args.ratio, args.imb_ratio_l, args.imb_ratio_u, args.manualSeed, include_labelled
     )
-
-
-def look(dataset: Dataset) -> dict:
-    """The facts of a data set that augmentation needs, as keywords of `dataset.augment.views`."""
-    return {"mean": dataset.mean, "std": dataset.std, "flip": dataset.flip, "pixel_scale": dataset.pixel_scale}
+    train, test = (Pixels(images, device) for images in (dataset.train, dataset.test))
+    look = {"mean": dataset.mean, "std": dataset.std, "flip": dataset.flip, "pixel_scale": dataset.pixel_scale}
+    stream = partial(Stream, batch_size=args.batch_size, seed=args.manualSeed, look=look)
+    everything = np.concatenate([split.labelled, split.unlabelled])
+    test_stream = Stream("test", test, np.arange(len(dataset.test.labels)), ("plain",), 1, 0, look)
+    print(describe(split.counts, split.unlabelled_counts))
+    return Data(
+        labelled=stream("labelled", train, split.labelled, wanted["labelled"]),
+        unlabelled=stream("unlabelled", train, split.unlabelled, wanted["unlabelled"]),
+        balanced=stream("balanced", train, split.labelled, ("strong",), balanced=True),
+        partners=stream("partners", train, everything, ("strong",)),
+        test=lambda: ((views[0], labels) for views, labels in test_stream.sweep()),
+        counts=split.counts,
+        unlabelled_counts=split.unlabelled_counts,
+        classes=dataset.classes,
+    )

@@ -4,7 +4,6 @@ Shape legend: B images (B, 3, S, S), D = 64 * width features, C classes.
 Names of submodules are those of the published checkpoints, so that these load.
 """
 
-import torch
 from torch import Tensor, nn
 
 # The published code passes TensorFlow's momentum 0.001 in the place of epsilon: kept.

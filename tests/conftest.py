@@ -16,11 +16,11 @@ def golden(name: str) -> dict:
 
 def normal(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
     """float32 standard normal numbers of NumPy's legacy generator: the inputs of all golden numbers."""
-    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))  # noqa: NPY002
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
 
 
 def integers(seed: int, high: int, size: int) -> torch.Tensor:
-    return torch.from_numpy(np.random.RandomState(seed).randint(0, high, size))  # noqa: NPY002
+    return torch.from_numpy(np.random.RandomState(seed).randint(0, high, size))
 
 
 def fill(module: torch.nn.Module, base: int) -> torch.nn.Module:

@@ -139,8 +139,9 @@ def test_cifar_truncated_archive_is_named_and_kept(cifar, monkeypatch):
 @pytest.mark.parametrize("how", ["missing", "damaged"])
 def test_cifar_bad_file_in_the_folder_is_named(cifar, which, how):
     name, root, source, _, _ = cifar
-    file_name = dict(train=source.train_list[-1][0], test=source.test_list[0][0], meta=source.meta["filename"])
-    path = root / source.base_folder / file_name[which]
+    (train, _), (test, _) = source.train_list[-1], source.test_list[0]
+    file_name = dict(train=train, test=test, meta=source.meta["filename"])[which]
+    path = root / source.base_folder / file_name
     if how == "missing":
         path.unlink()
     else:
@@ -269,6 +270,23 @@ def test_fashion_mnist_missing_files_are_listed(fashion):
     assert_user_error([f"{root}: ", f"lacks {FILES[1]}, {FILES[2]};"], "fashion_mnist", root)
 
 
+def test_fashion_mnist_is_downloaded_into_an_empty_root(fashion, monkeypatch):
+    served, arrays = fashion
+    for name in FILES:
+        compress(served, name)
+
+    def copy(url, folder, name, md5):
+        assert url.startswith("http")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((served / name).read_bytes())
+
+    monkeypatch.setattr(torchvision.datasets.utils, "download_url", copy)
+    for _ in range(2):  # fetched, then found
+        data = load("fashion_mnist", served / "new")
+        assert data.test.labels.tolist() == arrays[FILES[3]].tolist()
+        monkeypatch.setattr(torchvision.datasets.utils, "download_url", None)
+
+
 def test_fashion_mnist_without_network_says_what_to_put_where(tmp_path):
     assert_user_error([f"--data_root {tmp_path}", "no network", *FILES, "there"], "fashion_mnist", tmp_path)
 
@@ -315,6 +333,14 @@ def test_digits_statistics(digits):
 def test_unknown_name_lists_the_known(tmp_path):
     assert NAMES == ("cifar10", "cifar100", "fashion_mnist", "digits")
     assert_user_error(["--dataset mnist", *NAMES], "mnist", tmp_path)
+
+
+def test_unreadable_root(tmp_path, monkeypatch):
+    def forbid(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_file", forbid)
+    assert_user_error([f"--data_root {tmp_path}", "Permission denied"], "fashion_mnist", tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES[:3])

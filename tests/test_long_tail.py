@@ -80,7 +80,7 @@ def test_split_matches_the_published_indices(case):
 
     labelled, unlabelled = split(labels, n_l, n_u, seed, protocol.startswith("fixmatch"))
     check_golden(labelled, case["labeled"])
-    if protocol.startswith("food"):  # published as all labelled indices, then all others; ours go class by class
+    if protocol.startswith("food"):  # published: the whole labelled list, then the others; ours: class by class
         unlabelled = np.concatenate([labelled, unlabelled])
         assert set(split(labels, n_l, n_u, seed, True)[1]) == set(unlabelled)
     if case["unlabeled"]:

@@ -51,9 +51,10 @@ def _gpu(text: str) -> str:
     return text if text == "cpu" else str(number(int, lambda v: v >= 0, "a device number or 'cpu'")(text))
 
 
-def common_parser(description: str, datasets: tuple[str, ...], epochs: int) -> Parser:
-    """The flags that all recipes for small images share."""
+def common_parser(recipe: str, description: str, datasets: tuple[str, ...], epochs: int) -> Parser:
+    """The flags that all recipes for small images share; `args.recipe` names the script."""
     parser = Parser(description)
+    parser.set_defaults(recipe=recipe)
     add = parser.add_argument
     add("--epochs", "--epoch", type=positive_int, default=epochs, help="epochs to train")
     add("--val-iteration", type=positive_int, default=500, help="steps per epoch")
@@ -94,10 +95,9 @@ def _path(text: str) -> Path | None:
     return Path(text) if text else None
 
 
-def arguments(args: argparse.Namespace, recipe: str) -> dict[str, str | int | float | bool | None]:
-    """The arguments as plain values for checkpoints and summaries, with the name of the recipe."""
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    return {"recipe": recipe} | plain
+def plain(args: argparse.Namespace) -> dict[str, str | int | float | bool | None]:
+    """The arguments as plain values, for checkpoints and summaries."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
 
 
 def flag(name: str) -> str:

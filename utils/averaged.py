@@ -3,11 +3,15 @@
 Shape legend: none; works on whole state dicts.
 """
 
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+# Keys of checkpoints, the published ones; teacher_optimizer is ours.
+STUDENT = ("state_dict", "ema_state_dict", "optimizer")
+TEACHER = ("teacher_head", "ema_teacher", "teacher_optimizer")
 
 
 class Averaged:
@@ -38,9 +42,15 @@ class Averaged:
         if self.shrink:
             torch._foreach_mul_(live, 1 - self.shrink)
 
-    def objects(self, live: str, ema: str, optimizer: str) -> dict[str, Any]:
-        """What a checkpoint holds of it, under the given keys."""
-        return {live: self.live, ema: self.ema, optimizer: self.optimizer}
+    def using(self, optimizer: torch.optim.Optimizer) -> "Averaged":
+        """The same network and average, trained by another optimiser."""
+        other = copy(self)
+        other.optimizer = optimizer
+        return other
+
+    def objects(self, keys: tuple[str, str, str]) -> dict[str, Any]:
+        """What a checkpoint holds of it, under the given keys: STUDENT or TEACHER."""
+        return dict(zip(keys, (self.live, self.ema, self.optimizer), strict=True))
 
 
 def _floating(network: nn.Module) -> list[Tensor]:

@@ -7,13 +7,14 @@ CoSSL: teacher_head, ema_teacher) and ours: history (a row per epoch), seconds, 
 import os
 import pickle
 import sys
+from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from utils.args import flag
+from utils.args import flag, plain
 from utils.errors import UserError
 from utils.summary import replacing
 
@@ -73,56 +74,57 @@ def differing(now: dict[str, Any], then: dict[str, Any], free: set[str] = FREE) 
     return ", ".join(f"{flag(name)} ({then.get(name)} there, {now.get(name)} now)" for name in names)
 
 
-def continued(arguments: dict[str, Any], keys: Iterable[str], free: set[str] = FREE) -> dict[str, Any] | None:
+def continued(args: Namespace, keys: Iterable[str], free: set[str] = FREE) -> dict[str, Any] | None:
     """The checkpoint of the run that `--out` holds, if this is the same run; None for a new one.
 
     free: the arguments that may differ.
 
     Raises UserError if the folder holds another run and `--overwrite` isn't given, or can't be written to.
     """
-    out = Path(arguments["out"])
+    out = args.out
     check_writable(out)
-    if arguments["overwrite"] or not (out / NAME).exists():
+    if args.overwrite or not (out / NAME).exists():
         return None
     state = read(out / NAME, "--out", keys)
     if "arguments" not in state:
         raise UserError(f"--out {out}: holds a run of the published code; take another folder, or --overwrite")
-    refuse_other_run(state, arguments, free, f"--out {out}: holds another run", "take another folder, or --overwrite")
+    refuse_other_run(state, args, free, f"--out {out}: holds another run", "take another folder, or --overwrite")
     return state
 
 
-def resumed(arguments: dict[str, Any], keys: Iterable[str]) -> dict[str, Any] | None:
+def resumed(args: Namespace, keys: Iterable[str]) -> dict[str, Any] | None:
     """Where pre-training continues: the checkpoint `--resume` names, else the one in `--out`; None: at the start.
 
     A run that was resumed from elsewhere and then interrupted goes on from its own checkpoint.
     """
-    path = Path(arguments["resume"]) if arguments["resume"] else None
-    out = Path(arguments["out"])
+    path = args.resume
+    out = args.out
     inside = path is not None and path.resolve().parent == out.resolve()
-    own = None if inside else continued(arguments, keys)
+    own = None if inside else continued(args, keys)
     if own is not None or path is None:
         return own
     check_writable(out)
     state = read(path, "--resume", keys)
     refuse_cossl(state, path)
     free = FREE if inside else FREE | {"epochs"}  # in a folder of its own, a run may be made longer
-    refuse_other_run(state, arguments, free, f"--resume {path}: of another run", "give the same arguments")
+    refuse_other_run(state, args, free, f"--resume {path}: of another run", "give the same arguments")
     return state
 
 
-def pretrained(arguments: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+def pretrained(args: Namespace, keys: Iterable[str]) -> dict[str, Any]:
     """The pre-training checkpoint `--resume` names, from which co-learning starts.
 
     Raises UserError if it is of another data set or network; warns if it is of another labelled set.
     """
-    path = Path(arguments["resume"])
+    path = args.resume
     state = read(path, "--resume", keys)
     refuse_cossl(state, path)
     split = {"num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "manualSeed"}
-    everything = set(arguments) | set(state.get("arguments", {}))
+    now, then = plain(args), state.get("arguments", plain(args))
+    everything = {*now, *then}
     free = everything - {"dataset", "width", "depth"}
-    refuse_other_run(state, arguments, free, f"--resume {path}: pre-trained otherwise", "give the same arguments")
-    if other := differing(arguments, state.get("arguments", arguments), everything - split):
+    refuse_other_run(state, args, free, f"--resume {path}: pre-trained otherwise", "give the same arguments")
+    if other := differing(now, then, everything - split):
         print(f"warning: --resume {path} was pre-trained on another split: {other}", file=sys.stderr)
     return state
 
@@ -136,10 +138,11 @@ def refuse_cossl(state: dict[str, Any], path: Path) -> None:
 
 
 def refuse_other_run(
-    state: dict[str, Any], arguments: dict[str, Any], free: set[str], problem: str, remedy: str
+    state: dict[str, Any], args: Namespace, free: set[str], problem: str, remedy: str
 ) -> None:
     """Raise UserError if the arguments in `state` aren't those of this run. Published checkpoints have none."""
-    if difference := differing(arguments, state.get("arguments", arguments), free):
+    now = plain(args)
+    if difference := differing(now, state.get("arguments", now), free):
         raise UserError(f"{problem}: {difference}; {remedy}")
 
 

@@ -118,6 +118,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the comparison")
     parser.add_argument("--title", metavar="TEXT", default="", help="heading of the table and the figures")
     args = parser.parse_args(arguments)
+    if args.out.resolve() in [folder.resolve() for folder in args.runs]:
+        raise UserError(f"--out {args.out} is a run's folder, whose summary.json would be lost: name another")
     runs = load_runs(args.runs)
     try:
         args.out.mkdir(parents=True, exist_ok=True)

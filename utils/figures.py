@@ -55,7 +55,7 @@ def _curve_panel(axes: Axes, runs: list[dict[str, Any]], name: str) -> None:
         colour = COLOURS[index % len(COLOURS)]
         style = {"color": colour, "marker": marker, "markersize": 4, "label": run["label"]}
         axes.plot(run["epochs"], run["columns"][name], **style)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     _tidy(axes)
 
 
@@ -107,16 +107,8 @@ def _lines(axes: Axes, runs: list[dict[str, Any]], recalls: list[np.ndarray]) ->
     rank = np.arange(1, len(recalls[0]) + 1)
     for index, (run, recall) in enumerate(zip(runs, recalls, strict=True)):
         colour = COLOURS[index % len(COLOURS)]
-        axes.plot(
-            rank,
-            recall,
-            color=colour,
-            linewidth=1.2,
-            marker="o",
-            markersize=3,
-            clip_on=False,
-            label=run["label"],
-        )
+        style = {"color": colour, "linewidth": 1.2, "marker": "o", "markersize": 3, "label": run["label"]}
+        axes.plot(rank, recall, clip_on=False, **style)
     axes.set_xlim(0, len(rank) + 1)
     axes.set_xlabel("class, by rank of its labelled training images (1: most frequent)")
 

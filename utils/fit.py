@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from utils import checkpoint
+from utils.args import plain
 from utils.errors import UserError
 from utils.log import Board, Progress, Row, write_log
 from utils.seeding import fold_in
@@ -36,12 +37,12 @@ def fit(
     """Train until `args.epochs`, from the start or from where the checkpoint `start` left off, then summarise.
 
     step: t -> logs, trains once; evaluate: -> figures of the test set, after every epoch; objects: what is saved and
-    loaded, by checkpoint key; facts: what the summary says of the run, with its `arguments`; prepare: called once,
+    loaded, by checkpoint key; facts: what the summary says of the run besides its arguments; prepare: called once,
     before step 0; first_copy: the first epoch whose checkpoint is kept as a copy, then every 100th.
     Before step t the generators are seeded from (seed, t), so that a killed and resumed run repeats the bits of one
     that wasn't. Raises UserError if the loss stops being a number or the folder can't be written to.
     """
-    out, done, history, seconds = Path(args.out), 0, [], 0.0
+    out, done, history, seconds = args.out, 0, [], 0.0
     if start is not None:
         checkpoint.restore(objects, start, args.resume or out / checkpoint.NAME)
         done, history, seconds = start["epoch"], start.get("history", []), start.get("seconds", 0.0)
@@ -56,14 +57,14 @@ def fit(
         history.append({"train": train_epoch(step, n, args, progress), "test": evaluate()})
         seconds += time.monotonic() - began
         state = {key: thing.state_dict() for key, thing in objects.items()}
-        state |= {"epoch": n, "history": history, "seconds": seconds, "arguments": facts["arguments"]}
+        state |= {"epoch": n, "history": history, "seconds": seconds, "arguments": plain(args)}
         copied = n >= first_copy and n % COPY_EVERY == 1
         checkpoint.save(state, [out / f"checkpoint_{n}.pth.tar"] * copied + [out / checkpoint.NAME])
         write_log(out / "log.txt", history, n)
         board.write(history[-1], n)
         progress.epoch(n, history[-1], time.monotonic() - began)
     progress.close()
-    conclude(out, history, facts, seconds)
+    conclude(out, history, facts | {"arguments": plain(args)}, seconds)
 
 
 def train_epoch(

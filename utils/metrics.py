@@ -19,7 +19,7 @@ def metrics(logits: Tensor, labels: Tensor, counts: Tensor | Sequence[int]) -> d
     loss (mean cross-entropy), top1, balanced (mean recall), gm (geometric mean of the recalls, a recall of
     zero counting as 1 / (100 C)), many, medium, few (mean recall of the classes by training frequency: the
     C // 3 most frequent, those between, the C // 3 least frequent). Absent classes enter no mean; a mean
-    of no class is NaN. Source: published code, not in the paper, except top1; balanced is ours.
+    of no class is NaN. Source: published code; balanced, under the right name, is ours.
     """
     classes = logits.shape[1]
     hits = (logits.argmax(1) == labels).double()

@@ -1,0 +1,63 @@
+"""Co-learn (CoSSL) on a network that train_cifar_fix.py has pre-trained with FixMatch.
+
+    python train_cifar_fix_cossl.py --ratio 2 --num_max 1500 --imb_ratio_l 150 --imb_ratio_u 150 \
+        --epoch 100 --val-iteration 500 --resume DIR/checkpoint_401.pth.tar --out DIR2 \
+        --max_lam 0.6 --manualSeed 1 --gpu 0
+"""
+
+from functools import partial
+
+import torch
+
+import dataset
+from dataset.streams import open_data
+from methods.classifier import decay_all_but_bias, tfe
+from methods.cossl import cossl
+from methods.fixmatch import VIEWS, fixmatch
+from methods.warmup import warm_up
+from models.wrn import WideResNet
+from utils.args import add_cossl_flags, common_parser, pick_device, share
+from utils.averaged import STUDENT, TEACHER, Averaged
+from utils.checkpoint import FREE, continued, pretrained, restore
+from utils.errors import run_main
+from utils.fit import fit
+from utils.metrics import evaluate
+
+
+def main() -> None:
+    parser = common_parser("train_cifar_fix_cossl", "Co-learn (CoSSL) with FixMatch on long-tailed data.", dataset.NAMES, epochs=400)
+    add_cossl_flags(parser)
+    parser.add_argument("--tau", type=share, default=0.95, help="confidence from which on a pseudo-label is used")
+    args = parser.parse_args()
+
+    start = continued(args, STUDENT + TEACHER, FREE - {"resume"})
+    stage1 = pretrained(args, STUDENT)
+    device = pick_device(args.gpu)
+    data = open_data(args, VIEWS, include_labelled=True, device=device)
+
+    torch.manual_seed(args.manualSeed)
+    network = WideResNet(len(data.classes), args.depth, args.width).to(device)
+    optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
+    student = Averaged(network, optimizer, args.ema_decay)
+    restore(student.objects(STUDENT), stage1, args.resume)
+
+    head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)
+    groups = decay_all_but_bias(head, args.wd_tfe)
+    # As published: FixMatch's script trains the head with --lr, and takes --lr_tfe for the warm-up only.
+    teacher = Averaged(head, torch.optim.Adam(groups, args.lr), args.ema_decay)
+    prepare = partial(
+        warm_up, student.ema.features, teacher, data.labelled.sweep(), data.unlabelled.sweep(), data.counts,
+        optimizer=torch.optim.Adam(groups, args.lr_tfe), batch_size=args.batch_size,
+        epochs=args.warm_tfe, steps=args.val_iteration, seed=args.manualSeed,
+    )  # fmt: skip
+
+    classifier = tfe(torch.from_numpy(data.counts).to(device), args.max_lam)
+    step, predict = cossl(partial(fixmatch, tau=args.tau), classifier, student, teacher, data)
+    objects = student.objects(STUDENT) | teacher.objects(TEACHER)
+    facts = {"method": "FixMatch+CoSSL", "start_epoch": stage1["epoch"]} | data.facts()
+    scores = lambda: evaluate(predict, data.test(), data.counts)
+    fit(step, scores, objects, args, facts, start, prepare, first_copy=101)
+
+
+if __name__ == "__main__":
+    run_main(main)
