@@ -8,19 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataset.images import Dataset, Images
+from dataset.images import Dataset
 from utils.errors import UserError
 
 
 class LongTailed(NamedTuple):
-    """The labelled (L) and the unlabelled (U) set, each sorted by class.
+    """Which training images are labelled and which unlabelled: indices int64 (L,) and (U,), each sorted by class.
 
-    The labels of `unlabelled` are for diagnostics only. counts, unlabelled_counts: int64 (C,), the images of
-    each class that the one and the other set hold.
+    counts, unlabelled_counts: int64 (C,), the images of each class that the one and the other set hold.
     """
 
-    labelled: Images
-    unlabelled: Images
+    labelled: np.ndarray
+    unlabelled: np.ndarray
     counts: np.ndarray
     unlabelled_counts: np.ndarray
 
@@ -105,8 +104,7 @@ def long_tailed(
         )
     if n_u.sum() == 0:
         raise UserError(f"--ratio {ratio}: no unlabelled image with --num_max {num_max}; raise --ratio")
-    chosen = split(dataset.train.labels, n_l, n_u, seed, include_labelled, names)
-    labelled, unlabelled = (Images(dataset.train.pixels[i], dataset.train.labels[i]) for i in chosen)
+    labelled, unlabelled = split(dataset.train.labels, n_l, n_u, seed, include_labelled, names)
     return LongTailed(labelled, unlabelled, n_l, n_u + n_l if include_labelled else n_u)
 
 

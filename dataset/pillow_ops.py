@@ -32,8 +32,8 @@ def autocontrast(images: Tensor, p: Tensor) -> Tensor:
     """ImageOps.autocontrast: stretch the levels of each channel to 0 .. 255; a constant channel stays."""
     low = images.amin((2, 3), keepdim=True).double()
     high = images.amax((2, 3), keepdim=True).double()
-    scale = 255 / (high - low)
-    stretched = images.double().mul_(scale).add_(-low * scale)  # float64 and this order, like Pillow's Python floats
+    scale = high.new_full((), 255) / (high - low)  # a tensor, or torch would multiply by the reciprocal
+    stretched = images.double().mul_(scale).sub_(low * scale)  # float64 and this order, like Pillow's Python floats
     return torch.where(high > low, stretched, images.double()).to(torch.uint8)
 
 

@@ -176,14 +176,14 @@ def apply_randaugment(images: Tensor, draw: RandAugmentDraw) -> Tensor:
     numbers = torch.from_numpy(_numbers(draw, order, *images.shape[2:])).to(images.device, non_blocking=True)
     moves = torch.from_numpy(moves).to(images.device, non_blocking=True)
     for layer, rows in enumerate(order):
-        images = images[moves[layer]]
+        images = images.index_select(0, moves[layer])
         images = torch.cat(
             [
                 function(images[part], numbers[layer, part])
                 for function, part in _slices(draw.operation[rows, layer])
             ]
         )
-    return images[moves[-1]]
+    return images.index_select(0, moves[-1])
 
 
 def _slices(operations: np.ndarray) -> list:

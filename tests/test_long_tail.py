@@ -111,12 +111,10 @@ def test_long_tailed_sets_are_disjoint_or_nested(toy, seed):
         n_u = np.array([9, 16, 29])
         assert data.unlabelled_counts.tolist() == (n_u + data.counts if include_labelled else n_u).tolist()
         for part, counts in ((data.labelled, data.counts), (data.unlabelled, data.unlabelled_counts)):
-            index = part.pixels[:, 0, 0, 0]
-            assert len(set(index)) == len(index)
-            assert (toy.train.labels[index] == part.labels).all()
-            assert np.bincount(part.labels).tolist() == counts.tolist()
-        common = set(data.labelled.pixels[:, 0, 0, 0]) & set(data.unlabelled.pixels[:, 0, 0, 0])
-        assert len(common) == (len(data.labelled.labels) if include_labelled else 0)
+            assert len(set(part)) == len(part)
+            assert np.bincount(toy.train.labels[part]).tolist() == counts.tolist()
+        common = set(data.labelled) & set(data.unlabelled)
+        assert len(common) == (len(data.labelled) if include_labelled else 0)
 
 
 @pytest.mark.parametrize(

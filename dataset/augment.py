@@ -1,0 +1,135 @@
+"""Views of a batch: weak (crop, flip), strong (RandAugment, crop, flip, hole) and plain, drawn on the host, made on the device.
+
+`draw_*` takes a few random numbers per image from a NumPy generator; `apply_*` is a pure function of images and draw.
+So a batch is the same on every device, and nothing in here waits for one.
+
+Shape legend: B images (B, 3, S, S), K views, V = K B images of all views.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset.pillow_ops import fetch
+from dataset.randaugment import RandAugmentDraw, apply_randaugment, draw_randaugment30
+
+KINDS = ("strong", "weak", "plain")
+
+
+class CropFlip(NamedTuple):
+    """int64 (B,) each. top, left: corner of the crop in the padded image, pixels; flip: 1 mirrors left and right."""
+
+    top: np.ndarray
+    left: np.ndarray
+    flip: np.ndarray
+
+
+class Hole(NamedTuple):
+    """int64 (B,) each: the pixel (y, x) around which the hole lies."""
+
+    y: np.ndarray
+    x: np.ndarray
+
+
+class Views(NamedTuple):
+    """The draws of a batch's views: rows of all strong views, of all strong then weak views, of all strong views."""
+
+    randaugment: RandAugmentDraw
+    crop_flip: CropFlip
+    hole: Hole
+
+
+def _device_copy(array: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(array).to(device, non_blocking=True)
+
+
+def draw_crop_flip(rng: np.random.Generator, n_images: int, size: int, flip: bool = True) -> CropFlip:
+    """Crops uniform over all places in an image padded by size // 8 pixels a side, mirrored with p = 0.5 if `flip`."""
+    top, left = rng.integers(0, 2 * (size // 8) + 1, size=(2, n_images))
+    mirrored = rng.integers(0, 2, n_images)
+    return CropFlip(top, left, mirrored if flip else np.zeros_like(mirrored))
+
+
+def apply_crop_flip(images: Tensor, draw: CropFlip) -> Tensor:
+    """Pad uint8 images (B, 3, S, S) with S // 8 black pixels a side, crop back to S x S, mirror. Published code, not in
+    the paper.
+    """
+    size = images.shape[3]
+    top, left, flip = _device_copy(np.stack(draw).astype(np.int32), images.device)[:, :, None]
+    place = torch.arange(size, dtype=torch.int32, device=images.device)
+    y = place + (top - size // 8)
+    x = torch.where(flip > 0, size - 1 - place, place) + (left - size // 8)
+    return fetch(images, y[:, :, None], x[:, None, :])
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 (B, 3, S, S) -> float32: scaled to 0 .. 1, then (image - mean) / std per channel, like torchvision's bits.
+
+    255 is made a tensor because CUDA divides by a plain number through its reciprocal, which rounds otherwise.
+    """
+    mean, std = _device_copy(np.array([mean, std], dtype=np.float32), images.device)[:, :, None, None]
+    images = images.to(torch.float32)
+    return images.div_(images.new_full((), 255)).sub_(mean).div_(std)
+
+
+def draw_hole(rng: np.random.Generator, n_images: int, size: int) -> Hole:
+    """The centre of a hole, uniform over the size x size pixels of an image."""
+    return Hole(*rng.integers(0, size, size=(2, n_images)))
+
+
+def apply_hole(images: Tensor, draw: Hole) -> Tensor:
+    """Set a square of side S // 2, clipped at the rim, to zero in normalised float32 images (B, 3, S, S), in place.
+
+    Source: FixMatch's Cutout; published code, not in the paper.
+    """
+    size = images.shape[3]
+    half = size // 2 // 2
+    centre = _device_copy(np.stack(draw), images.device)[:, :, None]
+    place = torch.arange(size, device=images.device)
+    rows, columns = (centre - half <= place) & (place < centre + half)
+    return images.mul_(~(rows[:, None, :, None] & columns[:, None, None, :]))
+
+
+def draw_views(
+    rng: np.random.Generator, names: tuple[str, ...], n_images: int, size: int, *, flip: bool = True,
+    n: int = 3, m: float = 4, pixel_scale: float = 1.0,
+) -> Views:  # fmt: skip
+    """All random numbers of the views called `names` of n_images images of size x size pixels."""
+    strong, weak = (names.count(kind) * n_images for kind in KINDS[:2])
+    return Views(
+        draw_randaugment30(rng, strong, size, n, m, pixel_scale),
+        draw_crop_flip(rng, strong + weak, size, flip),
+        draw_hole(rng, strong, size),
+    )
+
+
+def apply_views(
+    pixels: Tensor, names: tuple[str, ...], draw: Views, mean: tuple[float, ...], std: tuple[float, ...]
+) -> list[Tensor]:
+    """Make the views called `names` of uint8 pixels (B, 3, S, S): float32 (B, 3, S, S) each, in the order of `names`."""
+    strong, weak, plain = (pixels.repeat(names.count(kind), 1, 1, 1) for kind in KINDS)
+    strong = apply_randaugment(strong, draw.randaugment)
+    moved = apply_crop_flip(torch.cat([strong, weak]), draw.crop_flip)
+    images = normalise(torch.cat([moved, plain]), mean, std)
+    apply_hole(images[: len(strong)], draw.hole)
+    order = sorted(range(len(names)), key=lambda i: KINDS.index(names[i]))
+    by_place = dict(zip(order, images.split(len(pixels)), strict=True))
+    return [by_place[i] for i in range(len(names))]
+
+
+def views(
+    pixels: Tensor, names: tuple[str, ...], rng: np.random.Generator, *, mean: tuple[float, ...],
+    std: tuple[float, ...], flip: bool = True, n: int = 3, m: float = 4, pixel_scale: float = 1.0,
+) -> list[Tensor]:  # fmt: skip
+    """Views of uint8 pixels (B, 3, S, S): float32 (B, 3, S, S) each, on their device, in the order of `names`.
+
+    names: "weak": crop, flip, normalise; "strong": n operations of RandAugment at magnitude m of 30, crop, flip, normalise,
+    a hole of zeros; "plain": normalise. flip: whether images may be mirrored; pixel_scale: factor on RandAugment's
+    magnitudes in pixels. mean, std: per channel, of pixels scaled to 0 .. 1.
+    The same state of rng gives the same bits. Source: paper, section 4.1 (weak and strong augmentation of FixMatch);
+    order and sizes are published code, not in the paper.
+    """
+    draw = draw_views(rng, names, len(pixels), pixels.shape[3], flip=flip, n=n, m=m, pixel_scale=pixel_scale)
+    return apply_views(pixels, names, draw, mean, std)
