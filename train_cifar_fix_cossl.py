@@ -25,7 +25,8 @@ from utils.metrics import evaluate
 
 
 def main() -> None:
-    parser = common_parser("train_cifar_fix_cossl", "Co-learn (CoSSL) with FixMatch on long-tailed data.", dataset.NAMES, epochs=400)
+    about = "Co-learn (CoSSL) with FixMatch on long-tailed data."
+    parser = common_parser("train_cifar_fix_cossl", about, dataset.NAMES, epochs=400)
     add_cossl_flags(parser)
     parser.add_argument("--tau", type=share, default=0.95, help="confidence from which on a pseudo-label is used")
     args = parser.parse_args()

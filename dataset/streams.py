@@ -121,7 +121,9 @@ class Data(NamedTuple):
         }
 
 
-def open_data(args: Namespace, wanted: dict[str, tuple[str, ...]], include_labelled: bool, device: torch.device) -> Data:
+def open_data(
+    args: Namespace, wanted: dict[str, tuple[str, ...]], include_labelled: bool, device: torch.device
+) -> Data:
     """Load the data set that the flags name, split it, and put it on the device; print the class counts.
 
     wanted: the views of the SSL method; include_labelled: whether the unlabelled set holds the labelled images, too.

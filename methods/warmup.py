@@ -76,7 +76,7 @@ def collect(
 def train_head(
     teacher: Averaged, features: Tensor, labels: Tensor, batch_size: int, epochs: int, steps: int, seed: int
 ) -> None:
-    """Cross-entropy on shuffled batches of the balanced set, `epochs` times `steps` steps. The learner's EMA follows."""
+    """Cross-entropy on shuffled batches of the balanced set, `epochs` times `steps` steps; the head's EMA follows."""
     per_pass = max(1, len(labels) // batch_size)
     for t in range(epochs * steps):
         if t % per_pass == 0:

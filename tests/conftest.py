@@ -1,11 +1,16 @@
 """Shared by the tests: the golden files and the inputs they were made from (weights and images out of seeds)."""
 
+import hashlib
 import json
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision.datasets
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -45,3 +50,76 @@ def fill(module: torch.nn.Module, base: int) -> torch.nn.Module:
 @pytest.fixture(autouse=True)
 def two_threads():
     torch.set_num_threads(2)
+
+
+ROOT = Path(__file__).parent.parent
+# A run of seconds: real images that need no download, a small network, few steps.
+TINY = [
+    "--dataset", "digits", "--gpu", "cpu", "--num_max", 40, "--imb_ratio_l", 20, "--imb_ratio_u", 20,
+    "--depth", 10, "--width", 1, "--batch-size", 16, "--ema-decay", 0.9, "--manualSeed", 1,
+]  # fmt: skip
+
+
+def command(script: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / script), *map(str, arguments)]
+
+
+def run_script(script: str, *arguments: object) -> subprocess.CompletedProcess:
+    """Run a script as a user does, from the repository, with two threads."""
+    return subprocess.run(command(script, *arguments), capture_output=True, text=True, cwd=ROOT, timeout=300)
+
+
+def assert_refused(result: subprocess.CompletedProcess, *words: str) -> None:
+    """One line on stderr with all the words in it, and exit code 2."""
+    assert result.returncode == 2, result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory) -> Path:
+    """The folder of a finished tiny FixMatch run."""
+    out = tmp_path_factory.mktemp("pretrained") / "run"
+    result = run_script("train_cifar_fix.py", *TINY, "--epoch", 2, "--val-iteration", 6, "--out", out)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def cifar_batch(seed: int, label_key: str, num_classes: int, number: int = 4) -> dict:
+    random = np.random.RandomState(seed)
+    return {
+        "batch_label": f"batch {seed}",
+        "data": random.randint(0, 256, (number, 3 * 32 * 32)).astype(np.uint8),
+        label_key: random.randint(0, num_classes, number).tolist(),
+        "filenames": [f"{seed}_{i}.png" for i in range(number)],
+    }
+
+
+@pytest.fixture(params=["cifar10", "cifar100"])
+def cifar(request, tmp_path, monkeypatch):
+    """(name, root, torchvision's class, training batches, test batch): a small CIFAR in the official layout.
+
+    torchvision's checksums are set to those of the small files, so its integrity check stays in force.
+    """
+    name, num_classes = request.param, int(request.param[5:])
+    source = getattr(torchvision.datasets, name.upper())
+    key = "labels" if num_classes == 10 else "fine_labels"
+    folder = tmp_path / source.base_folder
+    folder.mkdir()
+
+    def write(file_name: str, content: dict) -> str:
+        raw = pickle.dumps(content, protocol=2)
+        (folder / file_name).write_bytes(raw)
+        return hashlib.md5(raw).hexdigest()
+
+    batches = {
+        entry[0]: cifar_batch(seed, key, num_classes)
+        for seed, entry in enumerate(source.train_list + source.test_list)
+    }
+    sums = {file_name: write(file_name, batch) for file_name, batch in batches.items()}
+    meta = {source.meta["key"]: [f"kind {c}" for c in range(num_classes)]}
+    monkeypatch.setattr(source, "train_list", [[entry[0], sums[entry[0]]] for entry in source.train_list])
+    monkeypatch.setattr(source, "test_list", [[entry[0], sums[entry[0]]] for entry in source.test_list])
+    monkeypatch.setattr(source, "meta", source.meta | {"md5": write(source.meta["filename"], meta)})
+    *train, test = batches.values()
+    return name, tmp_path, source, train, test

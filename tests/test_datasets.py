@@ -50,46 +50,6 @@ def assert_well_formed(data, num_train, num_test, size):
 # CIFAR ------------------------------------------------------------------------------------------------------
 
 
-def cifar_batch(seed: int, label_key: str, num_classes: int, number: int = 4) -> dict:
-    random = np.random.RandomState(seed)
-    return {
-        "batch_label": f"batch {seed}",
-        "data": random.randint(0, 256, (number, 3 * 32 * 32)).astype(np.uint8),
-        label_key: random.randint(0, num_classes, number).tolist(),
-        "filenames": [f"{seed}_{i}.png" for i in range(number)],
-    }
-
-
-@pytest.fixture(params=["cifar10", "cifar100"])
-def cifar(request, tmp_path, monkeypatch):
-    """(name, root, torchvision's class, training batches, test batch): a small CIFAR in the official layout.
-
-    torchvision's checksums are set to those of the small files, so its integrity check stays in force.
-    """
-    name, num_classes = request.param, int(request.param[5:])
-    source = getattr(torchvision.datasets, name.upper())
-    key = "labels" if num_classes == 10 else "fine_labels"
-    folder = tmp_path / source.base_folder
-    folder.mkdir()
-
-    def write(file_name: str, content: dict) -> str:
-        raw = pickle.dumps(content, protocol=2)
-        (folder / file_name).write_bytes(raw)
-        return hashlib.md5(raw).hexdigest()
-
-    batches = {
-        entry[0]: cifar_batch(seed, key, num_classes)
-        for seed, entry in enumerate(source.train_list + source.test_list)
-    }
-    sums = {file_name: write(file_name, batch) for file_name, batch in batches.items()}
-    meta = {source.meta["key"]: [f"kind {c}" for c in range(num_classes)]}
-    monkeypatch.setattr(source, "train_list", [[entry[0], sums[entry[0]]] for entry in source.train_list])
-    monkeypatch.setattr(source, "test_list", [[entry[0], sums[entry[0]]] for entry in source.test_list])
-    monkeypatch.setattr(source, "meta", source.meta | {"md5": write(source.meta["filename"], meta)})
-    *train, test = batches.values()
-    return name, tmp_path, source, train, test
-
-
 def pack(root: Path, source, monkeypatch) -> Path:
     """Turn the extracted folder into the archive that is downloaded."""
     archive, folder = root / source.filename, root / source.base_folder

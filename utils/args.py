@@ -78,8 +78,8 @@ def common_parser(recipe: str, description: str, datasets: tuple[str, ...], epoc
 
 def add_pretrain_flags(parser: Parser) -> None:
     add = parser.add_argument
-    add("--resume", type=_path, default=None, help="checkpoint of this run to continue from; by itself, a run continues "
-        "from the last checkpoint in --out")  # fmt: skip
+    about = "checkpoint of this run to continue from; by itself, a run continues from the last one in --out"
+    add("--resume", type=_path, default=None, help=about)
 
 
 def add_cossl_flags(parser: Parser) -> None:

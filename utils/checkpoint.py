@@ -61,9 +61,8 @@ def restore(objects: dict[str, Any], state: dict[str, Any], path: Path) -> None:
         try:
             target.load_state_dict(state[key])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{path}: its {key} doesn't fit this network; give the --dataset, --width and --depth it was trained with"
-            ) from error
+            remedy = "give the --dataset, --width and --depth it was trained with"
+            raise UserError(f"{path}: its {key} doesn't fit this network; {remedy}") from error
         for group, own in zip(getattr(target, "param_groups", []), groups, strict=True):
             group.update({name: value for name, value in own.items() if name != "params"})
 

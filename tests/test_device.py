@@ -1,0 +1,90 @@
+"""No step waits for the device: whole steps on `device='meta'`, where a read by the host or a tensor left on the CPU
+raises."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from dataset.images import Images
+from dataset.streams import Pixels, Stream
+from methods.classifier import crt, decay_all_but_bias, tfe
+from methods.cossl import cossl
+from methods.fixmatch import VIEWS, fixmatch
+from methods.pretrain import pretrain
+from models.wrn import WideResNet
+from utils.args import pick_device
+from utils.averaged import Averaged
+from utils.errors import UserError
+from utils.metrics import metrics
+
+META = torch.device("meta")
+
+
+@pytest.fixture
+def data():
+    labels = np.repeat(np.arange(4), [20, 10, 5, 5])
+    images = Pixels(Images(np.zeros((40, 3, 32, 32), np.uint8), labels), META)
+    look = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    stream = partial(Stream, images=images, members=np.arange(40), batch_size=8, seed=0, look=look)
+    return SimpleNamespace(
+        labelled=stream("labelled", wanted=VIEWS["labelled"]),
+        unlabelled=stream("unlabelled", wanted=VIEWS["unlabelled"]),
+        balanced=stream("balanced", wanted=("strong",), balanced=True),
+        partners=stream("partners", wanted=("strong",)),
+        test=stream("test", wanted=("plain",)),
+    )
+
+
+@pytest.fixture
+def student():
+    network = WideResNet(4).to(META)
+    return Averaged(network, torch.optim.Adam(network.parameters(), 0.002), 0.999, shrink=1e-5)
+
+
+def assert_on_meta(logs):
+    assert all(value.is_meta and value.shape == () for value in logs.values())
+
+
+def test_pretraining(data, student):
+    step, predict = pretrain(partial(fixmatch, tau=0.95), student, data)
+    for t in range(2):
+        assert_on_meta(step(t))
+    (images,), labels = next(data.test.sweep())
+    figures = metrics(predict(images), labels, [20, 10, 5, 5])
+    assert figures["recall"].is_meta
+
+
+@pytest.mark.parametrize("classifier", [tfe(torch.tensor([20, 10, 5, 5], device=META), 0.6), crt()])
+def test_cossl(data, student, classifier):
+    head = torch.nn.Linear(128, 4, device=META)
+    teacher = Averaged(head, torch.optim.Adam(decay_all_but_bias(head, 5e-4), 0.002), 0.999)
+    step, predict = cossl(partial(fixmatch, tau=0.95), classifier, student, teacher, data)
+    for t in range(2):
+        assert_on_meta(step(t))
+    (images,), _ = next(data.test.sweep())
+    assert predict(images).shape == (40, 4)
+
+
+def test_meta_tells_a_host_read():
+    """The proof proves something: what a step must not do raises."""
+    value = torch.ones(3, device=META)
+    reads = [value.sum().item, value.cpu, lambda: bool(value[0] > 0), lambda: value[value > 0]]
+    for read in reads:
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            read()
+
+
+def test_gpu_flag(monkeypatch, capsys):
+    assert pick_device("cpu") == torch.device("cpu")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("3") == torch.device("cpu")
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("1") == torch.device("cuda", 1)
+    with pytest.raises(UserError, match=r"--gpu 7: this machine has 2 CUDA device\(s\)"):
+        pick_device("7")

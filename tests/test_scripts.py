@@ -1,0 +1,279 @@
+"""The recipes as a user runs them: outputs of a run, every mistake in one line, the published commands."""
+
+import gzip
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY, assert_refused, command, run_script
+
+import train_cifar_fix
+import train_cifar_fix_cossl
+
+FIX, COSSL = "train_cifar_fix.py", "train_cifar_fix_cossl.py"
+SHORT = ["--epoch", 1, "--val-iteration", 2]
+
+
+def fashion_mnist(folder, per_class: int, compress: bool):
+    """The four official files, small: random images with a bright row at the label's height."""
+    folder.mkdir()
+    for part, seed in (("train", 1), ("t10k", 2)):
+        labels = np.repeat(np.arange(10, dtype=np.uint8), per_class)
+        images = np.random.default_rng(seed).integers(0, 60, (len(labels), 28, 28)).astype(np.uint8)
+        images[np.arange(len(labels)), 2 * labels + 4] = 255
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            raw = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+            name = f"{part}-{kind}-ubyte"
+            (folder / (name + ".gz" * compress)).write_bytes(gzip.compress(raw) if compress else raw)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_both_stages_on_fashion_mnist_files(tmp_path, compress):
+    fashion_mnist(tmp_path / "data", 60, compress)
+    flags = (
+        f"--dataset fashion_mnist --data_root {tmp_path / 'data'} --gpu cpu --num_max 20 --ratio 2 --imb_ratio_l 10 "
+        "--imb_ratio_u -10 --depth 10 --width 1 --batch-size 16 --epoch 2 --val-iteration 5"
+    ).split()
+    result = run_script(FIX, *flags, "--out", tmp_path / "fix")
+    assert result.returncode == 0, result.stderr
+    start = tmp_path / "fix" / "checkpoint.pth.tar"
+    result = run_script(COSSL, *flags, "--max_lam", 0.6, "--resume", start, "--out", tmp_path / "cossl")
+    assert result.returncode == 0, result.stderr
+
+
+def test_cifar_in_the_official_format(cifar, tmp_path, monkeypatch, capsys):
+    """Through `main`, since the checksums of the small files are only known to this process."""
+    name, root, *_ = cifar
+    flags = f"--dataset {name} --data_root {root} --gpu cpu --depth 10 --width 1 --batch-size 4 --num_max 1 "
+    flags += "--ratio 1 --imb_ratio_l 1 --imb_ratio_u 1 --epoch 1 --val-iteration 2"
+    monkeypatch.setattr(sys, "argv", [FIX, *flags.split(), "--out", str(tmp_path / "fix")])
+    train_cifar_fix.main()
+    start = str(tmp_path / "fix" / "checkpoint_1.pth.tar")
+    monkeypatch.setattr(sys, "argv", [COSSL, *flags.split(), "--resume", start, "--out", str(tmp_path / "cossl")])
+    train_cifar_fix_cossl.main()
+    summary = json.loads((tmp_path / "cossl" / "summary.json").read_text())
+    assert len(summary["classes"]) == int(name[5:])
+    assert "mean balanced accuracy" in capsys.readouterr().out
+
+
+def test_what_a_run_leaves(pretrained):
+    summary = json.loads((pretrained / "summary.json").read_text())
+    assert summary["method"] == "FixMatch"
+    assert summary["epochs"] == summary["epochs_averaged"] == 2
+    for part in ("last_20_mean", "best"):
+        assert set(summary[part]) >= {"top1", "balanced", "gm", "many", "medium", "few", "recall", "loss"}
+    assert len(summary["last_20_mean"]["recall"]) == len(summary["classes"]) == 10
+    assert summary["arguments"]["val_iteration"] == 6
+    assert summary["arguments"]["recipe"] == "train_cifar_fix"
+    assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert summary["wall_seconds"] > 0
+    header, *rows = [line.split("\t") for line in (pretrained / "log.txt").read_text().splitlines()]
+    assert header[:5] == ["epoch", "loss", "loss_x", "loss_u", "mask"]
+    assert [row[0] for row in rows] == ["1", "2"]
+    assert all(len(row) == len(header) for row in rows)
+    mean = np.mean([float(row[header.index("balanced")]) for row in rows])
+    assert mean == pytest.approx(summary["last_20_mean"]["balanced"], rel=1e-4)
+
+
+def test_tensorboard_scalars(pretrained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(pretrained / "tensorboard")).Reload()
+    assert {"train/loss", "train/mask", "test/balanced", "test/gm"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("test/top1")] == [1, 2]
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path):
+    result = run_script(FIX, *TINY, "--epoch", 3, "--val-iteration", 2, "--out", tmp_path)
+    lines = result.stdout.splitlines()
+    assert sum(line.startswith("epoch ") for line in lines) == 3
+    assert "113 labelled" in result.stdout or "labelled" in lines[1]
+    assert "mean balanced accuracy" in lines[-2]
+    assert str(tmp_path) in lines[-1]
+    assert "\r" not in result.stdout
+
+
+def test_progress_bar_on_a_terminal(tmp_path):
+    main, terminal = pty.openpty()
+    process = subprocess.Popen(
+        command(FIX, *TINY, "--epoch", 2, "--val-iteration", 60, "--out", tmp_path),
+        cwd=ROOT, stdout=terminal, stderr=terminal, env=os.environ | {"COLUMNS": "200", "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(main, 65536)
+        except OSError:  # the terminal's other end is closed
+            break
+    os.close(main)
+    assert process.wait() == 0, shown.decode()
+    text = shown.decode()
+    for words in ("ETA", "%", "epoch 1/2", "loss_u", "mask", "acc_u", "mean balanced accuracy"):
+        assert words in text, text
+
+
+PUBLISHED = "--ratio 2 --num_max 1500 --imb_ratio_l 150 --imb_ratio_u 150 --val-iteration 500 --manualSeed 1"
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        (FIX, f"{PUBLISHED} --epoch 500 --gpu 2 --out result"),
+        (COSSL, f"{PUBLISHED} --epoch 100 --gpu 0 --max_lam 0.6 --out result2"),
+    ],
+)
+def test_published_commands_get_as_far_as_the_data(script, flags, pretrained, tmp_path):
+    """Here CIFAR-10 can't be had, so the flags are all that is tried; the data come last of what can be wrong."""
+    start = []
+    if script == COSSL:
+        state = torch.load(pretrained / "checkpoint.pth.tar", weights_only=True)
+        torch.save({key: state[key] for key in ("epoch", "state_dict", "ema_state_dict", "optimizer")}, tmp_path / "c")
+        start = ["--resume", tmp_path / "c"]
+    damaged = tmp_path / "cifar-10-python.tar.gz"
+    damaged.write_bytes(b"cut short")
+    assert_refused(run_script(script, *flags.split(), *start, "--data_root", tmp_path), str(damaged))
+
+
+@pytest.mark.parametrize("script", [FIX, COSSL])
+def test_help_names_every_published_flag_with_its_default(script):
+    text = " ".join(run_script(script, "--help").stdout.split())
+    flags = {
+        "--epochs": "500" if script == FIX else "400", "--batch-size": "64", "--lr": "0.002", "--dataset": "cifar10",
+        "--num_max": "1500", "--ratio": "2.0", "--imb_ratio_l": "100", "--imb_ratio_u": "100", "--val-iteration": "500",
+        "--tau": "0.95", "--width": "2", "--depth": "28", "--ema-decay": "0.999", "--manualSeed": "0", "--gpu": "0",
+        "--out": "result", "--data_root": "data",
+    }  # fmt: skip
+    if script == COSSL:
+        flags |= {"--max_lam": "0.8", "--lr_tfe": "0.002", "--wd_tfe": "0.0005", "--warm_tfe": "10"}
+    for flag, default in flags.items():
+        described = text[text.rindex(f" {flag} ") :]
+        assert f"(default: {default})" in described[: described.index(")") + 1], flag
+    assert "--learning-rate" in text and "--epoch " in text and "--resume" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--dataset svhn", ["--dataset", "svhn", "cifar100", "digits"]),
+        ("--imb_ratio_l 0", ["--imb_ratio_l", "'0'"]),
+        ("--imb_ratio_u 0", ["--imb_ratio_u", "'0'"]),
+        ("--num_max 500", ["--num_max", "class 0", "has only", "lower"]),
+        ("--num_max -3", ["--num_max", "'-3'"]),
+        ("--batch-size 0", ["--batch-size", "above 0"]),
+        ("--batch-size 200", ["--batch-size 200", "labelled set has only"]),
+        ("--epochs x", ["--epochs", "whole number"]),
+        ("--lr -1", ["--lr", "above 0"]),
+        ("--tau 1.5", ["--tau", "from 0 to 1"]),
+        ("--depth 12", ["--depth", "6 n + 4"]),
+        ("--gpu one", ["--gpu", "cpu"]),
+        ("--manualSeed -1", ["--manualSeed"]),
+        ("--resume nowhere/checkpoint.pth.tar", ["--resume nowhere/checkpoint.pth.tar", "no such file"]),
+        ("--nonsense 3", ["--nonsense"]),
+    ],
+)
+def test_wrong_flags(flags, words, tmp_path):
+    out = tmp_path / "out"
+    assert_refused(run_script(FIX, *TINY, *SHORT, "--out", out, *flags.split()), *words)
+    assert not out.exists()
+
+
+def test_missing_data_files(tmp_path):
+    fashion_mnist(tmp_path / "data", 60, False)
+    missing = tmp_path / "data" / "t10k-labels-idx1-ubyte"
+    missing.rename(tmp_path / "elsewhere")
+    flags = ["--dataset", "fashion_mnist", "--data_root", tmp_path / "data", "--out", tmp_path / "out"]
+    assert_refused(run_script(FIX, *TINY, *SHORT, *flags), missing.name, str(tmp_path / "data"))
+    missing.write_bytes((tmp_path / "elsewhere").read_bytes()[:-3])
+    assert_refused(run_script(FIX, *TINY, *SHORT, *flags), str(missing))
+    assert not (tmp_path / "out").exists()
+
+
+def test_unwritable_out(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run_script(FIX, *TINY, *SHORT, "--out", tmp_path / "file" / "out")
+    assert_refused(result, "--out", str(tmp_path / "file"))
+
+
+@pytest.fixture
+def broken_checkpoint(request, pretrained, tmp_path):
+    """A file that is no checkpoint that CoSSL can start from, of the kind asked for."""
+    path, whole = tmp_path / "broken.pth.tar", pretrained / "checkpoint.pth.tar"
+    state = torch.load(whole, weights_only=True)
+    if request.param == "truncated":
+        path.write_bytes(whole.read_bytes()[:-1000])
+    elif request.param == "text":
+        path.write_text("not a checkpoint")
+    elif request.param == "empty":
+        path.write_bytes(b"")
+    elif request.param == "foreign":
+        torch.save({"model": state["state_dict"]}, path)
+    elif request.param == "list":
+        torch.save([1, 2, 3], path)
+    elif request.param == "code":
+        import pickle
+
+        path.write_bytes(pickle.dumps(print))
+    elif request.param == "cossl":
+        torch.save(state | {"teacher_head": {}}, path)
+    elif request.param == "otherwise":
+        state["state_dict"] = {"weight": torch.zeros(3)}
+        torch.save(state, path)
+    return path
+
+
+KINDS = ["truncated", "text", "empty", "foreign", "list", "code", "cossl", "otherwise"]
+
+
+@pytest.mark.parametrize("broken_checkpoint", KINDS, indirect=True)
+def test_broken_checkpoints(broken_checkpoint, tmp_path):
+    out = tmp_path / "out"
+    flags = [*TINY, *SHORT, "--resume", broken_checkpoint, "--out", out]
+    assert_refused(run_script(COSSL, *flags), str(broken_checkpoint))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--width 2", ["--width (1 there, 2 now)"]),
+        ("--depth 16", ["--depth (10 there, 16 now)"]),
+        ("--dataset cifar10", ["--dataset (digits there, cifar10 now)"]),
+    ],
+)
+@pytest.mark.parametrize("script", [FIX, COSSL])
+def test_checkpoint_of_another_network_or_data_set(script, flags, words, pretrained, tmp_path):
+    start = ["--resume", pretrained / "checkpoint.pth.tar", "--out", tmp_path / "out"]
+    assert_refused(run_script(script, *TINY, *SHORT, *start, *flags.split()), "--resume", *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_published_checkpoint_of_another_width(pretrained, tmp_path):
+    state = torch.load(pretrained / "checkpoint.pth.tar", weights_only=True)
+    del state["arguments"]
+    torch.save(state, tmp_path / "published.pth.tar")
+    flags = ["--resume", tmp_path / "published.pth.tar", "--out", tmp_path / "out", "--width", 2]
+    assert_refused(run_script(COSSL, *TINY, *SHORT, *flags), "published.pth.tar", "--width")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_split_than_in_pretraining_is_said(pretrained, tmp_path):
+    flags = ["--resume", pretrained / "checkpoint.pth.tar", "--out", tmp_path, "--manualSeed", 2]
+    result = run_script(COSSL, *TINY, *SHORT, *flags)
+    assert result.returncode == 0
+    assert "--manualSeed (1 there, 2 now)" in result.stderr
+
+
+def test_cossl_needs_a_checkpoint(tmp_path):
+    assert_refused(run_script(COSSL, *TINY, *SHORT, "--out", tmp_path / "out"), "--resume")
+
+
+def test_diverging_loss_ends_the_run_in_one_line(tmp_path):
+    flags = ["--epoch", 3, "--val-iteration", 20, "--lr", "1e30", "--out", tmp_path]
+    assert_refused(run_script(FIX, *TINY, *flags), "--lr 1e+30", "lower --lr")

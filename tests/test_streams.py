@@ -1,0 +1,104 @@
+"""Batches on demand: the same for the same step, whole passes, balanced classes, a test sweep in file order."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dataset.images import Images
+from dataset.streams import Pixels, Stream, open_data
+from utils.errors import UserError
+import functools
+import operator
+
+LOOK = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+LABELS = np.repeat([0, 1, 3], [12, 6, 2])
+
+
+def stream(wanted=("plain",), batch=4, seed=0, name="toy", members=None, balanced=False):
+    """A stream of 20 images, the i-th of which has all pixels equal to i."""
+    pixels = np.repeat(np.arange(20, dtype=np.uint8), 3 * 16 * 16).reshape(20, 3, 16, 16)
+    images = Pixels(Images(pixels, LABELS.astype(np.int64)), torch.device("cpu"))
+    members = np.arange(20) if members is None else members
+    return Stream(name, images, members, wanted, batch, seed, LOOK, balanced)
+
+
+def which(batch) -> list[int]:
+    return (batch.views[0][:, 0, 0, 0] * 255).round().int().tolist()
+
+
+def test_a_pass_has_every_member_once_and_drops_the_rest():
+    members = np.array([19, 3, 5, 7, 11, 13, 2, 17, 1, 0])
+    s = stream(members=members, batch=3)
+    passes = [functools.reduce(operator.iadd, (which(s.at(3 * k + i)) for i in range(3)), []) for k in range(4)]
+    for images in passes:
+        assert len(set(images)) == 9
+        assert set(images) < set(members.tolist())
+    assert len({tuple(images) for images in passes}) == 4
+    assert {i for images in passes for i in images} == set(members.tolist())  # another one is dropped each time
+
+
+def test_labels_belong_to_the_images():
+    for s in (stream(), stream(balanced=True)):
+        for t in range(5):
+            batch = s.at(t)
+            assert batch.labels.tolist() == LABELS[which(batch)].tolist()
+
+
+def test_a_batch_is_a_function_of_seed_name_and_step():
+    wanted = ("weak", "strong")
+
+    def pixels(s, t):
+        return torch.stack(s.at(t).views)
+
+    s = stream(wanted)
+    late = pixels(s, 7)
+    pixels(s, 0)
+    assert torch.equal(late, pixels(s, 7))
+    assert torch.equal(late, pixels(stream(wanted), 7))
+    for other in (pixels(s, 8), pixels(stream(wanted, seed=1), 7), pixels(stream(wanted, name="other"), 7)):
+        assert not torch.equal(late, other)
+
+
+def test_balanced_draws_every_present_class_equally_often():
+    s = stream(balanced=True, batch=10)
+    batches = [s.at(t) for t in range(300)]
+    labels = torch.cat([batch.labels for batch in batches])
+    shares = labels.bincount(minlength=4) / len(labels)
+    assert shares[2] == 0
+    assert shares[[0, 1, 3]].tolist() == pytest.approx([1 / 3] * 3, abs=0.03)
+    images = np.bincount(functools.reduce(operator.iadd, (which(batch) for batch in batches), []), minlength=20) / len(labels)
+    assert images[:12] == pytest.approx(1 / 36, abs=0.012)
+    assert images[18:] == pytest.approx(1 / 6, abs=0.03)
+
+
+def test_sweep_goes_through_all_in_order():
+    batches = list(stream(members=np.arange(19, -1, -1)).sweep(batch_size=8))
+    assert [len(batch.labels) for batch in batches] == [8, 8, 4]
+    assert functools.reduce(operator.iadd, (which(batch) for batch in batches), []) == list(range(19, -1, -1))
+
+
+def test_a_set_smaller_than_a_batch_is_refused():
+    with pytest.raises(UserError, match="--batch-size 21: the toy set has only 20 images"):
+        stream(batch=21)
+
+
+def test_data_of_a_recipe(capsys):
+    args = Namespace(
+        dataset="digits", data_root=Path("none"), num_max=40, ratio=2.0, imb_ratio_l=20, imb_ratio_u=-20,
+        manualSeed=1, batch_size=16,
+    )  # fmt: skip
+    views = {"labelled": ("weak",), "unlabelled": ("weak", "strong", "strong")}
+    data = open_data(args, views, include_labelled=True, device=torch.device("cpu"))
+    assert len(data.labelled.at(0).views) == 1
+    assert len(data.unlabelled.at(0).views) == 3
+    assert len(data.partners.members) == len(data.labelled.members) + len(data.unlabelled.members)
+    assert data.unlabelled_counts[-1] > data.unlabelled_counts[1]  # reversed
+    printed = capsys.readouterr().out
+    assert all(f" {n}" in printed for n in [*data.counts, *data.unlabelled_counts])
+    images, labels = zip(*data.test(), strict=True)
+    assert torch.cat(images).shape == (len(torch.cat(labels)), 3, 16, 16)
+    assert torch.cat(labels).bincount().unique().numel() == 1  # a balanced test set
+    assert data.facts()["labelled_counts"] == data.counts.tolist()
