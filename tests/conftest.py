@@ -85,12 +85,12 @@ def pretrained(tmp_path_factory) -> Path:
     return out
 
 
-def cifar_batch(seed: int, label_key: str, num_classes: int, number: int = 4) -> dict:
+def cifar_batch(seed: int, label_key: str, num_classes: int, number: int) -> dict:
     random = np.random.RandomState(seed)
     return {
         "batch_label": f"batch {seed}",
         "data": random.randint(0, 256, (number, 3 * 32 * 32)).astype(np.uint8),
-        label_key: random.randint(0, num_classes, number).tolist(),
+        label_key: (random.permutation(number) % num_classes).tolist(),
         "filenames": [f"{seed}_{i}.png" for i in range(number)],
     }
 
@@ -113,7 +113,7 @@ def cifar(request, tmp_path, monkeypatch):
         return hashlib.md5(raw).hexdigest()
 
     batches = {
-        entry[0]: cifar_batch(seed, key, num_classes)
+        entry[0]: cifar_batch(seed, key, num_classes, 4 * num_classes)
         for seed, entry in enumerate(source.train_list + source.test_list)
     }
     sums = {file_name: write(file_name, batch) for file_name, batch in batches.items()}

@@ -72,7 +72,7 @@ def assert_same_images(part, batches):
 def test_cifar_folder(cifar):
     name, root, _, train, test = cifar
     data = load(name, root)
-    assert_well_formed(data, 4 * len(train), 4, 32)
+    assert_well_formed(data, 4 * len(data.classes) * len(train), 4 * len(data.classes), 32)
     assert_same_images(data.train, train)
     assert_same_images(data.test, [test])
     assert data.classes == tuple(f"kind {c}" for c in range(int(name[5:])))

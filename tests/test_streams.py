@@ -1,5 +1,7 @@
 """Batches on demand: the same for the same step, whole passes, balanced classes, a test sweep in file order."""
 
+import functools
+import operator
 from argparse import Namespace
 from pathlib import Path
 
@@ -10,8 +12,6 @@ import torch
 from dataset.images import Images
 from dataset.streams import Pixels, Stream, open_data
 from utils.errors import UserError
-import functools
-import operator
 
 LOOK = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 LABELS = np.repeat([0, 1, 3], [12, 6, 2])

@@ -7,6 +7,7 @@ CoSSL: teacher_head, ema_teacher) and ours: history (a row per epoch), seconds, 
 import os
 import pickle
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,7 +43,9 @@ def read(path: Path, source: str, keys: Iterable[str]) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{source} {path}: no such file; give the path of a checkpoint, such as RUN/{NAME}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols, where the file isn't a checkpoint
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise UserError(f"{source} {path}: not a readable checkpoint (truncated, or of another program)") from error
     missing = [key for key in ("epoch", *keys) if not isinstance(state, dict) or key not in state]
