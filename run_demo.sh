@@ -12,12 +12,12 @@ while [ $# -gt 0 ]; do
         *) echo "error: $1: unknown; usage: bash run_demo.sh [--seed N] [--gpu N|cpu]" >&2; exit 2 ;;
     esac
 done
-. ./setup_venv.sh
+. utils/venv.sh
 
 out=results/demo
 common="--dataset digits --num_max 40 --ratio 2 --imb_ratio_l 40 --imb_ratio_u 40 --depth 10 --width 1
         --batch-size 32 --ema-decay 0.99 --manualSeed $seed --gpu $gpu --overwrite"
-.venv/bin/python train_cifar_fix.py $common --epoch 20 --val-iteration 100 --out $out/fix
-.venv/bin/python train_cifar_fix_cossl.py $common --epoch 20 --val-iteration 50 --max_lam 0.6 \
-    --resume $out/fix/checkpoint.pth.tar --out $out/cossl
+.venv/bin/python train_cifar_fix.py $common --epoch 150 --val-iteration 12 --out $out/fix
+.venv/bin/python train_cifar_fix_cossl.py $common --epoch 50 --val-iteration 12 --max_lam 0.6 \
+    --resume $out/fix/checkpoint_101.pth.tar --out $out/cossl
 .venv/bin/python -m utils.compare $out/fix $out/cossl --out $out --title "Long-tailed digits, seed $seed"

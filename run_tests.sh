@@ -2,7 +2,7 @@
 # Set up .venv if need be, check the style, run the tests. Arguments go to pytest: bash run_tests.sh -k resume
 set -euo pipefail
 cd "$(dirname "$0")"
-. ./setup_venv.sh
+. utils/venv.sh
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "pytest>=8" "ruff>=0.6"
 .venv/bin/ruff check .
 .venv/bin/python -m pytest "$@"

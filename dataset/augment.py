@@ -57,8 +57,8 @@ def apply_crop_flip(images: Tensor, draw: CropFlip) -> Tensor:
     the paper.
     """
     size = images.shape[3]
-    top, left, flip = _device_copy(np.stack(draw).astype(np.int32), images.device)[:, :, None]
-    place = torch.arange(size, dtype=torch.int32, device=images.device)
+    top, left, flip = _device_copy(np.stack(draw), images.device)[:, :, None]
+    place = torch.arange(size, device=images.device)
     y = place + (top - size // 8)
     x = torch.where(flip > 0, size - 1 - place, place) + (left - size // 8)
     return fetch(images, y[:, :, None], x[:, None, :])
@@ -88,8 +88,8 @@ def apply_hole(images: Tensor, draw: Hole) -> Tensor:
     half = size // 2 // 2
     centre = _device_copy(np.stack(draw), images.device)[:, :, None]
     place = torch.arange(size, device=images.device)
-    rows, columns = (centre - half <= place) & (place < centre + half)
-    return images.mul_(~(rows[:, None, :, None] & columns[:, None, None, :]))
+    rows, columns = ((centre - half <= place) & (place < centre + half)).to(images.dtype)
+    return images.mul_(1 - rows[:, None, :, None] * columns[:, None, None, :])
 
 
 def draw_views(

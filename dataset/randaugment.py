@@ -6,8 +6,6 @@ Shape legend: B images (B, 3, H, W), L operations one after another on each imag
 """
 
 import math
-from functools import lru_cache
-from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -27,28 +25,35 @@ class RandAugmentDraw(NamedTuple):
     position: np.ndarray
 
 
+# --- From the value v an operation takes to the whole numbers its batched form reads, on h x w pixels. ---
+
+
 def _fixed(*matrix: float) -> tuple[int, ...]:
-    """Pillow's 16.16 fixed point of an affine matrix (a, b, c, d, e, f) taken at the centres of pixels."""
+    """Pillow's 16.16 fixed point of an affine matrix (a, b, c, d, e, f), shifted to the centres of pixels."""
     a, b, c, d, e, f = matrix
     matrix = a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5
     return tuple(math.floor(entry * 65536 + 0.5) for entry in matrix)
 
 
-def _rotation(degrees: float, height: int, width: int) -> tuple[int, ...]:
+def _rotation(degrees: float, h: int, w: int) -> tuple[int, ...]:
     """Image.rotate: about the centre, the matrix rounded to 15 decimals."""
     angle = -math.radians(degrees % 360)
     cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
-    x, y = width / 2, height / 2
+    x, y = w / 2, h / 2
     return _fixed(cos, sin, cos * -x + sin * -y + x, -sin, cos, -sin * -x + cos * -y + y)
 
 
-def _shift(pixels: float) -> float:
-    """A shift moves whole pixels, rounded before fixed point is: Pillow has a path of its own for it."""
+def _whole_shift(pixels: float) -> int:
+    """A translation is cut to whole pixels before fixed point is: Pillow has a path of its own for it."""
     return math.floor(pixels + 0.5)
 
 
-# name -> (batched operation, its numbers p0, p1, ... given value v, height h, width w).
-# Operations sharing a function stand together: rows sorted by operation run through it as one slice.
+def _float_bits(v: float) -> int:
+    """A float32 that travels among whole numbers."""
+    return int(np.float32(v).view(np.int32))
+
+
+# name -> (batched operation, its numbers given v, h, w); a cutout's edges depend on its position and are filled in later.
 OPERATIONS = {
     "Identity": (lambda images, p: images, lambda v, h, w: ()),
     "AutoContrast": (ops.autocontrast, lambda v, h, w: ()),
@@ -57,20 +62,22 @@ OPERATIONS = {
     "Posterize": (ops.point, lambda v, h, w: (0, 256, 256 - 2 ** (8 - max(1, int(v))))),
     "Solarize": (ops.point, lambda v, h, w: (0, math.ceil(v), 255)),
     "SolarizeAdd": (ops.point, lambda v, h, w: (math.floor(v), 128, 255)),
-    "Brightness": (ops.brightness, lambda v, h, w: (v,)),
-    "Contrast": (ops.contrast, lambda v, h, w: (v,)),
-    "Color": (ops.color, lambda v, h, w: (v,)),
-    "Sharpness": (ops.sharpness, lambda v, h, w: (v,)),
+    "Brightness": (ops.enhance, lambda v, h, w: (_float_bits(v), 0, 0)),
+    "Contrast": (ops.enhance, lambda v, h, w: (_float_bits(v), 1, 0)),
+    "Color": (ops.enhance, lambda v, h, w: (_float_bits(v), 0, 1)),
+    "Sharpness": (ops.sharpness, lambda v, h, w: (_float_bits(v),)),
     "Rotate": (ops.affine, _rotation),
     "ShearX": (ops.affine, lambda v, h, w: _fixed(1, v, 0, 0, 1, 0)),
     "ShearY": (ops.affine, lambda v, h, w: _fixed(1, 0, 0, v, 1, 0)),
-    "TranslateX": (ops.affine, lambda v, h, w: _fixed(1, 0, _shift(v), 0, 1, 0)),
-    "TranslateY": (ops.affine, lambda v, h, w: _fixed(1, 0, 0, 0, 1, _shift(v))),
-    "CutoutAbs": (ops.cutout, lambda v, h, w: (v, 125, 123, 114)),
-    "Cutout": (ops.cutout, lambda v, h, w: (v, 127, 127, 127)),
+    "TranslateX": (ops.affine, lambda v, h, w: _fixed(1, 0, _whole_shift(v), 0, 1, 0)),
+    "TranslateY": (ops.affine, lambda v, h, w: _fixed(1, 0, 0, 0, 1, _whole_shift(v))),
+    "CutoutAbs": (ops.cutout, lambda v, h, w: (0, 0, 0, 0, 125, 123, 114)),
+    "Cutout": (ops.cutout, lambda v, h, w: (0, 0, 0, 0, 127, 127, 127)),
 }
 NAMES = tuple(OPERATIONS)
-NUMBERS = 6  # most numbers an operation takes; the position follows them
+FUNCTIONS = tuple(dict.fromkeys(function for function, _ in OPERATIONS.values()))
+FUNCTION_OF = np.array([FUNCTIONS.index(function) for function, _ in OPERATIONS.values()])
+CUTOUTS = NAMES.index("CutoutAbs"), NAMES.index("Cutout")
 
 # name -> (lowest value, highest value, does the sign flip); pixels and levels where the name calls for them.
 POOL30 = {
@@ -91,6 +98,7 @@ POOL30 = {
     "TranslateX": (0, 100, True),
     "TranslateY": (0, 100, True),
 }
+INDEX30 = np.array([NAMES.index(name) for name in POOL30])
 IN_PIXELS = ("CutoutAbs", "TranslateX", "TranslateY")
 
 # name -> (value given v = 0 .. 10 and the size of the image in pixels, does the sign flip).
@@ -112,6 +120,7 @@ POOL10 = {
     "TranslateX": (lambda v, size: int(v * 0.45 / 10 * size), True),
     "TranslateY": (lambda v, size: int(v * 0.45 / 10 * size), True),
 }
+INDEX10 = np.array([NAMES.index(name) for name in POOL10])
 
 
 def pool30_values(m: float, pixel_scale: float = 1.0) -> dict[str, float]:
@@ -123,11 +132,6 @@ def pool30_values(m: float, pixel_scale: float = 1.0) -> dict[str, float]:
 def pool10_values(v: int, size: int) -> dict[str, float]:
     """What each operation of the pool takes at magnitude v of 10, on images of `size` pixels a side."""
     return {name: value(v, size) for name, (value, _) in POOL10.items()}
-
-
-@lru_cache(maxsize=64)
-def _indices(names: tuple[str, ...]) -> np.ndarray:
-    return np.array([NAMES.index(name) for name in names])
 
 
 def draw_randaugment30(
@@ -142,7 +146,7 @@ def draw_randaugment30(
     value = np.array([*pool30_values(m, pixel_scale).values()])[pick]
     signed = np.array([sign for *_, sign in POOL30.values()])[pick]
     value = np.where(signed & (rng.random(pick.shape) < 0.5), -value, value)
-    return RandAugmentDraw(_indices(tuple(POOL30))[pick], value, rng.uniform(0, size, (*pick.shape, 2)))
+    return RandAugmentDraw(INDEX30[pick], value, rng.uniform(0, size, (*pick.shape, 2)))
 
 
 def draw_randaugment10(
@@ -157,7 +161,7 @@ def draw_randaugment10(
     value = table[rng.integers(1, m, pick.shape), pick]
     signed = np.array([sign for _, sign in POOL10.values()])[pick]
     value = np.where(signed & (rng.random(pick.shape) < 0.5), -value, value)
-    operation = np.where(rng.random(pick.shape) < 0.5, _indices(tuple(POOL10))[pick], NAMES.index("Identity"))
+    operation = np.where(rng.random(pick.shape) < 0.5, INDEX10[pick], NAMES.index("Identity"))
     return RandAugmentDraw(
         np.pad(operation, ((0, 0), (0, 1)), constant_values=NAMES.index("Cutout")),
         np.pad(value, ((0, 0), (0, 1)), constant_values=size // 2),
@@ -168,46 +172,39 @@ def draw_randaugment10(
 def apply_randaugment(images: Tensor, draw: RandAugmentDraw) -> Tensor:
     """Run the drawn operations on uint8 images (B, 3, H, W), on the device they are on.
 
-    Before each layer the rows are sorted by operation, so that every operation works on one slice known to the host.
+    Before each layer the rows are sorted by batched operation, which then works on one slice, known to the host.
     """
-    order = np.argsort(draw.operation, axis=0, kind="stable").T  # (L, B): which image comes where
-    place = np.argsort(order, axis=1)  # (L, B): where an image is
-    moves = np.take_along_axis(np.vstack([np.arange(len(images))[None], place]), np.vstack([order, np.arange(len(images))[None]]), 1)
-    numbers = torch.from_numpy(_numbers(draw, order, *images.shape[2:])).to(images.device, non_blocking=True)
-    moves = torch.from_numpy(moves).to(images.device, non_blocking=True)
-    for layer, rows in enumerate(order):
-        images = images.index_select(0, moves[layer])
-        images = torch.cat(
-            [
-                function(images[part], numbers[layer, part])
-                for function, part in _slices(draw.operation[rows, layer])
-            ]
-        )
+    functions = FUNCTION_OF[draw.operation].T  # (L, B)
+    order = np.argsort(functions, axis=1, kind="stable")  # which image stands where in a layer
+    unmoved = np.arange(len(images))[None]
+    before, after = np.vstack([unmoved, np.argsort(order, axis=1)]), np.vstack([order, unmoved])
+    moves = torch.from_numpy(np.take_along_axis(before, after, 1)).to(images.device, non_blocking=True)
+    numbers = np.take_along_axis(_numbers(draw, *images.shape[2:]), order[..., None], axis=1)
+    numbers = torch.from_numpy(numbers).to(images.device, non_blocking=True)
+    for layer, of_row in enumerate(functions):
+        counts = np.bincount(of_row, minlength=len(FUNCTIONS)).tolist()
+        parts = images.index_select(0, moves[layer]).split(counts)
+        runs = zip(FUNCTIONS, parts, numbers[layer].split(counts), strict=True)
+        images = torch.cat([function(part, p) for function, part, p in runs if len(part)])
     return images.index_select(0, moves[-1])
 
 
-def _slices(operations: np.ndarray) -> list:
-    """Runs of a sorted list of operations that share a function: (function, slice of rows)."""
-    runs, start = [], 0
-    for function, run in groupby(operations.tolist(), key=lambda i: OPERATIONS[NAMES[i]][0]):
-        stop = start + len(list(run))
-        runs.append((function, slice(start, stop)))
-        start = stop
-    return runs
+def _numbers(draw: RandAugmentDraw, height: int, width: int) -> np.ndarray:
+    """What the batched operations read: int32 (L, B, 7)."""
+    distinct, which = np.unique(draw.operation.T + 1j * draw.value.T, return_inverse=True)
+    table = np.zeros((len(distinct), 7), np.int32)
+    for row, pair in zip(table, distinct.tolist(), strict=True):
+        numbers = OPERATIONS[NAMES[int(pair.real)]][1](pair.imag, height, width)
+        row[: len(numbers)] = numbers
+    numbers = table[which].reshape(*draw.operation.T.shape, 7)
+    is_cutout = np.isin(draw.operation.T, CUTOUTS)
+    numbers[is_cutout, :4] = _edges(draw, height, width)[is_cutout]
+    return numbers
 
 
-def _numbers(draw: RandAugmentDraw, order: np.ndarray, height: int, width: int) -> np.ndarray:
-    """float64 (L, B, NUMBERS + 2): the numbers of every operation, rows in the order of each layer."""
-    rows = [
-        _numbers_of(operation, value, height, width)
-        for operation, value in zip(draw.operation.T.flat, draw.value.T.flat, strict=True)
-    ]
-    numbers = np.array(rows).reshape(*order.shape, NUMBERS)
-    numbers = np.concatenate([numbers, draw.position.transpose(1, 0, 2)], axis=2)
-    return np.take_along_axis(numbers, order[..., None], axis=1)
-
-
-@lru_cache(maxsize=4096)
-def _numbers_of(operation: int, value: float, height: int, width: int) -> tuple[float, ...]:
-    numbers = OPERATIONS[NAMES[operation]][1](value, height, width)
-    return tuple(numbers) + (0.0,) * (NUMBERS - len(numbers))
+def _edges(draw: RandAugmentDraw, height: int, width: int) -> np.ndarray:
+    """First and last column, first and last row of each operation's rectangle if it were a cutout: int32 (L, B, 4)."""
+    side = draw.value.T[..., None]
+    first = np.trunc(np.maximum(0, draw.position.transpose(1, 0, 2) - side / 2))
+    last = np.minimum((width, height), first + side)
+    return np.stack([first, last], axis=3).astype(np.int32).reshape(*side.shape[:2], 4)

@@ -117,7 +117,7 @@ def test_progress_bar_on_a_terminal(tmp_path):
     os.close(main)
     assert process.wait() == 0, shown.decode()
     text = shown.decode()
-    for words in ("ETA", "%", "epoch 1/2", "loss_u", "mask", "acc_u", "mean balanced accuracy"):
+    for words in ("ETA", "%", "epoch 1/2", "loss_u", "mask", "acc_u", "ETA:   0:00:", "mean balanced accuracy"):
         assert words in text, text
 
 

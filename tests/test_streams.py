@@ -1,7 +1,5 @@
 """Batches on demand: the same for the same step, whole passes, balanced classes, a test sweep in file order."""
 
-import functools
-import operator
 from argparse import Namespace
 from pathlib import Path
 
@@ -29,10 +27,14 @@ def which(batch) -> list[int]:
     return (batch.views[0][:, 0, 0, 0] * 255).round().int().tolist()
 
 
+def together(batches) -> list[int]:
+    return [image for batch in batches for image in which(batch)]
+
+
 def test_a_pass_has_every_member_once_and_drops_the_rest():
     members = np.array([19, 3, 5, 7, 11, 13, 2, 17, 1, 0])
     s = stream(members=members, batch=3)
-    passes = [functools.reduce(operator.iadd, (which(s.at(3 * k + i)) for i in range(3)), []) for k in range(4)]
+    passes = [together(s.at(3 * k + i) for i in range(3)) for k in range(4)]
     for images in passes:
         assert len(set(images)) == 9
         assert set(images) < set(members.tolist())
@@ -69,7 +71,7 @@ def test_balanced_draws_every_present_class_equally_often():
     shares = labels.bincount(minlength=4) / len(labels)
     assert shares[2] == 0
     assert shares[[0, 1, 3]].tolist() == pytest.approx([1 / 3] * 3, abs=0.03)
-    images = np.bincount(functools.reduce(operator.iadd, (which(batch) for batch in batches), []), minlength=20) / len(labels)
+    images = np.bincount(together(batches), minlength=20) / len(labels)
     assert images[:12] == pytest.approx(1 / 36, abs=0.012)
     assert images[18:] == pytest.approx(1 / 6, abs=0.03)
 
@@ -77,7 +79,7 @@ def test_balanced_draws_every_present_class_equally_often():
 def test_sweep_goes_through_all_in_order():
     batches = list(stream(members=np.arange(19, -1, -1)).sweep(batch_size=8))
     assert [len(batch.labels) for batch in batches] == [8, 8, 4]
-    assert functools.reduce(operator.iadd, (which(batch) for batch in batches), []) == list(range(19, -1, -1))
+    assert together(batches) == list(range(19, -1, -1))
 
 
 def test_a_set_smaller_than_a_batch_is_refused():

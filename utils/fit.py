@@ -7,6 +7,7 @@ import math
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,21 +50,21 @@ def fit(
     elif prepare is not None:
         prepare()
     checkpoint.make_folder(out, args.overwrite)
-    board, progress = Board(out / "tensorboard", done), Progress(args.epochs, args.val_iteration, done)
+    board = Board(out / "tensorboard", done)
     if history:
         write_log(out / "log.txt", history, done)
-    for n in range(done + 1, args.epochs + 1):
-        began = time.monotonic()
-        history.append({"train": train_epoch(step, n, args, progress), "test": evaluate()})
-        seconds += time.monotonic() - began
-        state = {key: thing.state_dict() for key, thing in objects.items()}
-        state |= {"epoch": n, "history": history, "seconds": seconds, "arguments": plain(args)}
-        copied = n >= first_copy and n % COPY_EVERY == 1
-        checkpoint.save(state, [out / f"checkpoint_{n}.pth.tar"] * copied + [out / checkpoint.NAME])
-        write_log(out / "log.txt", history, n)
-        board.write(history[-1], n)
-        progress.epoch(n, history[-1], time.monotonic() - began)
-    progress.close()
+    with closing(Progress(args.epochs, args.val_iteration, done)) as progress:
+        for n in range(done + 1, args.epochs + 1):
+            began = time.monotonic()
+            history.append({"train": train_epoch(step, n, args, progress), "test": evaluate()})
+            seconds += time.monotonic() - began
+            state = {key: thing.state_dict() for key, thing in objects.items()}
+            state |= {"epoch": n, "history": history, "seconds": seconds, "arguments": plain(args)}
+            copied = n >= first_copy and n % COPY_EVERY == 1
+            checkpoint.save(state, [out / f"checkpoint_{n}.pth.tar"] * copied + [out / checkpoint.NAME])
+            write_log(out / "log.txt", history, n)
+            board.write(history[-1], n)
+            progress.epoch(n, history[-1], time.monotonic() - began)
     conclude(out, history, facts | {"arguments": plain(args)}, seconds)
 
 

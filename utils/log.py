@@ -75,8 +75,13 @@ class Progress:
 
 
 def _bar(total: int, done: int):
-    import progressbar  # replaces the standard streams' wrappers on import, so only where a bar is shown
+    import progressbar  # takes hold of the standard streams on import, so only where a bar is shown
 
-    figures = progressbar.Variable("figures", format="{formatted_value}", width=1, precision=1)
-    widgets = [progressbar.Percentage(), " ", progressbar.Bar(), " ", progressbar.AdaptiveETA(), "  ", figures]
-    return progressbar.ProgressBar(max_value=total, widgets=widgets, redirect_stdout=True).start(init=True).update(done)
+    widgets = [
+        progressbar.Percentage(), " ", progressbar.Bar(), " ", progressbar.AdaptiveETA(), "  ",
+        progressbar.Variable("figures", format="{formatted_value}", width=1, precision=1),
+    ]  # fmt: skip
+    bar = progressbar.ProgressBar(max_value=total, widgets=widgets, redirect_stdout=True)
+    bar.start()
+    bar.update(done, figures="")
+    return bar
