@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset.augment import KINDS, Views, apply_views, draw_views
+from dataset.augment import Views, apply_views, draw_views
 from dataset.randaugment import NAMES
 
 WANTED = ("weak", "strong", "strong")
@@ -82,34 +83,30 @@ def pillow_randaugment(image: Image.Image, draw, row: int) -> Image.Image:
     return image
 
 
-def pillow_view(image: Image.Image, kind: str, draw: Views, row: int, mean: tuple, std: tuple) -> Tensor:
-    """One view of one image, the way per-image transforms make it. row: of strong, then weak images."""
+def pillow_view(image: Image.Image, crop_flip, hole, row: int, mean: tuple, std: tuple) -> Tensor:
+    """What follows RandAugment, for one image: row `row` of the draws, None for a step that the view doesn't have."""
     size = image.size[0]
-    if kind == "strong":
-        image = pillow_randaugment(image, draw.randaugment, row)
-    if kind != "plain":
-        top, left, flip = (numbers[row] for numbers in draw.crop_flip)
-        image = TF.crop(TF.pad(image, size // 8), top, left, size, size)
-        image = TF.hflip(image) if flip else image
+    if crop_flip is not None:
+        image = TF.crop(TF.pad(image, size // 8), crop_flip.top[row], crop_flip.left[row], size, size)
+        image = TF.hflip(image) if crop_flip.flip[row] else image
     view = TF.normalize(TF.to_tensor(image), mean, std)
-    if kind == "strong":
-        y, x = draw.hole.y[row], draw.hole.x[row]
-        half = size // 2 // 2
+    if hole is not None:
+        y, x, half = hole.y[row], hole.x[row], size // 2 // 2
         view[:, max(0, y - half) : y + half, max(0, x - half) : x + half] = 0
     return view
 
 
 def pillow_views(pixels: np.ndarray, names: tuple[str, ...], draw: Views, mean: tuple, std: tuple) -> list[Tensor]:
     """What `apply_views` makes, image by image. pixels: uint8 (B, S, S, 3)."""
-    first, result = 0, {}
-    for place in sorted(range(len(names)), key=lambda i: KINDS.index(names[i])):
-        rows = [
-            pillow_view(Image.fromarray(image), names[place], draw, first + i, mean, std)
-            for i, image in enumerate(pixels)
-        ]
-        result[place] = torch.stack(rows)
-        first += len(pixels)
-    return [result[i] for i in range(len(names))]
+    strong, result = count(), []
+    for name, crop_flip, hole in zip(names, draw.crop_flips, draw.holes, strict=True):
+        view = []
+        for row, image in enumerate(map(Image.fromarray, pixels)):
+            if name == "strong":
+                image = pillow_randaugment(image, draw.randaugment, next(strong))
+            view.append(pillow_view(image, crop_flip, hole, row, mean, std))
+        result.append(torch.stack(view))
+    return result
 
 
 def natural(rng: np.random.Generator, n_images: int, size: int) -> np.ndarray:

@@ -15,8 +15,6 @@ from torch import Tensor
 from dataset.pillow_ops import fetch
 from dataset.randaugment import RandAugmentDraw, apply_randaugment, draw_randaugment30
 
-KINDS = ("strong", "weak", "plain")
-
 
 class CropFlip(NamedTuple):
     """int64 (B,) each. top, left: corner of the crop in the padded image, pixels; flip: 1 mirrors left and right."""
@@ -34,11 +32,13 @@ class Hole(NamedTuple):
 
 
 class Views(NamedTuple):
-    """The draws of a batch's views: rows of all strong views, of all strong then weak views, of all strong views."""
+    """The draws of a batch's views. randaugment: the rows of all strong views; crop_flips, holes: view by view, None
+    where a view has none.
+    """
 
     randaugment: RandAugmentDraw
-    crop_flip: CropFlip
-    hole: Hole
+    crop_flips: list[CropFlip | None]
+    holes: list[Hole | None]
 
 
 def _device_copy(array: np.ndarray, device: torch.device) -> Tensor:
@@ -97,26 +97,25 @@ def draw_views(
     n: int = 3, m: float = 4, pixel_scale: float = 1.0,
 ) -> Views:  # fmt: skip
     """All random numbers of the views called `names` of n_images images of size x size pixels."""
-    strong, weak = (names.count(kind) * n_images for kind in KINDS[:2])
-    return Views(
-        draw_randaugment30(rng, strong, size, n, m, pixel_scale),
-        draw_crop_flip(rng, strong + weak, size, flip),
-        draw_hole(rng, strong, size),
-    )
+    strong = draw_randaugment30(rng, names.count("strong") * n_images, size, n, m, pixel_scale)
+    crop_flips = [None if name == "plain" else draw_crop_flip(rng, n_images, size, flip) for name in names]
+    holes = [draw_hole(rng, n_images, size) if name == "strong" else None for name in names]
+    return Views(strong, crop_flips, holes)
 
 
 def apply_views(
     pixels: Tensor, names: tuple[str, ...], draw: Views, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> list[Tensor]:
     """Make the views called `names` of uint8 pixels (B, 3, S, S): float32 (B, 3, S, S) each, in the order of `names`."""
-    strong, weak, plain = (pixels.repeat(names.count(kind), 1, 1, 1) for kind in KINDS)
-    strong = apply_randaugment(strong, draw.randaugment)
-    moved = apply_crop_flip(torch.cat([strong, weak]), draw.crop_flip)
-    images = normalise(torch.cat([moved, plain]), mean, std)
-    apply_hole(images[: len(strong)], draw.hole)
-    order = sorted(range(len(names)), key=lambda i: KINDS.index(names[i]))
-    by_place = dict(zip(order, images.split(len(pixels)), strict=True))
-    return [by_place[i] for i in range(len(names))]
+    # RandAugment is many small operations: all strong views share them as one batch.
+    strong = apply_randaugment(pixels.repeat(names.count("strong"), 1, 1, 1), draw.randaugment).split(len(pixels))
+    strong, result = iter(strong), []
+    for name, crop_flip, hole in zip(names, draw.crop_flips, draw.holes, strict=True):
+        images = next(strong) if name == "strong" else pixels
+        images = images if crop_flip is None else apply_crop_flip(images, crop_flip)
+        images = normalise(images, mean, std)
+        result.append(images if hole is None else apply_hole(images, hole))
+    return result
 
 
 def views(

@@ -4,7 +4,8 @@ Every operation is `(images, p) -> images`: the images go in and come out as uin
 p[i]. The host works those out from the random draws (`dataset.randaugment`), so nothing in here waits for a device.
 Float arithmetic repeats Pillow's order and precision wherever rounding can change the result.
 
-Shape legend: B images (B, 3, H, W), RGB; p int32 (B, 7), of which an operation reads the first few columns.
+Shape legend: B images (B, 3, H, W), RGB; p int32 (B, 7, 1, 1, 1), of which an operation reads the first few:
+p[:, i] is one number for each image, shaped to meet the whole image.
 """
 
 import torch
@@ -22,9 +23,9 @@ def _whole(levels: Tensor) -> Tensor:
 
 def point(images: Tensor, p: Tensor) -> Tensor:
     """Invert, Posterize, Solarize, SolarizeAdd in one: add p0, clip, invert from level p1 on, keep the bits of mask p2."""
-    add, threshold, mask = p[:, :3, None, None, None].to(torch.int16).unbind(1)
+    add, threshold, mask = p[:, :3].to(torch.int16).unbind(1)
     levels = images.to(torch.int16).add_(add).clamp_(0, 255)
-    inverted = (threshold - 1 - levels) >> 15  # all bits set from the threshold on, else none: faster than a select
+    inverted = (threshold - 1 - levels).bitwise_right_shift_(15)  # all bits set from the threshold on, else none: faster than a select
     return levels.bitwise_xor_(inverted).bitwise_and_(mask).to(torch.uint8)
 
 
@@ -57,7 +58,7 @@ def equalize(images: Tensor, p: Tensor) -> Tensor:
 
 def _blend(degenerate: Tensor, image: Tensor, p: Tensor) -> Tensor:
     """Image.blend in float32, cut to whole levels, clipped where the share lies outside 0 .. 1."""
-    share = p[:, 0, None, None, None].view(torch.float32)
+    share = p[:, 0].view(torch.float32)
     return _whole((image - degenerate).mul_(share).add_(degenerate).clamp_(0, 255))
 
 
@@ -75,8 +76,7 @@ def enhance(images: Tensor, p: Tensor) -> Tensor:
     image = images.float()
     grey = _grey(image)
     mean = grey.mean((2, 3), keepdim=True, dtype=torch.float64).add_(0.5).floor_().float()
-    use_mean, use_grey = p[:, 1:3, None, None, None].to(torch.float32).unbind(1)
-    return _blend((grey * use_grey).add_(mean * use_mean), image, p)
+    return _blend((grey * p[:, 2]).add_(mean * p[:, 1]), image, p)
 
 
 def sharpness(images: Tensor, p: Tensor) -> Tensor:
@@ -102,26 +102,27 @@ def fetch(images: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     framed = F.pad(images, (1, 1, 1, 1))  # a black frame to send everything from outside to: no mask needed
-    index = y.clamp(-1, height).add_(1).mul_(width + 2) + x.clamp(-1, width).add_(1)
+    index = torch.add(x.clamp(-1, width) + (width + 3), y.clamp(-1, height), alpha=width + 2)
     index = index.long().flatten(1)[:, None].expand(-1, images.shape[1], -1)
     return framed.flatten(2).gather(2, index).view_as(images)
 
 
 def affine(images: Tensor, p: Tensor) -> Tensor:
     """Image.transform(AFFINE), nearest neighbour: source x = p0 x + p1 y + p2, y = p3 x + p4 y + p5, in 1/65536 pixel."""
-    by_x, by_y, shift = p[:, :6].view(-1, 2, 3).permute(2, 1, 0)[..., None, None]  # each (2, B, 1, 1)
+    by_x, by_y, shift = p[:, :6].view(-1, 2, 3, 1, 1).transpose(0, 2)  # each (2, B, 1, 1)
     x = torch.arange(images.shape[3], dtype=torch.int32, device=images.device)
     y = torch.arange(images.shape[2], dtype=torch.int32, device=images.device)[:, None]
-    source_x, source_y = ((by_x * x + shift) + by_y * y) >> 16
-    return fetch(images, source_y, source_x)
+    source = (by_x * x + shift) + by_y * y
+    x, y = source.bitwise_right_shift_(16)
+    return fetch(images, y, x)
 
 
 def cutout(images: Tensor, p: Tensor) -> Tensor:
     """ImageDraw.rectangle: columns p0 .. p1 and rows p2 .. p3, both ends included, in the colour p4, p5, p6."""
     height, width = images.shape[2:]
     place = torch.arange(max(height, width), dtype=torch.int32, device=images.device)
-    first, last = p[:, :4].view(-1, 2, 2)[..., None].unbind(2)  # each (B, 2, 1): of x and of y
+    first, last = p[:, :4].view(-1, 2, 2, 1).unbind(2)  # each (B, 2, 1): of x and of y
     columns, rows = ((first <= place) & (place <= last)).to(torch.uint8).unbind(1)
     inside = rows[:, None, :height, None] * columns[:, None, None, :width]
-    fill = p[:, 4:7, None, None].to(torch.uint8)
+    fill = p[:, 4:7].view(-1, 3, 1, 1).to(torch.uint8)
     return images + inside * (fill - images)  # uint8 wraps round and back again

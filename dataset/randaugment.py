@@ -6,6 +6,7 @@ Shape legend: B images (B, 3, H, W), L operations one after another on each imag
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -77,7 +78,7 @@ OPERATIONS = {
 NAMES = tuple(OPERATIONS)
 FUNCTIONS = tuple(dict.fromkeys(function for function, _ in OPERATIONS.values()))
 FUNCTION_OF = np.array([FUNCTIONS.index(function) for function, _ in OPERATIONS.values()])
-CUTOUTS = NAMES.index("CutoutAbs"), NAMES.index("Cutout")
+CUTOUT = FUNCTIONS.index(ops.cutout)
 
 # name -> (lowest value, highest value, does the sign flip); pixels and levels where the name calls for them.
 POOL30 = {
@@ -180,7 +181,7 @@ def apply_randaugment(images: Tensor, draw: RandAugmentDraw) -> Tensor:
     before, after = np.vstack([unmoved, np.argsort(order, axis=1)]), np.vstack([order, unmoved])
     moves = torch.from_numpy(np.take_along_axis(before, after, 1)).to(images.device, non_blocking=True)
     numbers = np.take_along_axis(_numbers(draw, *images.shape[2:]), order[..., None], axis=1)
-    numbers = torch.from_numpy(numbers).to(images.device, non_blocking=True)
+    numbers = torch.from_numpy(numbers[..., None, None, None]).to(images.device, non_blocking=True)
     for layer, of_row in enumerate(functions):
         counts = np.bincount(of_row, minlength=len(FUNCTIONS)).tolist()
         parts = images.index_select(0, moves[layer]).split(counts)
@@ -191,15 +192,19 @@ def apply_randaugment(images: Tensor, draw: RandAugmentDraw) -> Tensor:
 
 def _numbers(draw: RandAugmentDraw, height: int, width: int) -> np.ndarray:
     """What the batched operations read: int32 (L, B, 7)."""
-    distinct, which = np.unique(draw.operation.T + 1j * draw.value.T, return_inverse=True)
-    table = np.zeros((len(distinct), 7), np.int32)
-    for row, pair in zip(table, distinct.tolist(), strict=True):
-        numbers = OPERATIONS[NAMES[int(pair.real)]][1](pair.imag, height, width)
-        row[: len(numbers)] = numbers
-    numbers = table[which].reshape(*draw.operation.T.shape, 7)
-    is_cutout = np.isin(draw.operation.T, CUTOUTS)
-    numbers[is_cutout, :4] = _edges(draw, height, width)[is_cutout]
+    operation, value = draw.operation.T, draw.value.T
+    distinct, which = np.unique(operation + 1j * value, return_inverse=True)  # few: a draw has one magnitude
+    table = [_numbers_of(int(pair.real), pair.imag, height, width) for pair in distinct.tolist()]
+    numbers = np.array(table, np.int32).reshape(-1, 7)[which].reshape(*operation.shape, 7)
+    cutout = FUNCTION_OF[operation] == CUTOUT
+    numbers[cutout, :4] = _edges(draw, height, width)[cutout]
     return numbers
+
+
+@lru_cache(maxsize=4096)
+def _numbers_of(operation: int, value: float, height: int, width: int) -> tuple[int, ...]:
+    numbers = OPERATIONS[NAMES[operation]][1](value, height, width)
+    return (*numbers, *[0] * (7 - len(numbers)))
 
 
 def _edges(draw: RandAugmentDraw, height: int, width: int) -> np.ndarray:

@@ -135,6 +135,9 @@ def test_a_published_checkpoint_starts_both_stages(pretrained, tmp_path):
     assert mine == [theirs[0], theirs[2]]
     result = run_script("train_cifar_fix_cossl.py", *flags, "--epoch", 1, "--out", tmp_path / "cossl")
     assert result.returncode == 0, result.stderr
+    result = run_script("train_cifar_fix.py", *flags, "--epoch", 1, "--out", tmp_path / "none")
+    assert_refused(result, "--epochs 1", "1 epochs already", "raise")
+    assert not (tmp_path / "none").exists()
 
 
 def test_interrupt_is_one_line_and_leaves_a_checkpoint(tmp_path):

@@ -79,9 +79,8 @@ def differing(now: dict[str, Any], then: dict[str, Any], free: set[str] = FREE) 
 def continued(args: Namespace, keys: Iterable[str], free: set[str] = FREE) -> dict[str, Any] | None:
     """The checkpoint of the run that `--out` holds, if this is the same run; None for a new one.
 
-    free: the arguments that may differ.
-
-    Raises UserError if the folder holds another run and `--overwrite` isn't given, or can't be written to.
+    free: the arguments that may differ. Raises UserError if the folder holds another run and `--overwrite` isn't given,
+    or can't be written to.
     """
     out = args.out
     check_writable(out)
@@ -99,8 +98,7 @@ def resumed(args: Namespace, keys: Iterable[str]) -> dict[str, Any] | None:
 
     A run that was resumed from elsewhere and then interrupted goes on from its own checkpoint.
     """
-    path = args.resume
-    out = args.out
+    path, out = args.resume, args.out
     inside = path is not None and path.resolve().parent == out.resolve()
     own = None if inside else continued(args, keys)
     if own is not None or path is None:
@@ -108,7 +106,8 @@ def resumed(args: Namespace, keys: Iterable[str]) -> dict[str, Any] | None:
     check_writable(out)
     state = read(path, "--resume", keys)
     refuse_cossl(state, path)
-    free = FREE if inside else FREE | {"epochs"}  # in a folder of its own, a run may be made longer
+    # In a folder that is new, or to be overwritten, a run may be made longer.
+    free = FREE if inside and not args.overwrite else FREE | {"epochs"}
     refuse_other_run(state, args, free, f"--resume {path}: of another run", "give the same arguments")
     return state
 
@@ -139,9 +138,7 @@ def refuse_cossl(state: dict[str, Any], path: Path) -> None:
         )
 
 
-def refuse_other_run(
-    state: dict[str, Any], args: Namespace, free: set[str], problem: str, remedy: str
-) -> None:
+def refuse_other_run(state: dict[str, Any], args: Namespace, free: set[str], problem: str, remedy: str) -> None:
     """Raise UserError if the arguments in `state` aren't those of this run. Published checkpoints have none."""
     now = plain(args)
     if difference := differing(now, state.get("arguments", now), free):

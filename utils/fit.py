@@ -47,6 +47,8 @@ def fit(
     if start is not None:
         checkpoint.restore(objects, start, args.resume or out / checkpoint.NAME)
         done, history, seconds = start["epoch"], start.get("history", []), start.get("seconds", 0.0)
+        if done > args.epochs or not (history or done < args.epochs):
+            raise UserError(f"--epochs {args.epochs}: the checkpoint has {done} epochs already; raise --epochs")
     elif prepare is not None:
         prepare()
     checkpoint.make_folder(out, args.overwrite)
