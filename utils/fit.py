@@ -67,7 +67,7 @@ def fit(
             write_log(out / "log.txt", history, n)
             board.write(history[-1], n)
             progress.epoch(n, history[-1], time.monotonic() - began)
-    conclude(out, history, facts | {"arguments": plain(args)}, seconds)
+    conclude(out, history, facts | {"steps_per_epoch": args.val_iteration, "arguments": plain(args)}, seconds)
 
 
 def train_epoch(
