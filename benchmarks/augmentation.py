@@ -2,8 +2,8 @@
 
     python benchmarks/augmentation.py --batch 64 --size 32 --seconds 10
 
-Both pipelines first have to give equal results, value for value, from the same draws; then they take turns on one thread.
-Drawing the random numbers is timed for both, as one array operation per batch: per-image transforms pay more for it.
+Both pipelines first have to give equal results, value for value, from the same draws; then they take turns on one
+thread. Both are timed with their random numbers drawn for the whole batch at once, which per-image transforms can't do.
 
 Shape legend: B images uint8 (B, 3, S, S); a view is float32 (3, S, S).
 """

@@ -1,9 +1,9 @@
-"""Views of a batch: weak (crop, flip), strong (RandAugment, crop, flip, hole) and plain, drawn on the host, made on the device.
+"""Views of a batch of images: weak (crop, flip), strong (RandAugment, crop, flip, hole) and plain.
 
-`draw_*` takes a few random numbers per image from a NumPy generator; `apply_*` is a pure function of images and draw.
-So a batch is the same on every device, and nothing in here waits for one.
+`draw_*` takes a few random numbers per image from a generator on the host; `apply_*` is a pure function of images and
+draw. So a batch is the same on every device, and nothing in here waits for one.
 
-Shape legend: B images (B, 3, S, S), K views, V = K B images of all views.
+Shape legend: B images (B, 3, S, S) of S x S pixels.
 """
 
 from typing import NamedTuple
@@ -41,7 +41,8 @@ class Views(NamedTuple):
     holes: list[Hole | None]
 
 
-def _device_copy(array: np.ndarray, device: torch.device) -> Tensor:
+def _on(device: torch.device, array: np.ndarray) -> Tensor:
+    """A copy on the device that the host doesn't wait for."""
     return torch.from_numpy(array).to(device, non_blocking=True)
 
 
@@ -53,11 +54,12 @@ def draw_crop_flip(rng: np.random.Generator, n_images: int, size: int, flip: boo
 
 
 def apply_crop_flip(images: Tensor, draw: CropFlip) -> Tensor:
-    """Pad uint8 images (B, 3, S, S) with S // 8 black pixels a side, crop back to S x S, mirror. Published code, not in
-    the paper.
+    """Pad uint8 images (B, 3, S, S) with S // 8 black pixels a side, crop back to S x S, mirror.
+
+    Source: FixMatch's weak augmentation; sizes: published code, not in the paper.
     """
     size = images.shape[3]
-    top, left, flip = _device_copy(np.stack(draw), images.device)[:, :, None]
+    top, left, flip = _on(images.device, np.stack(draw))[:, :, None]
     place = torch.arange(size, device=images.device)
     y = place + (top - size // 8)
     x = torch.where(flip > 0, size - 1 - place, place) + (left - size // 8)
@@ -69,7 +71,7 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
 
     255 is made a tensor because CUDA divides by a plain number through its reciprocal, which rounds otherwise.
     """
-    mean, std = _device_copy(np.array([mean, std], dtype=np.float32), images.device)[:, :, None, None]
+    mean, std = _on(images.device, np.array([mean, std], np.float32))[:, :, None, None]
     images = images.to(torch.float32)
     return images.div_(images.new_full((), 255)).sub_(mean).div_(std)
 
@@ -86,7 +88,7 @@ def apply_hole(images: Tensor, draw: Hole) -> Tensor:
     """
     size = images.shape[3]
     half = size // 2 // 2
-    centre = _device_copy(np.stack(draw), images.device)[:, :, None]
+    centre = _on(images.device, np.stack(draw))[:, :, None]
     place = torch.arange(size, device=images.device)
     rows, columns = ((centre - half <= place) & (place < centre + half)).to(images.dtype)
     return images.mul_(1 - rows[:, None, :, None] * columns[:, None, None, :])
@@ -96,26 +98,33 @@ def draw_views(
     rng: np.random.Generator, names: tuple[str, ...], n_images: int, size: int, *, flip: bool = True,
     n: int = 3, m: float = 4, pixel_scale: float = 1.0,
 ) -> Views:  # fmt: skip
-    """All random numbers of the views called `names` of n_images images of size x size pixels."""
-    strong = draw_randaugment30(rng, names.count("strong") * n_images, size, n, m, pixel_scale)
+    """All random numbers for the views called `names` of n_images images of size x size pixels.
+
+    Raises ValueError for a name other than weak, strong and plain.
+    """
+    if not set(names) <= {"weak", "strong", "plain"}:
+        raise ValueError(f"views are weak, strong or plain, not {names}")
+    randaugment = draw_randaugment30(rng, names.count("strong") * n_images, size, n, m, pixel_scale)
     crop_flips = [None if name == "plain" else draw_crop_flip(rng, n_images, size, flip) for name in names]
     holes = [draw_hole(rng, n_images, size) if name == "strong" else None for name in names]
-    return Views(strong, crop_flips, holes)
+    return Views(randaugment, crop_flips, holes)
 
 
 def apply_views(
     pixels: Tensor, names: tuple[str, ...], draw: Views, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> list[Tensor]:
-    """Make the views called `names` of uint8 pixels (B, 3, S, S): float32 (B, 3, S, S) each, in the order of `names`."""
-    # RandAugment is many small operations: all strong views share them as one batch.
-    strong = apply_randaugment(pixels.repeat(names.count("strong"), 1, 1, 1), draw.randaugment).split(len(pixels))
-    strong, result = iter(strong), []
+    """Make the views called `names` of uint8 pixels (B, 3, S, S): float32, same shape each, in the order of `names`."""
+    strong = iter(())
+    if "strong" in names:  # RandAugment is many small operations: all strong views share them as one batch
+        copies = pixels.repeat(names.count("strong"), 1, 1, 1)
+        strong = iter(apply_randaugment(copies, draw.randaugment).split(len(pixels)))
+    views = []
     for name, crop_flip, hole in zip(names, draw.crop_flips, draw.holes, strict=True):
         images = next(strong) if name == "strong" else pixels
         images = images if crop_flip is None else apply_crop_flip(images, crop_flip)
         images = normalise(images, mean, std)
-        result.append(images if hole is None else apply_hole(images, hole))
-    return result
+        views.append(images if hole is None else apply_hole(images, hole))
+    return views
 
 
 def views(
@@ -124,11 +133,11 @@ def views(
 ) -> list[Tensor]:  # fmt: skip
     """Views of uint8 pixels (B, 3, S, S): float32 (B, 3, S, S) each, on their device, in the order of `names`.
 
-    names: "weak": crop, flip, normalise; "strong": n operations of RandAugment at magnitude m of 30, crop, flip, normalise,
-    a hole of zeros; "plain": normalise. flip: whether images may be mirrored; pixel_scale: factor on RandAugment's
-    magnitudes in pixels. mean, std: per channel, of pixels scaled to 0 .. 1.
-    The same state of rng gives the same bits. Source: paper, section 4.1 (weak and strong augmentation of FixMatch);
-    order and sizes are published code, not in the paper.
+    names: "weak" = crop, flip, normalise; "strong" = n operations of RandAugment at magnitude m of 30, crop, flip,
+    normalise, a hole of zeros; "plain" = normalise. mean, std: per channel, of pixels scaled to 0 .. 1.
+    flip: whether images may be mirrored. pixel_scale: factor on RandAugment's magnitudes in pixels.
+    The same state of rng gives the same bits. Source: FixMatch's weak and strong augmentation, which the paper takes
+    over; their order and sizes: published code, not in the paper.
     """
     draw = draw_views(rng, names, len(pixels), pixels.shape[3], flip=flip, n=n, m=m, pixel_scale=pixel_scale)
     return apply_views(pixels, names, draw, mean, std)

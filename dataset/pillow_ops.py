@@ -1,11 +1,11 @@
 """Pillow's image operations on whole batches, equal to Pillow bit for bit, on any device.
 
-Every operation is `(images, p) -> images`: the images go in and come out as uint8, and row i is treated with the numbers
-p[i]. The host works those out from the random draws (`dataset.randaugment`), so nothing in here waits for a device.
+Every operation is `(images, p) -> images`. Images are uint8; row i is treated with the numbers p[i], which the host
+works out from the random draws (`dataset.randaugment`): nothing in here waits for a device.
 Float arithmetic repeats Pillow's order and precision wherever rounding can change the result.
 
 Shape legend: B images (B, 3, H, W), RGB; p int32 (B, 7, 1, 1, 1), of which an operation reads the first few:
-p[:, i] is one number for each image, shaped to meet the whole image.
+p[:, k], one number per image, is shaped to meet the whole images. In docstrings it is called pk.
 """
 
 import torch
@@ -22,10 +22,10 @@ def _whole(levels: Tensor) -> Tensor:
 
 
 def point(images: Tensor, p: Tensor) -> Tensor:
-    """Invert, Posterize, Solarize, SolarizeAdd in one: add p0, clip, invert from level p1 on, keep the bits of mask p2."""
+    """Invert, Posterize, Solarize, SolarizeAdd in one: add p0, clip, invert from level p1 on, keep the bits in p2."""
     add, threshold, mask = p[:, :3].to(torch.int16).unbind(1)
     levels = images.to(torch.int16).add_(add).clamp_(0, 255)
-    inverted = (threshold - 1 - levels).bitwise_right_shift_(15)  # all bits set from the threshold on, else none: faster than a select
+    inverted = (threshold - 1 - levels).bitwise_right_shift_(15)  # every bit set from the threshold on, else none
     return levels.bitwise_xor_(inverted).bitwise_and_(mask).to(torch.uint8)
 
 
@@ -34,8 +34,7 @@ def autocontrast(images: Tensor, p: Tensor) -> Tensor:
     low = images.amin((2, 3), keepdim=True).double()
     span = images.amax((2, 3), keepdim=True).double() - low
     scale = span.new_full((), 255) / span  # a tensor: torch divides a plain number by way of the reciprocal
-    varied = span > 0
-    scale, low = torch.where(varied, scale, 1), torch.where(varied, low, 0)
+    scale, low = torch.where(span > 0, scale, 1), torch.where(span > 0, low, 0)
     return _whole(images.double().mul_(scale).sub_(low * scale))  # float64, like Pillow's Python floats
 
 
@@ -53,20 +52,7 @@ def equalize(images: Tensor, p: Tensor) -> Tensor:
     return table.gather(2, pixels).view_as(images)
 
 
-# --- Blends: ImageEnhance mixes the image with a degenerate version of itself; p0 is the image's share, as float32 bits. ---
-
-
-def _blend(degenerate: Tensor, image: Tensor, p: Tensor) -> Tensor:
-    """Image.blend in float32, cut to whole levels, clipped where the share lies outside 0 .. 1."""
-    share = p[:, 0].view(torch.float32)
-    return _whole((image - degenerate).mul_(share).add_(degenerate).clamp_(0, 255))
-
-
-def _grey(image: Tensor) -> Tensor:
-    """Image.convert("L") of float32 images: (B, 1, H, W). Pillow's 16-bit fixed point stays below 2^24, so it is exact."""
-    red, green, blue = image.split(1, dim=1)
-    luma = (red * 19595).add_(green, alpha=38470).add_(blue, alpha=7471)
-    return luma.add_(0x8000).mul_(2**-16).floor_()
+# --- Blends: ImageEnhance mixes the image with a degenerate version of itself. p0: the image's share, float32 bits. ---
 
 
 def enhance(images: Tensor, p: Tensor) -> Tensor:
@@ -92,13 +78,26 @@ def sharpness(images: Tensor, p: Tensor) -> Tensor:
     return _blend(smooth, image, p)
 
 
+def _grey(image: Tensor) -> Tensor:
+    """Image.convert("L") of float32 images: (B, 1, H, W). Exact: Pillow's 16-bit fixed point stays below 2^24."""
+    red, green, blue = image.split(1, dim=1)
+    luma = (red * 19595).add_(green, alpha=38470).add_(blue, alpha=7471)
+    return luma.add_(0x8000).mul_(2**-16).floor_()
+
+
+def _blend(degenerate: Tensor, image: Tensor, p: Tensor) -> Tensor:
+    """Image.blend of float32 images: cut to whole levels, clipped where the share lies outside 0 .. 1."""
+    share = p[:, 0].view(torch.float32)
+    return _whole((image - degenerate).mul_(share).add_(degenerate).clamp_(0, 255))
+
+
 # --- Geometry: every pixel is fetched from one place of the source, black from outside of it. ---
 
 
 def fetch(images: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """out[b, :, i, j] = images[b, :, y[b, i, j], x[b, i, j]]; black where that lies outside the image.
 
-    y, x: integers, anything that broadcasts to (B, H, W): the smaller (B, H, 1) and (B, 1, W) do for shifts and mirrors.
+    y, x: integers, anything that broadcasts to (B, H, W): for shifts and mirrors (B, H, 1) and (B, 1, W) do.
     """
     height, width = images.shape[2:]
     framed = F.pad(images, (1, 1, 1, 1))  # a black frame to send everything from outside to: no mask needed
@@ -108,7 +107,7 @@ def fetch(images: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 
 def affine(images: Tensor, p: Tensor) -> Tensor:
-    """Image.transform(AFFINE), nearest neighbour: source x = p0 x + p1 y + p2, y = p3 x + p4 y + p5, in 1/65536 pixel."""
+    """Image.transform(AFFINE), nearest neighbour: (x, y) comes from (p0 x + p1 y + p2, p3 x + p4 y + p5) / 2^16."""
     by_x, by_y, shift = p[:, :6].view(-1, 2, 3, 1, 1).transpose(0, 2)  # each (2, B, 1, 1)
     x = torch.arange(images.shape[3], dtype=torch.int32, device=images.device)
     y = torch.arange(images.shape[2], dtype=torch.int32, device=images.device)[:, None]
@@ -118,10 +117,10 @@ def affine(images: Tensor, p: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor, p: Tensor) -> Tensor:
-    """ImageDraw.rectangle: columns p0 .. p1 and rows p2 .. p3, both ends included, in the colour p4, p5, p6."""
+    """ImageDraw.rectangle: columns p0 .. p1 and rows p2 .. p3, both ends included, in the colour (p4, p5, p6)."""
     height, width = images.shape[2:]
     place = torch.arange(max(height, width), dtype=torch.int32, device=images.device)
-    first, last = p[:, :4].view(-1, 2, 2, 1).unbind(2)  # each (B, 2, 1): of x and of y
+    first, last = p[:, :4].view(-1, 2, 2, 1).unbind(2)  # each (B, 2, 1): of columns and of rows
     columns, rows = ((first <= place) & (place <= last)).to(torch.uint8).unbind(1)
     inside = rows[:, None, :height, None] * columns[:, None, None, :width]
     fill = p[:, 4:7].view(-1, 3, 1, 1).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""RandAugment on whole batches of uint8 images: `draw_*` picks operations on the host, `apply_randaugment` runs them.
+"""RandAugment on batches of uint8 images: `draw_*` picks operations on the host, `apply_randaugment` runs them.
 
 Both published pools: 30 magnitudes (CIFAR, Small-ImageNet) and 10 (Food-101). Results equal Pillow's bit for bit.
 
@@ -17,8 +17,8 @@ from dataset import pillow_ops as ops
 
 
 class RandAugmentDraw(NamedTuple):
-    """operation: int64 (B, L), indices into `OPERATIONS`; value: float64 (B, L), what the operation takes, with its sign
-    (degrees, bits, level, factor, shear, pixels); position: float64 (B, L, 2), centre (x, y) of a Cutout in pixels.
+    """operation: int64 (B, L), places in `NAMES`; value: float64 (B, L), what the operation takes, sign included
+    (degrees, bits, level, factor, shear, pixels); position: float64 (B, L, 2), centre (x, y) of a cutout, pixels.
     """
 
     operation: np.ndarray
@@ -26,61 +26,9 @@ class RandAugmentDraw(NamedTuple):
     position: np.ndarray
 
 
-# --- From the value v an operation takes to the whole numbers its batched form reads, on h x w pixels. ---
+# --- The pools: which operations, how strong. ---
 
-
-def _fixed(*matrix: float) -> tuple[int, ...]:
-    """Pillow's 16.16 fixed point of an affine matrix (a, b, c, d, e, f), shifted to the centres of pixels."""
-    a, b, c, d, e, f = matrix
-    matrix = a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5
-    return tuple(math.floor(entry * 65536 + 0.5) for entry in matrix)
-
-
-def _rotation(degrees: float, h: int, w: int) -> tuple[int, ...]:
-    """Image.rotate: about the centre, the matrix rounded to 15 decimals."""
-    angle = -math.radians(degrees % 360)
-    cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
-    x, y = w / 2, h / 2
-    return _fixed(cos, sin, cos * -x + sin * -y + x, -sin, cos, -sin * -x + cos * -y + y)
-
-
-def _whole_shift(pixels: float) -> int:
-    """A translation is cut to whole pixels before fixed point is: Pillow has a path of its own for it."""
-    return math.floor(pixels + 0.5)
-
-
-def _float_bits(v: float) -> int:
-    """A float32 that travels among whole numbers."""
-    return int(np.float32(v).view(np.int32))
-
-
-# name -> (batched operation, its numbers given v, h, w); a cutout's edges depend on its position and are filled in later.
-OPERATIONS = {
-    "Identity": (lambda images, p: images, lambda v, h, w: ()),
-    "AutoContrast": (ops.autocontrast, lambda v, h, w: ()),
-    "Equalize": (ops.equalize, lambda v, h, w: ()),
-    "Invert": (ops.point, lambda v, h, w: (0, 0, 255)),
-    "Posterize": (ops.point, lambda v, h, w: (0, 256, 256 - 2 ** (8 - max(1, int(v))))),
-    "Solarize": (ops.point, lambda v, h, w: (0, math.ceil(v), 255)),
-    "SolarizeAdd": (ops.point, lambda v, h, w: (math.floor(v), 128, 255)),
-    "Brightness": (ops.enhance, lambda v, h, w: (_float_bits(v), 0, 0)),
-    "Contrast": (ops.enhance, lambda v, h, w: (_float_bits(v), 1, 0)),
-    "Color": (ops.enhance, lambda v, h, w: (_float_bits(v), 0, 1)),
-    "Sharpness": (ops.sharpness, lambda v, h, w: (_float_bits(v),)),
-    "Rotate": (ops.affine, _rotation),
-    "ShearX": (ops.affine, lambda v, h, w: _fixed(1, v, 0, 0, 1, 0)),
-    "ShearY": (ops.affine, lambda v, h, w: _fixed(1, 0, 0, v, 1, 0)),
-    "TranslateX": (ops.affine, lambda v, h, w: _fixed(1, 0, _whole_shift(v), 0, 1, 0)),
-    "TranslateY": (ops.affine, lambda v, h, w: _fixed(1, 0, 0, 0, 1, _whole_shift(v))),
-    "CutoutAbs": (ops.cutout, lambda v, h, w: (0, 0, 0, 0, 125, 123, 114)),
-    "Cutout": (ops.cutout, lambda v, h, w: (0, 0, 0, 0, 127, 127, 127)),
-}
-NAMES = tuple(OPERATIONS)
-FUNCTIONS = tuple(dict.fromkeys(function for function, _ in OPERATIONS.values()))
-FUNCTION_OF = np.array([FUNCTIONS.index(function) for function, _ in OPERATIONS.values()])
-CUTOUT = FUNCTIONS.index(ops.cutout)
-
-# name -> (lowest value, highest value, does the sign flip); pixels and levels where the name calls for them.
+# name -> (value at magnitude 0, at magnitude 30, does the sign flip)
 POOL30 = {
     "AutoContrast": (0, 1, False),
     "Equalize": (0, 1, False),
@@ -99,29 +47,27 @@ POOL30 = {
     "TranslateX": (0, 100, True),
     "TranslateY": (0, 100, True),
 }
-INDEX30 = np.array([NAMES.index(name) for name in POOL30])
 IN_PIXELS = ("CutoutAbs", "TranslateX", "TranslateY")
 
-# name -> (value given v = 0 .. 10 and the size of the image in pixels, does the sign flip).
+# name -> (value at magnitude v = 0 .. 10 in an image of s x s pixels, does the sign flip)
 POOL10 = {
-    "AutoContrast": (lambda v, size: 0, False),
-    "Brightness": (lambda v, size: v * 1.8 / 10 + 0.1, False),
-    "Color": (lambda v, size: v * 1.8 / 10 + 0.1, False),
-    "Contrast": (lambda v, size: v * 1.8 / 10 + 0.1, False),
-    "Cutout": (lambda v, size: int(v * 0.2 / 10 * size), False),
-    "Equalize": (lambda v, size: 0, False),
-    "Invert": (lambda v, size: 0, False),
-    "Posterize": (lambda v, size: int(v * 4 / 10) + 4, False),
-    "Rotate": (lambda v, size: int(v * 30 / 10), True),
-    "Sharpness": (lambda v, size: v * 1.8 / 10 + 0.1, False),
-    "ShearX": (lambda v, size: v * 0.3 / 10, True),
-    "ShearY": (lambda v, size: v * 0.3 / 10, True),
-    "Solarize": (lambda v, size: 256 - int(v * 256 / 10), False),
-    "SolarizeAdd": (lambda v, size: int(v * 110 / 10), True),
-    "TranslateX": (lambda v, size: int(v * 0.45 / 10 * size), True),
-    "TranslateY": (lambda v, size: int(v * 0.45 / 10 * size), True),
+    "AutoContrast": (lambda v, s: 0, False),
+    "Brightness": (lambda v, s: v * 1.8 / 10 + 0.1, False),
+    "Color": (lambda v, s: v * 1.8 / 10 + 0.1, False),
+    "Contrast": (lambda v, s: v * 1.8 / 10 + 0.1, False),
+    "Cutout": (lambda v, s: int(v * 0.2 / 10 * s), False),
+    "Equalize": (lambda v, s: 0, False),
+    "Invert": (lambda v, s: 0, False),
+    "Posterize": (lambda v, s: int(v * 4 / 10) + 4, False),
+    "Rotate": (lambda v, s: int(v * 30 / 10), True),
+    "Sharpness": (lambda v, s: v * 1.8 / 10 + 0.1, False),
+    "ShearX": (lambda v, s: v * 0.3 / 10, True),
+    "ShearY": (lambda v, s: v * 0.3 / 10, True),
+    "Solarize": (lambda v, s: 256 - int(v * 256 / 10), False),
+    "SolarizeAdd": (lambda v, s: int(v * 110 / 10), True),
+    "TranslateX": (lambda v, s: int(v * 0.45 / 10 * s), True),
+    "TranslateY": (lambda v, s: int(v * 0.45 / 10 * s), True),
 }
-INDEX10 = np.array([NAMES.index(name) for name in POOL10])
 
 
 def pool30_values(m: float, pixel_scale: float = 1.0) -> dict[str, float]:
@@ -131,8 +77,16 @@ def pool30_values(m: float, pixel_scale: float = 1.0) -> dict[str, float]:
 
 
 def pool10_values(v: int, size: int) -> dict[str, float]:
-    """What each operation of the pool takes at magnitude v of 10, on images of `size` pixels a side."""
+    """What each operation of the pool takes at magnitude v of 10, on images of size x size pixels."""
     return {name: value(v, size) for name, (value, _) in POOL10.items()}
+
+
+def _pick(rng: np.random.Generator, pool: dict, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each operation to draw: its place in the pool, its place in `NAMES`, its sign; all (B, L)."""
+    place = rng.integers(len(pool), size=shape)
+    signed = np.array([sign for *_, sign in pool.values()])[place]
+    sign = np.where(signed & (rng.random(shape) < 0.5), -1.0, 1.0)
+    return place, np.array([NAMES.index(name) for name in pool])[place], sign
 
 
 def draw_randaugment30(
@@ -140,38 +94,87 @@ def draw_randaugment30(
 ) -> RandAugmentDraw:
     """n operations at magnitude m of 30 for each image, with replacement; geometric ones change sign with p = 0.5.
 
-    size: side of the images in pixels. pixel_scale: factor on the shifts and sides published for 32-pixel images.
-    Source: FixMatch's published pool; n = 3, m = 4 is CoSSL's published code, not in the paper.
+    size: side of the images, pixels. pixel_scale: factor on the shifts and sides, published for 32 and 64 pixels.
+    Source: FixMatch's published pool; n = 3, m = 4: published code, not in the paper.
     """
-    pick = rng.integers(len(POOL30), size=(n_images, n))
-    value = np.array([*pool30_values(m, pixel_scale).values()])[pick]
-    signed = np.array([sign for *_, sign in POOL30.values()])[pick]
-    value = np.where(signed & (rng.random(pick.shape) < 0.5), -value, value)
-    return RandAugmentDraw(INDEX30[pick], value, rng.uniform(0, size, (*pick.shape, 2)))
+    place, operation, sign = _pick(rng, POOL30, (n_images, n))
+    value = np.array([*pool30_values(m, pixel_scale).values()])[place] * sign
+    return RandAugmentDraw(operation, value, rng.uniform(0, size, (n_images, n, 2)))
 
 
-def draw_randaugment10(
-    rng: np.random.Generator, n_images: int, size: int, n: int = 2, m: int = 10
-) -> RandAugmentDraw:
-    """n operations, each applied with p = 0.5 at a magnitude of 1 .. m - 1 of 10, then a grey square of side size // 2.
+def draw_randaugment10(rng: np.random.Generator, n_images: int, size: int, n: int = 2, m: int = 10) -> RandAugmentDraw:
+    """n operations, each applied with p = 0.5 at a magnitude 1 .. m - 1 of 10, then a grey square of side size // 2.
 
-    size: side of the images in pixels. Source: FixMatch's published pool; published code for Food-101, not in the paper.
+    size: side of the images, pixels. Source: FixMatch's published pool; published code for Food-101, not in the paper.
     """
-    pick = rng.integers(len(POOL10), size=(n_images, n))
+    place, operation, sign = _pick(rng, POOL10, (n_images, n))
     table = np.array([[*pool10_values(v, size).values()] for v in range(m)])
-    value = table[rng.integers(1, m, pick.shape), pick]
-    signed = np.array([sign for _, sign in POOL10.values()])[pick]
-    value = np.where(signed & (rng.random(pick.shape) < 0.5), -value, value)
-    operation = np.where(rng.random(pick.shape) < 0.5, INDEX10[pick], NAMES.index("Identity"))
+    value = table[rng.integers(1, m, place.shape), place] * sign
+    operation = np.where(rng.random(place.shape) < 0.5, operation, NAMES.index("Identity"))
+    last = np.full((n_images, 1), NAMES.index("Cutout"))
     return RandAugmentDraw(
-        np.pad(operation, ((0, 0), (0, 1)), constant_values=NAMES.index("Cutout")),
-        np.pad(value, ((0, 0), (0, 1)), constant_values=size // 2),
+        np.hstack([operation, last]),
+        np.hstack([value, np.full(last.shape, size // 2)]),
         rng.uniform(0, size, (n_images, n + 1, 2)),
     )
 
 
+# --- The operations: from a value v to the whole numbers that the batched form reads, for h x w pixels. ---
+
+
+def _fixed_point(*matrix: float) -> tuple[int, ...]:
+    """Pillow's 16.16 fixed point of an affine matrix (a, b, c, d, e, f), taken at the centres of pixels."""
+    a, b, c, d, e, f = matrix
+    matrix = a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5
+    return tuple(math.floor(entry * 65536 + 0.5) for entry in matrix)
+
+
+def _rotation(degrees: float, h: int, w: int) -> tuple[int, ...]:
+    """Image.rotate: about the centre, the matrix rounded to 15 decimals."""
+    angle = -math.radians(degrees % 360)
+    cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
+    x, y = w / 2, h / 2
+    return _fixed_point(cos, sin, cos * -x + sin * -y + x, -sin, cos, -sin * -x + cos * -y + y)
+
+
+def _whole_shift(pixels: float) -> int:
+    """A translation is cut to whole pixels before fixed point is: Pillow has a path of its own for it."""
+    return math.floor(pixels + 0.5)
+
+
+def _float_bits(v: float) -> int:
+    """A float32 that travels among whole numbers."""
+    return int(np.float32(v).view(np.int32))
+
+
+# name -> (batched operation, its numbers given v, h, w); the zeros of a cutout are edges, which `_numbers` fills in.
+OPERATIONS = {
+    "Identity": (lambda images, p: images, lambda v, h, w: ()),
+    "AutoContrast": (ops.autocontrast, lambda v, h, w: ()),
+    "Equalize": (ops.equalize, lambda v, h, w: ()),
+    "Invert": (ops.point, lambda v, h, w: (0, 0, 255)),
+    "Posterize": (ops.point, lambda v, h, w: (0, 256, 256 - 2 ** (8 - max(1, int(v))))),
+    "Solarize": (ops.point, lambda v, h, w: (0, math.ceil(v), 255)),
+    "SolarizeAdd": (ops.point, lambda v, h, w: (math.floor(v), 128, 255)),
+    "Brightness": (ops.enhance, lambda v, h, w: (_float_bits(v), 0, 0)),
+    "Contrast": (ops.enhance, lambda v, h, w: (_float_bits(v), 1, 0)),
+    "Color": (ops.enhance, lambda v, h, w: (_float_bits(v), 0, 1)),
+    "Sharpness": (ops.sharpness, lambda v, h, w: (_float_bits(v),)),
+    "Rotate": (ops.affine, _rotation),
+    "ShearX": (ops.affine, lambda v, h, w: _fixed_point(1, v, 0, 0, 1, 0)),
+    "ShearY": (ops.affine, lambda v, h, w: _fixed_point(1, 0, 0, v, 1, 0)),
+    "TranslateX": (ops.affine, lambda v, h, w: _fixed_point(1, 0, _whole_shift(v), 0, 1, 0)),
+    "TranslateY": (ops.affine, lambda v, h, w: _fixed_point(1, 0, 0, 0, 1, _whole_shift(v))),
+    "CutoutAbs": (ops.cutout, lambda v, h, w: (0, 0, 0, 0, 125, 123, 114)),
+    "Cutout": (ops.cutout, lambda v, h, w: (0, 0, 0, 0, 127, 127, 127)),
+}
+NAMES = tuple(OPERATIONS)
+FUNCTIONS = tuple(dict.fromkeys(function for function, _ in OPERATIONS.values()))
+FUNCTION_OF = np.array([FUNCTIONS.index(function) for function, _ in OPERATIONS.values()])
+
+
 def apply_randaugment(images: Tensor, draw: RandAugmentDraw) -> Tensor:
-    """Run the drawn operations on uint8 images (B, 3, H, W), on the device they are on.
+    """Run the drawn operations on uint8 images (B, 3, H, W), on the device they are on. B > 0.
 
     Before each layer the rows are sorted by batched operation, which then works on one slice, known to the host.
     """
@@ -193,10 +196,10 @@ def apply_randaugment(images: Tensor, draw: RandAugmentDraw) -> Tensor:
 def _numbers(draw: RandAugmentDraw, height: int, width: int) -> np.ndarray:
     """What the batched operations read: int32 (L, B, 7)."""
     operation, value = draw.operation.T, draw.value.T
-    distinct, which = np.unique(operation + 1j * value, return_inverse=True)  # few: a draw has one magnitude
+    distinct, which = np.unique(operation + 1j * value, return_inverse=True)  # few pairs, for the magnitudes are few
     table = [_numbers_of(int(pair.real), pair.imag, height, width) for pair in distinct.tolist()]
-    numbers = np.array(table, np.int32).reshape(-1, 7)[which].reshape(*operation.shape, 7)
-    cutout = FUNCTION_OF[operation] == CUTOUT
+    numbers = np.array(table, np.int32)[which].reshape(*operation.shape, 7)
+    cutout = FUNCTION_OF[operation] == FUNCTIONS.index(ops.cutout)
     numbers[cutout, :4] = _edges(draw, height, width)[cutout]
     return numbers
 
@@ -208,7 +211,7 @@ def _numbers_of(operation: int, value: float, height: int, width: int) -> tuple[
 
 
 def _edges(draw: RandAugmentDraw, height: int, width: int) -> np.ndarray:
-    """First and last column, first and last row of each operation's rectangle if it were a cutout: int32 (L, B, 4)."""
+    """First and last column, first and last row of every operation's square if it were a cutout: int32 (L, B, 4)."""
     side = draw.value.T[..., None]
     first = np.trunc(np.maximum(0, draw.position.transpose(1, 0, 2) - side / 2))
     last = np.minimum((width, height), first + side)

@@ -43,10 +43,10 @@ def fit(
     Before step t the generators are seeded from (seed, t), so that a killed and resumed run repeats the bits of one
     that wasn't. Raises UserError if the loss stops being a number or the folder can't be written to.
     """
-    out, done, history, seconds = args.out, 0, [], 0.0
+    out, done, history, began = args.out, 0, [], time.monotonic()
     if start is not None:
         checkpoint.restore(objects, start, args.resume or out / checkpoint.NAME)
-        done, history, seconds = start["epoch"], start.get("history", []), start.get("seconds", 0.0)
+        done, history, began = start["epoch"], start.get("history", []), began - start.get("seconds", 0.0)
         if done > args.epochs or not (history or done < args.epochs):
             raise UserError(f"--epochs {args.epochs}: the checkpoint has {done} epochs already; raise --epochs")
     elif prepare is not None:
@@ -57,17 +57,16 @@ def fit(
         write_log(out / "log.txt", history, done)
     with closing(Progress(args.epochs, args.val_iteration, done)) as progress:
         for n in range(done + 1, args.epochs + 1):
-            began = time.monotonic()
             history.append({"train": train_epoch(step, n, args, progress), "test": evaluate()})
-            seconds += time.monotonic() - began
             state = {key: thing.state_dict() for key, thing in objects.items()}
-            state |= {"epoch": n, "history": history, "seconds": seconds, "arguments": plain(args)}
+            state |= {"epoch": n, "history": history, "seconds": time.monotonic() - began, "arguments": plain(args)}
             copied = n >= first_copy and n % COPY_EVERY == 1
             checkpoint.save(state, [out / f"checkpoint_{n}.pth.tar"] * copied + [out / checkpoint.NAME])
             write_log(out / "log.txt", history, n)
             board.write(history[-1], n)
-            progress.epoch(n, history[-1], time.monotonic() - began)
-    conclude(out, history, facts | {"steps_per_epoch": args.val_iteration, "arguments": plain(args)}, seconds)
+            progress.epoch(n, history[-1])
+    facts = facts | {"steps_per_epoch": args.val_iteration, "arguments": plain(args)}
+    conclude(out, history, facts, time.monotonic() - began)
 
 
 def train_epoch(

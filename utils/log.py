@@ -52,7 +52,8 @@ class Progress:
     """
 
     def __init__(self, epochs: int, steps: int, done: int) -> None:
-        self.epochs, self.steps, self.done, self.start, self.shown = epochs, steps, done, time.monotonic(), 0.0
+        self.epochs, self.steps, self.done, self.shown = epochs, steps, done, 0.0
+        self.start = self.last = time.monotonic()
         self.bar = _bar(epochs * steps, done * steps) if sys.stdout.isatty() else None
 
     def step(self, t: int, figures: Callable[[], dict[str, float]]) -> None:
@@ -63,9 +64,11 @@ class Progress:
         text = "  ".join(f"{name} {value:.3g}" for name, value in figures().items())
         self.bar.update(t, figures=f"epoch {t // self.steps + 1}/{self.epochs}  {text}")
 
-    def epoch(self, n: int, row: Row, seconds: float) -> None:
-        """After epoch n (from 1) that took `seconds`."""
-        left = (time.monotonic() - self.start) / (n - self.done) * (self.epochs - n)
+    def epoch(self, n: int, row: Row) -> None:
+        """After epoch n (from 1)."""
+        now = time.monotonic()
+        seconds, self.last = now - self.last, now
+        left = (now - self.start) / (n - self.done) * (self.epochs - n)
         figures = "  ".join(f"{name} {value:.4g}" for name, value in columns(row).items())
         print(f"epoch {n}/{self.epochs}  {figures}  {seconds:.1f} s, {timedelta(seconds=round(left))} left", flush=True)
 
