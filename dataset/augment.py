@@ -105,9 +105,16 @@ def draw_views(
     if not set(names) <= {"weak", "strong", "plain"}:
         raise ValueError(f"views are weak, strong or plain, not {names}")
     randaugment = draw_randaugment30(rng, names.count("strong") * n_images, size, n, m, pixel_scale)
-    crop_flips = [None if name == "plain" else draw_crop_flip(rng, n_images, size, flip) for name in names]
-    holes = [draw_hole(rng, n_images, size) if name == "strong" else None for name in names]
-    return Views(randaugment, crop_flips, holes)
+    strong, weak = ([i for i, name in enumerate(names) if name == kind] for kind in ("strong", "weak"))
+    crop_flip = draw_crop_flip(rng, len(strong + weak) * n_images, size, flip)
+    crop_flips = dict(zip(strong + weak, _by_view(crop_flip, n_images), strict=True))
+    holes = dict(zip(strong, _by_view(draw_hole(rng, len(strong) * n_images, size), n_images), strict=True))
+    return Views(randaugment, [crop_flips.get(i) for i in range(len(names))], [holes.get(i) for i in range(len(names))])
+
+
+def _by_view(draw: CropFlip | Hole, n_images: int) -> list[CropFlip] | list[Hole]:
+    """Cut a draw for several views into one draw a view."""
+    return [type(draw)(*rows) for rows in zip(*(array.reshape(-1, n_images) for array in draw), strict=True)]
 
 
 def apply_views(

@@ -70,7 +70,8 @@ class Stream:
 
     def _batch(self, rows: np.ndarray, rng: np.random.Generator) -> Batch:
         index = torch.from_numpy(self.members[rows]).to(self.images.pixels.device, non_blocking=True)
-        return Batch(views(self.images.pixels[index], self.wanted, rng, **self.look), self.images.labels[index])
+        pixels, labels = (array.index_select(0, index) for array in (self.images.pixels, self.images.labels))
+        return Batch(views(pixels, self.wanted, rng, **self.look), labels)
 
 
 def _passes(n: int, seed: int, name: str):
