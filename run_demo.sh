@@ -6,9 +6,10 @@ cd "$(dirname "$0")"
 seed=1 gpu=cpu
 while [ $# -gt 0 ]; do
     case "$1" in
-        --seed) seed="${2:?--seed needs a number}"; shift 2 ;;
-        --gpu) gpu="${2:?--gpu needs a device number or cpu}"; shift 2 ;;
         --help) sed -n '2,3s/^# //p' "$0"; exit ;;
+        --seed | --gpu) [ $# -gt 1 ] || { echo "error: $1 needs a value; see --help" >&2; exit 2; } ;;&
+        --seed) seed="$2"; shift 2 ;;
+        --gpu) gpu="$2"; shift 2 ;;
         *) echo "error: $1: unknown; usage: bash run_demo.sh [--seed N] [--gpu N|cpu]" >&2; exit 2 ;;
     esac
 done

@@ -43,12 +43,14 @@ def main() -> None:
     restore(student.objects(STUDENT), stage1, args.resume)
 
     head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)
-    groups = decay_all_but_bias(head, args.wd_tfe)
     # As published: FixMatch's script trains the head with --lr, and takes --lr_tfe for the warm-up only.
-    teacher = Averaged(head, torch.optim.Adam(groups, args.lr), args.ema_decay)
+    optimizer, warm_optimizer = (
+        torch.optim.Adam(decay_all_but_bias(head, args.wd_tfe), lr) for lr in (args.lr, args.lr_tfe)
+    )
+    teacher = Averaged(head, optimizer, args.ema_decay)
     prepare = partial(
         warm_up, student.ema.features, teacher, data.labelled.sweep(), data.unlabelled.sweep(), data.counts,
-        optimizer=torch.optim.Adam(groups, args.lr_tfe), batch_size=args.batch_size,
+        optimizer=warm_optimizer, batch_size=args.batch_size,
         epochs=args.warm_tfe, steps=args.val_iteration, seed=args.manualSeed,
     )  # fmt: skip
 

@@ -6,11 +6,11 @@ The files are pickles, so unpickling them runs what they say: only files with th
 Shape legend: N images (50000 training, 10000 test), 3 channels, 32 x 32 pixels, C classes.
 """
 
-from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 
+from dataset.download import downloading
 from dataset.images import Dataset, Images
 from utils.errors import UserError
 
@@ -53,14 +53,8 @@ def _unpack_or_download(source: type, root: Path) -> None:
     # torchvision would silently download over a damaged archive; it may be all that an offline user has.
     if archive.exists() and not check_integrity(archive, source.tgz_md5):
         raise UserError(f"{archive}: damaged or incomplete (checksum differs); replace it from {HOME}")
-    try:
+    with downloading(source.__name__, source.filename, HOME, root):
         source(root, download=True)
-    except (OSError, RuntimeError, HTTPException) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"--data_root {root}: {source.__name__} not found and could not be downloaded or unpacked "
-            f"({reason}); put {source.filename} from {HOME} there"
-        ) from None
 
 
 def _check_files(source: type, folder: Path) -> None:

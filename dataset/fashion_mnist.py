@@ -8,11 +8,11 @@ Shape legend: N images (60000 training, 10000 test), 3 channels, 32 x 32 pixels 
 import gzip
 import math
 import zlib
-from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 
+from dataset.download import downloading
 from dataset.images import Dataset, Images
 from utils.errors import UserError
 
@@ -35,18 +35,21 @@ def load_fashion_mnist(root: Path) -> Dataset:
 
 
 def _find(root: Path) -> list[Path] | None:
-    """The four files in the order of `FILES`, None if there is not one of them."""
-    lacking = []
-    for folder in (root, root / "FashionMNIST" / "raw"):  # the second is torchvision's
-        candidates = [(folder / name, folder / f"{name}.gz") for name in FILES]
-        found = [next((path for path in pair if path.is_file()), None) for pair in candidates]
+    """The four files in the order of `FILES`, from `root` or torchvision's folder in it; None if there are none.
+
+    An interrupted download leaves a part of them in torchvision's folder, and is taken up again.
+    """
+    in_root, in_raw = (
+        [next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None) for name in FILES]
+        for folder in (root, root / "FashionMNIST" / "raw")
+    )
+    for found in (in_root, in_raw):
         if all(found):
             return found
-        if any(found):
-            missing = ", ".join(name for name, path in zip(FILES, found, strict=True) if path is None)
-            lacking.append(f"{folder}: holds a part of Fashion-MNIST but lacks {missing}")
-    if lacking:
-        raise UserError(f"{lacking[0]}; add them (.gz or not) from {HOME}, or delete the part to download")
+    if any(in_root):
+        missing = ", ".join(name for name, path in zip(FILES, in_root, strict=True) if path is None)
+        remedy = f"add them (.gz or not) from {HOME}, or delete the part to download"
+        raise UserError(f"{root}: holds a part of Fashion-MNIST but lacks {missing}; {remedy}")
     return None
 
 
@@ -55,15 +58,9 @@ def _download(root: Path) -> list[Path]:
     from torchvision.datasets.utils import download_url
 
     folder = root / "FashionMNIST" / "raw"
-    try:
+    with downloading("Fashion-MNIST", f"{', '.join(FILES)} (.gz or not)", HOME, root):
         for name, md5 in FashionMNIST.resources:
             download_url(FashionMNIST.mirrors[0] + name, folder, name, md5)
-    except (OSError, RuntimeError, HTTPException) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"--data_root {root}: Fashion-MNIST not found and could not be downloaded ({reason}); "
-            f"put {', '.join(FILES)} (.gz or not) from {HOME} there"
-        ) from None
     return [folder / f"{name}.gz" for name in FILES]
 
 

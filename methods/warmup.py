@@ -63,11 +63,11 @@ def collect(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """f_x (N, D), y (N,), and for the unlabelled images f_u (U, D), f_weak (U, D); every image passes once.
 
-    labelled, unlabelled: sweeps over the sets, in batches (views, labels). Of the unlabelled images the first strong
-    view becomes the feature, the weak one is for the ranking; where two weak views are all there is, one serves both.
+    labelled, unlabelled: sweeps over the sets, in batches (views, labels). Of the unlabelled images the first view is
+    for the ranking and the second becomes the feature; where a sweep has one view, it serves both.
     """
     x = [(encoder(views[0]), y) for views, y in labelled]
-    u = [tuple(encoder(view) for view in views[:2]) for views, _ in unlabelled]
+    u = [tuple(encoder(view) for view in (views * 2)[:2]) for views, _ in unlabelled]
     f_x, y = (torch.cat(parts) for parts in zip(*x, strict=True))
     f_weak, f_u = (torch.cat(parts) for parts in zip(*u, strict=True))
     return f_x, y, f_u, f_weak

@@ -12,6 +12,7 @@ from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
 from methods.fixmatch import VIEWS, fixmatch, semi_loss
 from methods.pretrain import pretrain
+from methods.ramp import linear_rampup
 from models.wrn import WideResNet
 from utils.averaged import Averaged
 
@@ -162,6 +163,11 @@ def test_pretraining_labels_with_the_live_network_in_train_mode(world):
     assert network.state_dict()["unit4.0.num_batches_tracked"] == 2  # weak views, then everything with a loss
     assert predict is world.student.ema
     assert not predict.training
+
+
+def test_golden_ramp():
+    for epoch, length, expected in golden("losses_ema_interleave.json")["linear_rampup"]:
+        assert linear_rampup(epoch, length) == pytest.approx(expected)
 
 
 def test_golden_loss():

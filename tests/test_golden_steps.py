@@ -74,7 +74,10 @@ def recorded_draws(steps, counts, max_lam, labels):
 def compare(expected, module, name):
     for key, (_, norm, first, last) in expected[name].items():
         value = module.state_dict()[key].double().flatten()
-        assert value.norm().item() == pytest.approx(norm, rel=1e-4, abs=1e-6), (name, key)
+        # Other versions of torch round otherwise, which Adam blows up most in the small vectors; the rotation head
+        # has no gradient here, so that nothing but decay changes it.
+        tolerance = 1e-6 if key.startswith("rot") else 1e-3 if module.state_dict()[key].ndim == 1 else 1e-4
+        assert value.norm().item() == pytest.approx(norm, rel=tolerance, abs=1e-6), (name, key)
         # Adam turns a rounding into a change of sign, so single weights may be off by a few learning rates.
         assert value[[0, -1]].tolist() == pytest.approx([first, last], rel=1e-3, abs=4 * LR), (name, key)
 

@@ -101,11 +101,12 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path):
     assert "\r" not in result.stdout
 
 
-def test_progress_bar_on_a_terminal(tmp_path):
+@pytest.mark.parametrize("columns", [80, 200])
+def test_progress_bar_on_a_terminal(columns, tmp_path):
     main, terminal = pty.openpty()
     process = subprocess.Popen(
         command(FIX, *TINY, "--epoch", 2, "--val-iteration", 60, "--out", tmp_path),
-        cwd=ROOT, stdout=terminal, stderr=terminal, env=os.environ | {"COLUMNS": "200", "TERM": "xterm"},
+        cwd=ROOT, stdout=terminal, stderr=terminal, env=os.environ | {"COLUMNS": str(columns), "TERM": "xterm"},
     )  # fmt: skip
     os.close(terminal)
     shown = b""
@@ -117,8 +118,12 @@ def test_progress_bar_on_a_terminal(tmp_path):
     os.close(main)
     assert process.wait() == 0, shown.decode()
     text = shown.decode()
-    for words in ("ETA", "%", "epoch 1/2", "loss_u", "mask", "acc_u", "ETA:   0:00:", "mean balanced accuracy"):
+    wide = ("loss_u", "mask", "acc_u") if columns == 200 else ()
+    for words in ("ETA", "%", "epoch 1/2", "loss", "ETA:   0:00:", "mean balanced accuracy", *wide):
         assert words in text, text
+    bars = [part for part in re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;]*m", "", text)) if "ETA" in part]
+    assert len(bars) > 3
+    assert max(map(len, bars)) <= columns
 
 
 PUBLISHED = "--ratio 2 --num_max 1500 --imb_ratio_l 150 --imb_ratio_u 150 --val-iteration 500 --manualSeed 1"
@@ -175,6 +180,7 @@ def test_help_names_every_published_flag_with_its_default(script):
         ("--tau 1.5", ["--tau", "from 0 to 1"]),
         ("--depth 12", ["--depth", "6 n + 4"]),
         ("--gpu one", ["--gpu", "cpu"]),
+        ("--out=", ["--out", "expected a path"]),
         ("--manualSeed -1", ["--manualSeed"]),
         ("--resume nowhere/checkpoint.pth.tar", ["--resume nowhere/checkpoint.pth.tar", "no such file"]),
         ("--nonsense 3", ["--nonsense"]),
@@ -222,13 +228,15 @@ def broken_checkpoint(request, pretrained, tmp_path):
         path.write_bytes(pickle.dumps(print))
     elif request.param == "cossl":
         torch.save(state | {"teacher_head": {}}, path)
+    elif request.param == "damaged":
+        torch.save(state | {"arguments": [1]}, path)
     elif request.param == "otherwise":
         state["state_dict"] = {"weight": torch.zeros(3)}
         torch.save(state, path)
     return path
 
 
-KINDS = ["truncated", "text", "empty", "foreign", "list", "code", "cossl", "otherwise"]
+KINDS = ["truncated", "text", "empty", "foreign", "list", "code", "cossl", "damaged", "otherwise"]
 
 
 @pytest.mark.parametrize("broken_checkpoint", KINDS, indirect=True)
@@ -270,10 +278,25 @@ def test_another_split_than_in_pretraining_is_said(pretrained, tmp_path):
     assert "--manualSeed (1 there, 2 now)" in result.stderr
 
 
-def test_cossl_needs_a_checkpoint(tmp_path):
-    assert_refused(run_script(COSSL, *TINY, *SHORT, "--out", tmp_path / "out"), "--resume")
+@pytest.mark.parametrize("start", [[], ["--resume", ""], ["--resume", ROOT]])
+def test_cossl_needs_a_checkpoint(start, tmp_path):
+    assert_refused(run_script(COSSL, *TINY, *SHORT, *start, "--out", tmp_path / "out"), "--resume")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("script", [FIX, COSSL])
+def test_overwriting_the_checkpoint_to_start_from_is_refused(script, pretrained):
+    flags = ["--resume", pretrained / "checkpoint_1.pth.tar", "--out", pretrained, "--overwrite"]
+    assert_refused(run_script(script, *TINY, *SHORT, *flags), "--overwrite would delete", "checkpoint_1.pth.tar")
+    assert (pretrained / "checkpoint_1.pth.tar").exists()
 
 
 def test_diverging_loss_ends_the_run_in_one_line(tmp_path):
-    flags = ["--epoch", 3, "--val-iteration", 20, "--lr", "1e30", "--out", tmp_path]
-    assert_refused(run_script(FIX, *TINY, *flags), "--lr 1e+30", "lower --lr")
+    flags = ["--epoch", 3, "--val-iteration", 20, "--lr", "1e8", "--out", tmp_path]
+    assert_refused(run_script(FIX, *TINY, *flags), "--lr 100000000.0", "lower the learning rate")
+
+
+def test_benchmark_of_the_augmentation_runs():
+    result = run_script("benchmarks/augmentation.py", "--batch", 4, "--size", 16, "--seconds", 0.1)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"\nratio +\d+\.\d\n", result.stdout)

@@ -96,6 +96,9 @@ def test_data_of_a_recipe(capsys):
     data = open_data(args, views, include_labelled=True, device=torch.device("cpu"))
     assert len(data.labelled.at(0).views) == 1
     assert len(data.unlabelled.at(0).views) == 3
+    assert data.balanced.wanted == data.partners.wanted == ("strong",)
+    drawn = torch.cat([data.balanced.at(t).labels for t in range(60)]).bincount(minlength=10)
+    assert drawn.min() > 60 * 16 / 10 / 2  # were it not balanced, the rarest class would come 12 times
     assert len(data.partners.members) == len(data.labelled.members) + len(data.unlabelled.members)
     assert data.unlabelled_counts[-1] > data.unlabelled_counts[1]  # reversed
     printed = capsys.readouterr().out

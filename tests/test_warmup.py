@@ -69,6 +69,9 @@ def test_views_of_the_unlabelled_images():
     _, _, f_u, f_weak = collect(lambda images: images, [([torch.ones(3, 2)], torch.zeros(3))], [batch, batch])
     assert f_u.tolist() == [[1, 1]] * 8
     assert f_weak.tolist() == [[0, 0]] * 8
+    one_view = ([torch.full((4, 2), 5.0)], torch.zeros(4))
+    _, _, f_u, f_weak = collect(lambda images: images, [([torch.ones(3, 2)], torch.zeros(3))], [one_view])
+    assert f_u.tolist() == f_weak.tolist() == [[5, 5]] * 4
 
 
 def test_head_learns_and_its_average_follows():

@@ -48,8 +48,8 @@ def number(kind: type, valid: Callable[[float], bool], meaning: str) -> Callable
 positive_int = number(int, lambda v: v > 0, "a whole number above 0")
 non_negative_int = number(int, lambda v: 0 <= v < 2**32, "a whole number from 0 to 2^32 - 1")
 nonzero_int = number(int, lambda v: v != 0, "a whole number other than 0")
-positive_float = number(float, lambda v: 0 < v < float("inf"), "a number above 0")
-non_negative_float = number(float, lambda v: 0 <= v < float("inf"), "a number of at least 0")
+positive_float = number(float, lambda v: 0 < v < 1e9, "a number above 0 and below 1e9")
+non_negative_float = number(float, lambda v: 0 <= v < 1e9, "a number of at least 0 and below 1e9")
 share = number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
 wrn_depth = number(int, lambda v: v >= 10 and v % 6 == 4, "6 n + 4, as 10, 16, 22, 28")
 
@@ -69,7 +69,7 @@ def common_parser(recipe: str, description: str, datasets: tuple[str, ...], epoc
     add("--lr", "--learning-rate", type=positive_float, default=0.002, help="learning rate of Adam")
     add("--ema-decay", type=share, default=0.999, help="share of the moving average kept per step")
     add("--dataset", choices=datasets, default="cifar10", help="data set")
-    add("--data_root", type=Path, default=Path("data"), help="folder of the data sets; missing ones are downloaded")
+    add("--data_root", type=_path, default=Path("data"), help="folder of the data sets; missing ones are downloaded")
     add("--num_max", type=positive_int, default=1500, help="labelled images of the largest class")
     add("--ratio", type=positive_float, default=2.0, help="unlabelled per labelled image of the largest class")
     add("--imb_ratio_l", type=nonzero_int, default=100, help="gamma of the labelled set: largest / smallest class")
@@ -78,7 +78,7 @@ def common_parser(recipe: str, description: str, datasets: tuple[str, ...], epoc
     add("--depth", type=wrn_depth, default=28, help="depth of the Wide ResNet, 6 n + 4")
     add("--manualSeed", type=non_negative_int, default=0, help="seed of the split and of training")
     add("--gpu", type=_gpu, default="0", help="number of the CUDA device, or 'cpu'")
-    add("--out", type=Path, default=Path("result"), help="folder for checkpoints, log and summary")
+    add("--out", type=_path, default=Path("result"), help="folder for checkpoints, log and summary")
     add("--overwrite", action="store_true", help="discard the run that --out holds")
     return parser
 
@@ -86,7 +86,7 @@ def common_parser(recipe: str, description: str, datasets: tuple[str, ...], epoc
 def add_pretrain_flags(parser: Parser) -> None:
     add = parser.add_argument
     about = "checkpoint of this run to continue from; by itself, a run continues from the last one in --out"
-    add("--resume", type=_path, default=None, help=about)
+    add("--resume", type=lambda text: Path(text) if text else None, default=None, help=about)
 
 
 def add_cossl_flags(parser: Parser) -> None:
@@ -98,8 +98,10 @@ def add_cossl_flags(parser: Parser) -> None:
     add("--warm_tfe", type=positive_int, default=10, help="epochs of the balanced head's warm-up")
 
 
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got ''")
+    return Path(text)
 
 
 def plain(args: argparse.Namespace) -> dict[str, str | int | float | bool | None]:
@@ -109,7 +111,9 @@ def plain(args: argparse.Namespace) -> dict[str, str | int | float | bool | None
 
 def flag(name: str) -> str:
     """How the argument `name` is spelled on the command line."""
-    dashed = {"batch_size", "val_iteration", "ema_decay", "lambda_u"}
+    dashed = {"batch_size", "val_iteration", "ema_decay"}
+    if name == "recipe":
+        return "script"
     return "--" + (name.replace("_", "-") if name in dashed else name)
 
 

@@ -21,6 +21,7 @@ from utils.summary import replacing
 
 NAME = "checkpoint.pth.tar"
 # What may differ between the parts of one run: where things are and what they run on, not what is computed.
+REMEDY = "take another folder (there, --resume makes a run longer), or --overwrite"
 FREE = {"out", "data_root", "gpu", "overwrite", "resume"}
 
 
@@ -32,7 +33,8 @@ def save(state: dict[str, Any], paths: Iterable[Path]) -> None:
                 torch.save(state, temporary)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             reason = str(error).splitlines()[0]
-            raise UserError(f"--out {path.parent}: cannot write {path.name} ({reason})") from error
+            remedy = "free some space, or take another folder"
+            raise UserError(f"--out {path.parent}: cannot write {path.name} ({reason}); {remedy}") from error
 
 
 def read(path: Path, source: str, keys: Iterable[str]) -> dict[str, Any]:
@@ -51,6 +53,10 @@ def read(path: Path, source: str, keys: Iterable[str]) -> dict[str, Any]:
     missing = [key for key in ("epoch", *keys) if not isinstance(state, dict) or key not in state]
     if missing:
         raise UserError(f"{source} {path}: not a checkpoint of this kind of run, it lacks {', '.join(missing)}")
+    kinds = {"epoch": int, "arguments": dict, "history": list, "seconds": float}
+    wrong = [key for key, kind in kinds.items() if key in state and not isinstance(state[key], kind)]
+    if wrong:
+        raise UserError(f"{source} {path}: damaged or of another program, see its {', '.join(wrong)}")
     return state
 
 
@@ -72,8 +78,14 @@ def restore(objects: dict[str, Any], state: dict[str, Any], path: Path) -> None:
 
 def differing(now: dict[str, Any], then: dict[str, Any], free: set[str] = FREE) -> str:
     """The flags whose values differ, in words; empty if none does."""
-    names = [name for name in now | then if name not in free and now.get(name) != then.get(name)]
+    names = [name for name in now | then if name not in free and not _same(name, now.get(name), then.get(name))]
     return ", ".join(f"{flag(name)} ({then.get(name)} there, {now.get(name)} now)" for name in names)
+
+
+def _same(name: str, now: Any, then: Any) -> bool:
+    if name == "resume" and now and then:
+        return Path(now).resolve() == Path(then).resolve()
+    return now == then
 
 
 def continued(args: Namespace, keys: Iterable[str], free: set[str] = FREE) -> dict[str, Any] | None:
@@ -89,7 +101,7 @@ def continued(args: Namespace, keys: Iterable[str], free: set[str] = FREE) -> di
     state = read(out / NAME, "--out", keys)
     if "arguments" not in state:
         raise UserError(f"--out {out}: holds a run of the published code; take another folder, or --overwrite")
-    refuse_other_run(state, args, free, f"--out {out}: holds another run", "take another folder, or --overwrite")
+    refuse_other_run(state, args, free, f"--out {out}: holds another run", REMEDY)
     return state
 
 
@@ -99,16 +111,15 @@ def resumed(args: Namespace, keys: Iterable[str]) -> dict[str, Any] | None:
     A run that was resumed from elsewhere and then interrupted goes on from its own checkpoint.
     """
     path, out = args.resume, args.out
-    inside = path is not None and path.resolve().parent == out.resolve()
+    inside = path is not None and _inside(path, args)
     own = None if inside else continued(args, keys)
     if own is not None or path is None:
         return own
     check_writable(out)
     state = read(path, "--resume", keys)
     refuse_cossl(state, path)
-    # In a folder that is new, or to be overwritten, a run may be made longer.
-    free = FREE if inside and not args.overwrite else FREE | {"epochs"}
-    refuse_other_run(state, args, free, f"--resume {path}: of another run", "give the same arguments")
+    free = FREE if inside else FREE | {"epochs"}  # in a folder of its own, a run may be made longer
+    refuse_other_run(state, args, free, f"--resume {path}: of another run", "give the same arguments, or a new --out")
     return state
 
 
@@ -118,6 +129,7 @@ def pretrained(args: Namespace, keys: Iterable[str]) -> dict[str, Any]:
     Raises UserError if it is of another data set or network; warns if it is of another labelled set.
     """
     path = args.resume
+    _inside(path, args)
     state = read(path, "--resume", keys)
     refuse_cossl(state, path)
     split = {"num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "manualSeed"}
@@ -143,6 +155,14 @@ def refuse_other_run(state: dict[str, Any], args: Namespace, free: set[str], pro
     now = plain(args)
     if difference := differing(now, state.get("arguments", now), free):
         raise UserError(f"{problem}: {difference}; {remedy}")
+
+
+def _inside(path: Path, args: Namespace) -> bool:
+    """Whether the checkpoint lies in `--out`. Raises UserError if `--overwrite` would delete it."""
+    inside = path.resolve().parent == args.out.resolve()
+    if inside and args.overwrite:
+        raise UserError(f"--overwrite would delete the checkpoint that --resume {path} names; take another --out")
+    return inside
 
 
 def make_folder(out: Path, overwrite: bool) -> None:

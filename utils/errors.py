@@ -20,6 +20,9 @@ def run_main(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:  # a file that vanished, a full disk, a folder where a file should be
+        print(f"error: {error}; check the path and the space on its disk", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted: a training run continues from its last whole epoch by the same command", file=sys.stderr)
         raise SystemExit(130) from None

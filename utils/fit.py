@@ -49,7 +49,9 @@ def fit(
         done, history, began = start["epoch"], start.get("history", []), began - start.get("seconds", 0.0)
         if done > args.epochs or not (history or done < args.epochs):
             raise UserError(f"--epochs {args.epochs}: the checkpoint has {done} epochs already; raise --epochs")
+        print(f"continuing after epoch {done}")
     elif prepare is not None:
+        print("preparing the first epoch", flush=True)
         prepare()
     checkpoint.make_folder(out, args.overwrite)
     board = Board(out / "tensorboard", done)
@@ -66,7 +68,7 @@ def fit(
             board.write(history[-1], n)
             progress.epoch(n, history[-1])
     facts = facts | {"steps_per_epoch": args.val_iteration, "arguments": plain(args)}
-    conclude(out, history, facts, time.monotonic() - began)
+    conclude(out, history, args.epochs - len(history) + 1, facts, time.monotonic() - began)
 
 
 def train_epoch(
@@ -81,8 +83,9 @@ def train_epoch(
             totals[name] = totals.get(name, 0) + value.detach()
         progress.step(t + 1, partial(means, totals, i + 1))
     figures = means(totals, args.val_iteration)
-    if not math.isfinite(figures["loss"]):
-        raise UserError(f"--lr {args.lr}: the training loss is {figures['loss']} in epoch {n}; lower --lr")
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise UserError(f"--lr {args.lr}: {name} is {value} in epoch {n}; lower the learning rate")
     return figures
 
 
@@ -91,9 +94,13 @@ def means(totals: dict[str, Tensor], n: int) -> dict[str, float]:
     return dict(zip(totals, (torch.stack(list(totals.values())) / n).tolist(), strict=True))
 
 
-def conclude(out: Path, history: list[Row], facts: dict[str, Any], seconds: float) -> None:
-    """Write `summary.json`; the last printed lines say what came out, and where it is."""
+def conclude(out: Path, history: list[Row], first: int, facts: dict[str, Any], seconds: float) -> None:
+    """Write `summary.json`; the last printed lines say what came out, and where it is.
+
+    history: a row per epoch, from epoch `first` on; seconds: wall time of the run.
+    """
     figures = summarise([row["test"] for row in history])
+    figures["best"]["epoch"] += first - 1
     summary = facts | figures | {"versions": versions(), "wall_seconds": round(seconds, 1)}
     atomic_write_text(out / "summary.json", to_json(summary))
     mean, best = figures["last_20_mean"], figures["best"]

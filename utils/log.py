@@ -3,6 +3,7 @@
 Shape legend: a history has a row per epoch: {"train": {name: float}, "test": figures of `metrics.evaluate`}.
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -34,10 +35,12 @@ def write_log(path: Path, history: list[Row], last: int) -> None:
 class Board:
     """TensorBoard scalars `train/NAME` and `test/NAME` over epochs; what a killed run wrote too much is purged."""
 
-    def __init__(self, folder: Path, epoch: int) -> None:
-        self.writer = SummaryWriter(folder, purge_step=epoch + 1)
+    def __init__(self, folder: Path, done: int) -> None:
+        self.folder, self.done, self.writer = folder, done, None
 
     def write(self, row: Row, epoch: int) -> None:
+        if self.writer is None:
+            self.writer = SummaryWriter(self.folder, purge_step=self.done + 1)
         for part, figures in row.items():
             for name, value in figures.items():
                 if name != "recall":
@@ -61,8 +64,12 @@ class Progress:
         if self.bar is None or time.monotonic() - self.shown < 0.5:
             return
         self.shown = time.monotonic()
-        text = "  ".join(f"{name} {value:.3g}" for name, value in figures().items())
-        self.bar.update(t, figures=f"epoch {t // self.steps + 1}/{self.epochs}  {text}")
+        text = f"epoch {(t - 1) // self.steps + 1}/{self.epochs}"
+        room = shutil.get_terminal_size().columns - 32  # what percentage, a short bar and the ETA leave
+        for name, value in figures().items():
+            more = f"{text}  {name} {value:.3g}"
+            text = more if len(more) <= room else text
+        self.bar.update(t, figures=text)
 
     def epoch(self, n: int, row: Row) -> None:
         """After epoch n (from 1)."""

@@ -83,7 +83,7 @@ def to_json(value: Any) -> str:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it at the end: readers see a whole file, old or new."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # always the same, so that a killed run leaves one at most
     try:
         yield temporary
         temporary.replace(path)
