@@ -127,8 +127,10 @@ def test_cifar_with_other_checksums_is_not_unpickled(tmp_path):
 
 @pytest.mark.parametrize("number", [10, 100])
 def test_cifar_without_network_says_what_to_put_where(tmp_path, number):
-    words = [f"--data_root {tmp_path}", "no network", f"cifar-{number}-python.tar.gz", "cs.toronto.edu"]
-    assert_user_error(words, f"cifar{number}", tmp_path)
+    root = tmp_path / "data"
+    words = [f"--data_root {root}", "no network", f"cifar-{number}-python.tar.gz", "cs.toronto.edu"]
+    assert_user_error(words, f"cifar{number}", root)
+    assert not root.exists()
 
 
 # Fashion-MNIST ----------------------------------------------------------------------------------------------
@@ -249,6 +251,16 @@ def test_fashion_mnist_is_downloaded_into_an_empty_root(fashion, monkeypatch):
 
 def test_fashion_mnist_without_network_says_what_to_put_where(tmp_path):
     assert_user_error([f"--data_root {tmp_path}", "no network", *FILES, "there"], "fashion_mnist", tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_interrupted_download_of_fashion_mnist_is_taken_up(tmp_path):
+    """What torchvision's folder lacks is fetched; here that fails, and what is there stays."""
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / f"{FILES[0]}.gz").write_bytes(b"part")
+    assert_user_error([f"--data_root {tmp_path}", "could not be downloaded"], "fashion_mnist", tmp_path)
+    assert (raw / f"{FILES[0]}.gz").exists()
 
 
 # Digits -----------------------------------------------------------------------------------------------------
