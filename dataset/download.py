@@ -12,18 +12,17 @@ from utils.errors import UserError
 
 
 @contextmanager
-def downloading(what: str, files: str, home: str, root: Path) -> Iterator[None]:
-    """Around the download of `what` into the folder `root`: a failure becomes a UserError that names `files`, which
-    `home` offers, and the empty folders that it made are removed.
+def downloading(what: str, files: str, home: str, root: Path, folder: Path) -> Iterator[None]:
+    """Around the download of `what` into `folder`, which is `root` or lies in it: a failure becomes a UserError that
+    names `files`, which `home` offers. Of `folder` and its parents, those that were made and are empty are removed.
     """
-    existed = root.exists()
+    new = [path for path in (folder, *folder.parents) if not path.exists()]  # the innermost first
     try:
         yield
     except (OSError, RuntimeError, HTTPException) as error:
-        folders = [path for path in root.rglob("*") if path.is_dir()] + ([] if existed else [root])
-        for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+        for path in new:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
         reason = " ".join(str(error).split())
         raise UserError(
             f"--data_root {root}: {what} not found and could not be downloaded or unpacked ({reason}); "

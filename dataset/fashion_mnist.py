@@ -58,7 +58,7 @@ def _download(root: Path) -> list[Path]:
     from torchvision.datasets.utils import download_url
 
     folder = root / "FashionMNIST" / "raw"
-    with downloading("Fashion-MNIST", f"{', '.join(FILES)} (.gz or not)", HOME, root):
+    with downloading("Fashion-MNIST", f"{', '.join(FILES)} (.gz or not)", HOME, root, folder):
         for name, md5 in FashionMNIST.resources:
             download_url(FashionMNIST.mirrors[0] + name, folder, name, md5)
     return [folder / f"{name}.gz" for name in FILES]

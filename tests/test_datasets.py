@@ -254,6 +254,15 @@ def test_fashion_mnist_without_network_says_what_to_put_where(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_failed_download_spares_the_users_own_empty_folders(tmp_path, name):
+    own = tmp_path / "my" / "empty folder"
+    own.mkdir(parents=True)
+    assert_user_error(["could not be downloaded"], name, tmp_path)
+    assert own.is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["my"]
+
+
 def test_interrupted_download_of_fashion_mnist_is_taken_up(tmp_path):
     """What torchvision's folder lacks is fetched; here that fails, and what is there stays."""
     raw = tmp_path / "FashionMNIST" / "raw"

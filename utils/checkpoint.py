@@ -20,8 +20,8 @@ from utils.errors import UserError
 from utils.summary import replacing
 
 NAME = "checkpoint.pth.tar"
-# What may differ between the parts of one run: where things are and what they run on, not what is computed.
 REMEDY = "take another folder (there, --resume makes a run longer), or --overwrite"
+# What may differ between the parts of one run: where things are and what they run on, not what is computed.
 FREE = {"out", "data_root", "gpu", "overwrite", "resume"}
 
 
