@@ -11,7 +11,7 @@ import torch
 
 import dataset
 from dataset.streams import open_data
-from methods.classifier import decay_all_but_bias, tfe
+from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
 from methods.fixmatch import VIEWS, fixmatch
 from methods.warmup import warm_up
@@ -43,23 +43,22 @@ def main() -> None:
     restore(student.objects(STUDENT), stage1, args.resume)
 
     head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)
+    adam = lambda lr: torch.optim.Adam(decay_all_but_bias(head, args.wd_tfe), lr)
     # As published: FixMatch's script trains the head with --lr, and takes --lr_tfe for the warm-up only.
-    optimizer, warm_optimizer = (
-        torch.optim.Adam(decay_all_but_bias(head, args.wd_tfe), lr) for lr in (args.lr, args.lr_tfe)
-    )
-    teacher = Averaged(head, optimizer, args.ema_decay)
+    teacher = Averaged(head, adam(args.lr), args.ema_decay)
     prepare = partial(
-        warm_up, student.ema.features, teacher, data.labelled.sweep(), data.unlabelled.sweep(), data.counts,
-        optimizer=warm_optimizer, batch_size=args.batch_size,
-        epochs=args.warm_tfe, steps=args.val_iteration, seed=args.manualSeed,
+        warm_up, student.ema.features, teacher.using(adam(args.lr_tfe)),
+        data.labelled.sweep(), data.unlabelled.sweep(("weak", "strong")), data.counts,
+        batch_size=args.batch_size, epochs=args.warm_tfe, steps=args.val_iteration, seed=args.manualSeed,
     )  # fmt: skip
 
-    classifier = tfe(torch.from_numpy(data.counts).to(device), args.max_lam)
+    counts = torch.from_numpy(data.counts).to(device)
+    classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
     step, predict = cossl(partial(fixmatch, tau=args.tau), classifier, student, teacher, data)
     objects = student.objects(STUDENT) | teacher.objects(TEACHER)
     facts = {"method": "FixMatch+CoSSL", "start_epoch": stage1["epoch"]} | data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
-    fit(step, scores, objects, args, facts, start, prepare, first_copy=101)
+    fit(step, scores, objects, args, facts, start, prepare, first_copy=args.copy_every + 1)
 
 
 if __name__ == "__main__":

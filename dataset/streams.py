@@ -60,18 +60,18 @@ class Stream:
     def at(self, t: int) -> Batch:
         """The batch of step t (0, 1, ...)."""
         rng = generator(self.seed, self.name, t)
-        return self._batch(self._rows(rng, t, self.batch_size), rng)
+        return self._batch(self._rows(rng, t, self.batch_size), rng, self.wanted)
 
-    def sweep(self, batch_size: int = 500) -> Iterator[Batch]:
-        """Every image once, in the order of `members`."""
+    def sweep(self, wanted: tuple[str, ...] | None = None, batch_size: int = 500) -> Iterator[Batch]:
+        """Every image once, in the order of `members`; in the views that are wanted here, or those of the batches."""
         for i, start in enumerate(range(0, len(self.members), batch_size)):
             rows = np.arange(start, min(start + batch_size, len(self.members)))
-            yield self._batch(rows, generator(self.seed, f"{self.name} sweep", i))
+            yield self._batch(rows, generator(self.seed, f"{self.name} sweep", i), wanted or self.wanted)
 
-    def _batch(self, rows: np.ndarray, rng: np.random.Generator) -> Batch:
+    def _batch(self, rows: np.ndarray, rng: np.random.Generator, wanted: tuple[str, ...]) -> Batch:
         index = torch.from_numpy(self.members[rows]).to(self.images.pixels.device, non_blocking=True)
         pixels, labels = (array.index_select(0, index) for array in (self.images.pixels, self.images.labels))
-        return Batch(views(pixels, self.wanted, rng, **self.look), labels)
+        return Batch(views(pixels, wanted, rng, **self.look), labels)
 
 
 def _passes(n: int, seed: int, name: str):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from methods.classifier import Learner
+from methods.pseudo_labels import quality
 from utils.averaged import Averaged
 
 
@@ -45,6 +46,6 @@ def cossl(
         loss_head, logs_head = classifier(teacher.live, f_x, y_balanced, f_u)
         student.descend(loss)
         teacher.descend(loss_head)
-        return logs | logs_head | pseudo.quality(truth)
+        return logs | logs_head | quality(pseudo, truth)
 
     return step, predict

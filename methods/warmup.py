@@ -87,16 +87,16 @@ def train_head(
 
 def warm_up(
     encoder: Callable[[Tensor], Tensor], teacher: Averaged, labelled: Iterable, unlabelled: Iterable,
-    counts: np.ndarray, *, optimizer: torch.optim.Optimizer, batch_size: int, epochs: int, steps: int, seed: int,
+    counts: np.ndarray, *, batch_size: int, epochs: int, steps: int, seed: int,
 ) -> None:  # fmt: skip
     """Build the balanced feature set and train `teacher` on it, in place.
 
-    encoder: images -> features (B, D), the momentum encoder in eval mode; teacher: a fresh head, its EMA a copy;
-    labelled, unlabelled: sweeps, see `collect`; counts: (C,) labelled images per class; optimizer: of the head, for
-    the warm-up alone; batch_size: features a step; epochs times steps: `--warm_tfe` times `--val-iteration`.
+    encoder: images -> features (B, D), the momentum encoder in eval mode; teacher: a fresh head, its EMA a copy, with
+    an optimiser for the warm-up alone; labelled, unlabelled: sweeps, see `collect`; counts: (C,) labelled images per
+    class; batch_size: features a step; epochs times steps: `--warm_tfe` times `--val-iteration`.
     """
     f_x, y, f_u, f_weak = collect(encoder, labelled, unlabelled)
     weight = imprint(f_x, y, len(counts))
     probabilities = (torch.cat([f_x, f_weak]) @ weight.T).softmax(dim=1)
     features, labels = balanced_features(f_x, y, f_u, probabilities, counts, random_blends(seed))
-    train_head(teacher.using(optimizer), features, labels, batch_size, epochs, steps, seed)
+    train_head(teacher, features, labels, batch_size, epochs, steps, seed)

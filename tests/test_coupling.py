@@ -12,6 +12,7 @@ from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
 from methods.fixmatch import VIEWS, fixmatch, semi_loss
 from methods.pretrain import pretrain
+from methods.pseudo_labels import quality
 from methods.ramp import linear_rampup
 from models.wrn import WideResNet
 from utils.averaged import Averaged
@@ -147,9 +148,9 @@ def test_fixmatch_keeps_confident_guesses_only():
     torch.testing.assert_close(loss, logs["loss_x"] + logs["loss_u"])
     truth = pseudo.guess.clone()
     truth[0] = (truth[0] + 1) % CLASSES
-    quality = pseudo.quality(truth)
-    assert quality["acc_u"].item() == pytest.approx(1 - 1 / ROWS)
-    assert quality["mask"].item() == pytest.approx(pseudo.selected.float().mean().item())
+    figures = quality(pseudo, truth)
+    assert figures["acc_u"].item() == pytest.approx(1 - 1 / ROWS)
+    assert figures["mask"].item() == pytest.approx(pseudo.selected.float().mean().item())
 
 
 def test_views_fixmatch_asks_for():

@@ -79,6 +79,7 @@ def common_parser(recipe: str, description: str, datasets: tuple[str, ...], epoc
     add("--manualSeed", type=non_negative_int, default=0, help="seed of the split and of training")
     add("--gpu", type=_gpu, default="0", help="number of the CUDA device, or 'cpu'")
     add("--out", type=_path, default=Path("result"), help="folder for checkpoints, log and summary")
+    add("--copy_every", type=positive_int, default=100, help="epochs between the checkpoints kept as copies")
     add("--overwrite", action="store_true", help="discard the run that --out holds")
     return parser
 
@@ -89,9 +90,25 @@ def add_pretrain_flags(parser: Parser) -> None:
     add("--resume", type=lambda text: Path(text) if text else None, default=None, help=about)
 
 
+def add_mixing_flags(parser: Parser, lambda_u: float) -> None:
+    add = parser.add_argument
+    add("--mix_alpha", type=positive_float, default=0.75, help="MixUp: lambda ~ Beta(mix_alpha, mix_alpha)")
+    add("--T", type=positive_float, default=0.5, help="temperature that sharpens the guessed labels")
+    add("--lambda-u", type=non_negative_float, default=lambda_u, help="weight of the unlabelled loss")
+
+
+def add_remixmatch_flags(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--w_rot", type=non_negative_float, default=0.5, help="weight of the rotation loss")
+    add("--w_ent", type=non_negative_float, default=0.5, help="weight of the strong view's loss on the guessed label")
+    add("--align", action="store_true", help="align the guesses with the labelled class distribution")
+
+
 def add_cossl_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("--resume", type=_path, required=True, help="pre-training checkpoint that co-learning starts from")
+    about = "how the balanced head learns: TFE, or cRT, which blends nothing"
+    add("--classifier", choices=("tfe", "crt"), default="tfe", help=about)
     add("--max_lam", type=share, default=0.8, help="TFE: smallest share of the tail feature in a blend")
     add("--lr_tfe", type=positive_float, default=0.002, help="learning rate of the balanced head")
     add("--wd_tfe", type=non_negative_float, default=5e-4, help="weight decay of the balanced head's weight")
@@ -111,7 +128,7 @@ def plain(args: argparse.Namespace) -> dict[str, str | int | float | bool | None
 
 def flag(name: str) -> str:
     """How the argument `name` is spelled on the command line."""
-    dashed = {"batch_size", "val_iteration", "ema_decay"}
+    dashed = {"batch_size", "val_iteration", "ema_decay", "lambda_u"}
     if name == "recipe":
         return "script"
     return "--" + (name.replace("_", "-") if name in dashed else name)

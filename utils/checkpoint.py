@@ -22,7 +22,7 @@ from utils.summary import replacing
 NAME = "checkpoint.pth.tar"
 REMEDY = "take another folder (there, --resume makes a run longer), or --overwrite"
 # What may differ between the parts of one run: where things are and what they run on, not what is computed.
-FREE = {"out", "data_root", "gpu", "overwrite", "resume"}
+FREE = {"out", "data_root", "gpu", "overwrite", "resume", "copy_every"}
 
 
 def save(state: dict[str, Any], paths: Iterable[Path]) -> None:

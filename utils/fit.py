@@ -22,8 +22,6 @@ from utils.log import Board, Progress, Row, write_log
 from utils.seeding import fold_in
 from utils.summary import atomic_write_text, summarise, to_json, versions
 
-COPY_EVERY = 100
-
 
 def fit(
     step: Callable[[int], dict[str, Tensor]],
@@ -39,7 +37,8 @@ def fit(
 
     step: t -> logs, trains once; evaluate: -> figures of the test set, after every epoch; objects: what is saved and
     loaded, by checkpoint key; facts: what the summary says of the run besides its arguments; prepare: called once,
-    before step 0; first_copy: the first epoch whose checkpoint is kept as a copy, then every 100th.
+    before step 0; first_copy: the first epoch whose checkpoint is kept as a copy. With N = args.copy_every, copies are
+    those of epochs 1, N + 1, 2 N + 1, ... from there on.
     Before step t the generators are seeded from (seed, t), so that a killed and resumed run repeats the bits of one
     that wasn't. Raises UserError if the loss stops being a number or the folder can't be written to.
     """
@@ -62,7 +61,7 @@ def fit(
             history.append({"train": train_epoch(step, n, args, progress), "test": evaluate()})
             state = {key: thing.state_dict() for key, thing in objects.items()}
             state |= {"epoch": n, "history": history, "seconds": time.monotonic() - began, "arguments": plain(args)}
-            copied = n >= first_copy and n % COPY_EVERY == 1
+            copied = n >= first_copy and n % args.copy_every == 1 % args.copy_every
             checkpoint.save(state, [out / f"checkpoint_{n}.pth.tar"] * copied + [out / checkpoint.NAME])
             write_log(out / "log.txt", history, n)
             board.write(history[-1], n)

@@ -1,0 +1,110 @@
+"""ReMixMatch (Berthelot et al. 2020).
+
+- The labeller's probabilities for the weak view, moved towards the labelled class distribution (distribution
+  alignment) and sharpened, are the guessed label of an image and of all its views.
+- Labelled images, weak and strong views are blended with each other, and their labels with them (MixUp).
+- The loss is cross-entropy on the labelled rows, weighted cross-entropy on the others, cross-entropy of the first
+  strong view to the guess, and that of telling by which quarter the first strong view was turned.
+
+Shape legend: B labelled and B unlabelled images (3, S, S), V views, C classes.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, one_hot
+
+from methods.mixing import draw_mixup, forward_interleaved, mixup, sharpen
+from methods.pseudo_labels import PseudoLabels
+
+VIEWS = {"labelled": ("strong",), "unlabelled": ("weak", "strong", "strong")}
+
+
+class RunningMean(nn.Module):
+    """Mean over the last `length` batches of their mean guessed probabilities.
+
+    Its state is the published one, a tensor (n, C) of the n <= length latest batch means, oldest first.
+    """
+
+    def __init__(self, num_classes: int, length: int = 128) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(length, num_classes))  # the latest is the last; zeros: none yet
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def add(self, p: Tensor) -> None:
+        """Remember the mean of p (B, C), forget the oldest one. Never waits for the device."""
+        self.rows.copy_(torch.cat([self.rows[1:], p.mean(dim=0, keepdim=True)]))
+        self.seen.add_(1).clamp_(max=len(self.rows))
+
+    def forward(self) -> Tensor:
+        """The mean (C,), once there is a batch."""
+        return self.rows.sum(dim=0) / self.seen
+
+    def state_dict(self) -> Tensor:
+        return self.rows[len(self.rows) - int(self.seen) :].clone()
+
+    def load_state_dict(self, rows: Tensor) -> None:
+        """Raises RuntimeError if the rows (n, C) are more than `length`, or of another number of classes."""
+        missing = self.rows.new_zeros(len(self.rows) - len(rows), self.rows.shape[1])
+        self.rows.copy_(torch.cat([missing, rows.to(missing)]))
+        self.seen.fill_(len(rows))
+
+
+def semi_loss(logits_x: Tensor, p: Tensor, logits_u: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    """The labelled and the unlabelled term () of ReMixMatch's loss, both unweighted.
+
+    logits_x (B, C) with probabilities p (B, C) as targets; logits_u (V B, C), q likewise.
+    """
+    return cross_entropy(logits_x, p), cross_entropy(logits_u, q)
+
+
+def align(p: Tensor, target: Tensor, mean: Tensor) -> Tensor:
+    """Distribution alignment: p (B, C) times target / mean, (C,) each, made to sum to 1 again in each row.
+
+    Source: ReMixMatch, section 3.1; the 1e-6 that guards both: published code.
+    """
+    moved = p * (target + 1e-6) / (mean + 1e-6)
+    return moved / moved.sum(dim=1, keepdim=True)
+
+
+def draw_turns(n_images: int) -> Tensor:
+    """Quarter turns 0 to 3, int64 (n_images,), on the host."""
+    return torch.randint(0, 4, (n_images,))
+
+
+def turn(images: Tensor, turns: Tensor) -> Tensor:
+    """Square images (B, 3, S, S), each rotated counter-clockwise by its number of quarter turns (B,)."""
+    every = torch.stack([images.rot90(k, (2, 3)) for k in range(4)])
+    return every[turns, torch.arange(len(images), device=images.device)]
+
+
+def remixmatch(
+    model: nn.Module, labeller: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, u: list[Tensor],
+    *, T: float, alpha: float, lambda_u: float, w_rot: float, w_ent: float,
+    running_mean: RunningMean, target: Tensor | None,
+) -> tuple[Tensor, dict[str, Tensor], PseudoLabels]:  # fmt: skip
+    """Loss () of one step, its parts, and the pseudo-labels.
+
+    x: float (B, 3, S, S), strongly augmented, y: int64 (B,); u: weak view, then strong ones, each float (B, 3, S, S).
+    model: a network with `features`, `output` and `rot`. labeller: images -> logits; `model` itself in pre-training,
+    head o momentum encoder in CoSSL. T: temperature of the guesses; alpha: of MixUp's Beta(alpha, alpha).
+    lambda_u, w_rot, w_ent: weights at this step of the unlabelled loss, of the rotation loss, and of the first strong
+    view's cross-entropy to the guess. running_mean: of the guessed probabilities, updated here; target: class
+    distribution (C,) that the guesses are aligned with, None for no alignment. Source: ReMixMatch, section 3.
+    """
+    weak, first, *_ = u
+    turns = draw_turns(len(first)).to(x.device, non_blocking=True)
+    with torch.no_grad():
+        p = labeller(weak).softmax(dim=1)
+        running_mean.add(p)
+        q = sharpen(p if target is None else align(p, target, running_mean()), T)
+    targets = torch.cat([one_hot(y, q.shape[1]).to(q), *[q] * len(u)])
+    images, targets = mixup(torch.cat([x, *u]), targets, *draw_mixup(len(targets), alpha))
+    logits_x, logits_u = forward_interleaved(model, images, len(x))
+    loss_x, loss_u = semi_loss(logits_x, targets[: len(x)], logits_u, targets[len(x) :])
+    loss_rot = cross_entropy(model.rot(model.features(turn(first, turns))), turns)
+    loss_ent = cross_entropy(model(first), q)
+    loss = loss_x + lambda_u * loss_u + w_rot * loss_rot + w_ent * loss_ent
+    logs = {"loss": loss, "loss_x": loss_x, "loss_u": loss_u, "loss_rot": loss_rot, "loss_ent": loss_ent}
+    return loss, logs, PseudoLabels(q.argmax(dim=1))

@@ -1,0 +1,67 @@
+"""Co-learn (CoSSL) on a network that train_cifar_mix.py has pre-trained with MixMatch.
+
+    python train_cifar_mix_cossl.py --ratio 2 --num_max 1500 --imb_ratio_l 150 --imb_ratio_u 150 \
+        --epoch 100 --val-iteration 500 --resume DIR/checkpoint_401.pth.tar --out DIR2 \
+        --max_lam 0.6 --manualSeed 1 --gpu 0
+"""
+
+from functools import partial
+
+import torch
+
+import dataset
+from dataset.streams import open_data
+from methods.classifier import crt, decay_all_but_bias, tfe
+from methods.cossl import cossl
+from methods.mixmatch import VIEWS, mixmatch
+from methods.warmup import warm_up
+from models.wrn import WideResNet
+from utils.args import add_cossl_flags, add_mixing_flags, common_parser, pick_device
+from utils.averaged import STUDENT, TEACHER, Averaged
+from utils.checkpoint import FREE, continued, pretrained, restore
+from utils.errors import run_main
+from utils.fit import fit
+from utils.metrics import evaluate
+
+
+def main() -> None:
+    about = "Co-learn (CoSSL) with MixMatch on long-tailed data."
+    parser = common_parser("train_cifar_mix_cossl", about, dataset.NAMES, epochs=400)
+    add_cossl_flags(parser)
+    add_mixing_flags(parser, lambda_u=75)  # not used, as published
+    args = parser.parse_args()
+
+    start = continued(args, STUDENT + TEACHER, FREE - {"resume"})
+    stage1 = pretrained(args, STUDENT)
+    device = pick_device(args.gpu)
+    data = open_data(args, VIEWS, include_labelled=False, device=device)
+
+    torch.manual_seed(args.manualSeed)
+    network = WideResNet(len(data.classes), args.depth, args.width).to(device)
+    # As published: with MixMatch both decays are on, Adam's and the shrink of pre-training.
+    optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
+    student = Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr)
+    restore(student.objects(STUDENT), stage1, args.resume)
+
+    head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)
+    adam = lambda lr: torch.optim.Adam(decay_all_but_bias(head, args.wd_tfe), lr)
+    teacher = Averaged(head, adam(args.lr_tfe), args.ema_decay)
+    prepare = partial(
+        warm_up, student.ema.features, teacher.using(adam(args.lr_tfe)),
+        data.labelled.sweep(), data.unlabelled.sweep(("weak",)), data.counts,
+        batch_size=args.batch_size, epochs=args.warm_tfe, steps=args.val_iteration, seed=args.manualSeed,
+    )  # fmt: skip
+
+    counts = torch.from_numpy(data.counts).to(device)
+    classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
+    # As published: the unlabelled loss counts as much as the labelled one, without --lambda-u and without a ramp.
+    ssl = partial(mixmatch, T=args.T, alpha=args.mix_alpha, lambda_u=1.0)
+    step, predict = cossl(ssl, classifier, student, teacher, data)
+    objects = student.objects(STUDENT) | teacher.objects(TEACHER)
+    facts = {"method": "MixMatch+CoSSL", "start_epoch": stage1["epoch"]} | data.facts()
+    scores = lambda: evaluate(predict, data.test(), data.counts)
+    fit(step, scores, objects, args, facts, start, prepare, first_copy=args.copy_every + 1)
+
+
+if __name__ == "__main__":
+    run_main(main)

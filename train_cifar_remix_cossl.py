@@ -1,0 +1,70 @@
+"""Co-learn (CoSSL) on a network that train_cifar_remix.py has pre-trained with ReMixMatch.
+
+    python train_cifar_remix_cossl.py --ratio 2 --num_max 1500 --imb_ratio_l 150 --imb_ratio_u 150 \
+        --epoch 100 --val-iteration 500 --resume DIR/checkpoint_401.pth.tar --out DIR2 \
+        --align --max_lam 0.6 --manualSeed 1 --gpu 0
+"""
+
+from functools import partial
+
+import torch
+
+import dataset
+from dataset.streams import open_data
+from methods.classifier import crt, decay_all_but_bias, tfe
+from methods.cossl import cossl
+from methods.remixmatch import VIEWS, RunningMean, remixmatch
+from methods.warmup import warm_up
+from models.wrn import WideResNet
+from utils.args import add_cossl_flags, add_mixing_flags, add_remixmatch_flags, common_parser, pick_device
+from utils.averaged import STUDENT, TEACHER, Averaged
+from utils.checkpoint import FREE, continued, pretrained, restore
+from utils.errors import run_main
+from utils.fit import fit
+from utils.metrics import evaluate
+
+
+def main() -> None:
+    about = "Co-learn (CoSSL) with ReMixMatch on long-tailed data."
+    parser = common_parser("train_cifar_remix_cossl", about, dataset.NAMES, epochs=400)
+    add_cossl_flags(parser)
+    add_mixing_flags(parser, lambda_u=1.5)
+    add_remixmatch_flags(parser)
+    args = parser.parse_args()
+
+    start = continued(args, (*STUDENT, *TEACHER, "emp_distb_u"), FREE - {"resume"})
+    stage1 = pretrained(args, STUDENT)
+    device = pick_device(args.gpu)
+    data = open_data(args, VIEWS, include_labelled=False, device=device)
+
+    torch.manual_seed(args.manualSeed)
+    network = WideResNet(len(data.classes), args.depth, args.width).to(device)
+    optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
+    student = Averaged(network, optimizer, args.ema_decay)
+    restore(student.objects(STUDENT), stage1, args.resume)
+
+    head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)
+    adam = lambda lr: torch.optim.Adam(decay_all_but_bias(head, args.wd_tfe), lr)
+    teacher = Averaged(head, adam(args.lr_tfe), args.ema_decay)
+    prepare = partial(
+        warm_up, student.ema.features, teacher.using(adam(args.lr_tfe)),
+        data.labelled.sweep(), data.unlabelled.sweep(("weak", "strong")), data.counts,
+        batch_size=args.batch_size, epochs=args.warm_tfe, steps=args.val_iteration, seed=args.manualSeed,
+    )  # fmt: skip
+
+    counts = torch.from_numpy(data.counts).to(device)
+    classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
+    guesses = RunningMean(len(data.classes)).to(device)  # starts anew
+    ssl = partial(
+        remixmatch, T=args.T, alpha=args.mix_alpha, lambda_u=args.lambda_u, w_rot=args.w_rot, w_ent=args.w_ent,
+        running_mean=guesses, target=counts / counts.sum() if args.align else None,
+    )  # fmt: skip
+    step, predict = cossl(ssl, classifier, student, teacher, data)
+    objects = student.objects(STUDENT) | teacher.objects(TEACHER) | {"emp_distb_u": guesses}
+    facts = {"method": "ReMixMatch+CoSSL", "start_epoch": stage1["epoch"]} | data.facts()
+    scores = lambda: evaluate(predict, data.test(), data.counts)
+    fit(step, scores, objects, args, facts, start, prepare, first_copy=args.copy_every + 1)
+
+
+if __name__ == "__main__":
+    run_main(main)
