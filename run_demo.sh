@@ -1,24 +1,32 @@
 #!/usr/bin/env bash
-# Set up .venv if need be, pre-train FixMatch on long-tailed digits, co-learn (CoSSL), compare the two.
-# About two minutes on two CPU cores after installation. Usage: bash run_demo.sh [--seed N] [--gpu N|cpu]
+# Set up .venv if need be, pre-train FixMatch (or MixMatch, ReMixMatch) on long-tailed digits, co-learn (CoSSL), compare
+# the two. Two to four minutes on two CPU cores after installation.
+# Usage: bash run_demo.sh [--method fix|mix|remix] [--seed N] [--gpu N|cpu]
 set -euo pipefail
 cd "$(dirname "$0")"
-seed=1 gpu=cpu
+method=fix seed=1 gpu=cpu
 while [ $# -gt 0 ]; do
     case "$1" in
-        --help) sed -n '2,3s/^# //p' "$0"; exit ;;
-        --seed | --gpu) [ $# -gt 1 ] || { echo "error: $1 needs a value; see --help" >&2; exit 2; } ;;&
+        --help) sed -n '2,4s/^# //p' "$0"; exit ;;
+        --method | --seed | --gpu) [ $# -gt 1 ] || { echo "error: $1 needs a value; see --help" >&2; exit 2; } ;;&
+        --method) method="$2"; shift 2 ;;
         --seed) seed="$2"; shift 2 ;;
         --gpu) gpu="$2"; shift 2 ;;
-        *) echo "error: $1: unknown; usage: bash run_demo.sh [--seed N] [--gpu N|cpu]" >&2; exit 2 ;;
+        *) echo "error: $1: unknown; see --help" >&2; exit 2 ;;
     esac
 done
+align=''
+case "$method" in
+    fix | mix) ;;
+    remix) align=--align ;;
+    *) echo "error: --method $method: take fix, mix or remix; see --help" >&2; exit 2 ;;
+esac
 . utils/venv.sh
 
-out=results/demo
+out=results/demo/$method
 common="--dataset digits --num_max 40 --ratio 2 --imb_ratio_l 40 --imb_ratio_u 40 --depth 10 --width 1
-        --batch-size 32 --ema-decay 0.99 --manualSeed $seed --gpu $gpu --overwrite"
-.venv/bin/python train_cifar_fix.py $common --epoch 150 --val-iteration 12 --out $out/fix
-.venv/bin/python train_cifar_fix_cossl.py $common --epoch 50 --val-iteration 12 --max_lam 0.6 \
-    --resume $out/fix/checkpoint_101.pth.tar --out $out/cossl
-.venv/bin/python -m utils.compare $out/fix $out/cossl --out $out --title "Long-tailed digits, seed $seed"
+        --batch-size 32 --ema-decay 0.99 --manualSeed $seed --gpu $gpu --overwrite $align"
+.venv/bin/python train_cifar_$method.py $common --epoch 150 --val-iteration 12 --out $out/pretrain
+.venv/bin/python train_cifar_${method}_cossl.py $common --epoch 50 --val-iteration 12 --max_lam 0.6 \
+    --resume $out/pretrain/checkpoint_101.pth.tar --out $out/cossl
+.venv/bin/python -m utils.compare $out/pretrain $out/cossl --out $out --title "Long-tailed digits, seed $seed"

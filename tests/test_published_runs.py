@@ -1,0 +1,148 @@
+"""The scripts that repeat the published runs: what they run, in which order, and what they skip."""
+
+import importlib
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+SCRIPTS = {
+    "run_cifar10.sh": ("cifar10", 1500, ("mix", "remix", "fix"), (50, 100, 150)),
+    "run_cifar100.sh": ("cifar100", 150, ("remix", "fix"), (20, 50, 100)),
+}
+
+
+def bash(script, *arguments, **environment):
+    command = ["bash", str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
+
+
+def printed(script, *arguments) -> list[list[str]]:
+    """Each printed line's two commands."""
+    result = bash(script, "--print", *arguments)
+    assert result.returncode == 0, result.stderr
+    return [line.split(" && ") for line in result.stdout.splitlines()]
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """A command -> its script, and its arguments as that script's own parser reads them."""
+
+    class Parsed(Exception):
+        pass
+
+    def stop(args, *rest):
+        raise Parsed(args)
+
+    def parse(command):
+        _, script, *flags = shlex.split(command)
+        recipe = importlib.import_module(script.removesuffix(".py"))
+        monkeypatch.setattr(recipe, "continued" if "cossl" in script else "resumed", stop)
+        monkeypatch.setattr(sys, "argv", [script, *flags])
+        with pytest.raises(Parsed) as caught:
+            recipe.main()
+        return script, caught.value.args[0]
+
+    return parse
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_published_run(script, parsed):
+    dataset, num_max, methods, gammas = SCRIPTS[script]
+    runs = set()
+    for pretrain, cossl in printed(script):
+        (first, a), (second, b) = parsed(pretrain), parsed(cossl)
+        method = first.removeprefix("train_cifar_").removesuffix(".py")
+        assert second == f"train_cifar_{method}_cossl.py"
+        assert (a.epochs, b.epochs, b.max_lam) == (500, 100, 0.6)
+        for args in (a, b):
+            assert (args.dataset, args.num_max, args.ratio, args.val_iteration) == (dataset, num_max, 2, 500)
+            assert args.imb_ratio_l == args.imb_ratio_u == a.imb_ratio_l
+            assert (args.manualSeed, args.gpu, args.batch_size, args.width) == (1, "0", 64, 2)
+            assert getattr(args, "align", None) is (True if method == "remix" else None)
+        # The copy that co-learning starts from is one that pre-training writes.
+        assert b.resume == a.out / "checkpoint_401.pth.tar"
+        assert a.epochs >= 401 and 401 % a.copy_every == 1
+        assert a.out != b.out
+        runs.add((method, a.imb_ratio_l, a.out, b.out))
+    assert {run[:2] for run in runs} == {(method, gamma) for method in methods for gamma in gammas}
+    assert len({out for run in runs for out in run[2:]}) == 2 * len(methods) * len(gammas)
+
+
+def test_seeds_devices_and_folders_pass_through(parsed, tmp_path):
+    data, out = tmp_path / "my data", tmp_path / "my results"
+    lines = printed("run_cifar10.sh", "--seeds", "1,2,3", "--gpus", "0,1", "--data_root", data, "--out", out)
+    runs = [parsed(command)[1] for line in lines for command in line]
+    assert len(lines) == 27
+    assert len({args.out for args in runs}) == 54
+    assert {args.manualSeed for args in runs} == {1, 2, 3}
+    assert [args.gpu for args in runs] == ["0", "0", "1", "1"] * 13 + ["0", "0"]
+    assert all(args.data_root == data and out in args.out.parents for args in runs)
+
+
+@pytest.fixture
+def python(tmp_path):
+    """Stands in for Python: notes its arguments, leaves a summary; fails with the code in the file `fail`."""
+    path, notes = tmp_path / "python", tmp_path / "notes"
+    path.write_text(
+        f'#!/bin/bash\necho "$@" >> {notes}\n[ ! -e {tmp_path}/fail ] || exit $(cat {tmp_path}/fail)\n'
+        'while [ "$1" != --out ]; do shift; done\nmkdir -p "$2"; touch "$2/summary.json"\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("gpus", ["cpu", "0,1"])
+def test_runs_all_and_skips_what_is_finished(gpus, python, tmp_path):
+    notes, out = tmp_path / "notes", tmp_path / "some runs"
+    result = bash("run_cifar100.sh", "--gpus", gpus, "--out", out, PYTHON=str(python))
+    assert result.returncode == 0, result.stderr
+    assert sorted(notes.read_text().splitlines()) == sorted(
+        " ".join(shlex.split(command)[1:])
+        for line in printed("run_cifar100.sh", "--gpus", gpus, "--out", out)
+        for command in line
+    )
+    notes.unlink()
+    (out / "cifar100" / "fix-gamma50-seed1" / "cossl" / "summary.json").unlink()
+    result = bash("run_cifar100.sh", "--gpus", gpus, "--out", out, PYTHON=str(python))
+    assert result.stdout.count("finished before") == 5
+    ran = notes.read_text().splitlines()  # an interrupted pair goes on: its pre-training, finished, trains no more
+    assert [line.split()[0] for line in ran] == ["train_cifar_fix.py", "train_cifar_fix_cossl.py"]
+    assert all("--imb_ratio_l 50 " in line for line in ran)
+
+
+def test_a_failed_run_ends_the_script_with_its_code(python, tmp_path):
+    (tmp_path / "fail").write_text("130")
+    result = bash("run_cifar10.sh", "--out", tmp_path / "out", PYTHON=str(python))
+    assert result.returncode == 130
+    assert len((tmp_path / "notes").read_text().splitlines()) == 1
+    assert "mix-gamma50-seed1: stopped, the same command goes on" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--seeds", "1;2"], "--seeds 1;2"),
+        (["--gpus", "0,"], "--gpus 0,"),
+        (["--out"], "--out needs a value"),
+        (["--data_root", ""], "--data_root needs a value"),
+        (["--fast"], "--fast: unknown"),
+    ],
+)
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_wrong_options_are_one_line(script, flags, word):
+    result = bash(script, *flags)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert word in result.stderr and "usage: bash " + script in result.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(script):
+    result = bash(script, "--help")
+    assert result.returncode == 0
+    assert all(word in result.stdout for word in ("gamma", "--print", "--seeds", "--gpus", "--data_root", "--out"))
+    assert "set -e" not in result.stdout
