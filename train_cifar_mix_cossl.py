@@ -28,7 +28,7 @@ def main() -> None:
     about = "Co-learn (CoSSL) with MixMatch on long-tailed data."
     parser = common_parser("train_cifar_mix_cossl", about, dataset.NAMES, epochs=400)
     add_cossl_flags(parser)
-    add_mixing_flags(parser, lambda_u=75)  # not used, as published
+    add_mixing_flags(parser, lambda_u=75, about="not used, as published: the unlabelled loss has weight 1")
     args = parser.parse_args()
 
     start = continued(args, STUDENT + TEACHER, FREE - {"resume"})
@@ -54,7 +54,6 @@ def main() -> None:
 
     counts = torch.from_numpy(data.counts).to(device)
     classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
-    # As published: the unlabelled loss counts as much as the labelled one, without --lambda-u and without a ramp.
     ssl = partial(mixmatch, T=args.T, alpha=args.mix_alpha, lambda_u=1.0)
     step, predict = cossl(ssl, classifier, student, teacher, data)
     objects = student.objects(STUDENT) | teacher.objects(TEACHER)

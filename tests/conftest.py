@@ -1,16 +1,25 @@
 """Shared by the tests: the golden files and the inputs they were made from (weights and images out of seeds)."""
 
 import hashlib
+import importlib
+import io
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 import torchvision.datasets
+
+from utils.errors import run_main
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -60,13 +69,44 @@ TINY = [
 ]  # fmt: skip
 
 
+# The same number as within this process, since another one may change the last bits of sums.
+TWO_THREADS = os.environ | {"OMP_NUM_THREADS": "2"}
+
+
 def command(script: str, *arguments: object) -> list[str]:
     return [sys.executable, str(ROOT / script), *map(str, arguments)]
 
 
 def run_script(script: str, *arguments: object) -> subprocess.CompletedProcess:
     """Run a script as a user does, from the repository, with two threads."""
-    return subprocess.run(command(script, *arguments), capture_output=True, text=True, cwd=ROOT, timeout=300)
+    started = command(script, *arguments)
+    return subprocess.run(started, capture_output=True, text=True, cwd=ROOT, timeout=300, env=TWO_THREADS)
+
+
+def run_here(script: str, *arguments: object) -> subprocess.CompletedProcess:
+    """The same within this process, which spares the seconds that another one takes to start."""
+    torch.set_num_threads(2)
+    argv, out, err, code = [script, *map(str, arguments)], io.StringIO(), io.StringIO(), 0
+    handler = signal.getsignal(signal.SIGTERM)
+    with patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):
+        try:
+            run_main(importlib.import_module(Path(script).stem).main)
+        except SystemExit as end:
+            code = end.code
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
+
+
+def assert_runs(script: str, *arguments: object) -> subprocess.CompletedProcess:
+    """Run a script within this process to its end."""
+    result = run_here(script, *arguments)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def load_checkpoint(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
 
 
 def assert_refused(result: subprocess.CompletedProcess, *words: str) -> None:
@@ -77,12 +117,23 @@ def assert_refused(result: subprocess.CompletedProcess, *words: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def pretrained(tmp_path_factory) -> Path:
+def pretrained_by(tmp_path_factory):
+    """Script of a first stage -> the folder of a finished tiny run of it, the same at every call."""
+
+    @cache
+    def run(script: str) -> Path:
+        out = tmp_path_factory.mktemp("pretrained") / "run"
+        align = ["--align"] if "remix" in script else []
+        assert_runs(script, *TINY, *align, "--epoch", 2, "--val-iteration", 6, "--out", out)
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def pretrained(pretrained_by) -> Path:
     """The folder of a finished tiny FixMatch run."""
-    out = tmp_path_factory.mktemp("pretrained") / "run"
-    result = run_script("train_cifar_fix.py", *TINY, "--epoch", 2, "--val-iteration", 6, "--out", out)
-    assert result.returncode == 0, result.stderr
-    return out
+    return pretrained_by("train_cifar_fix.py")
 
 
 def cifar_batch(seed: int, label_key: str, num_classes: int, number: int) -> dict:

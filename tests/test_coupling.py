@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import golden, integers, normal
+from conftest import integers, normal
+from torch.nn.functional import cross_entropy
 
+from methods import fixmatch, mixmatch, remixmatch, supervised
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
-from methods.fixmatch import VIEWS, fixmatch, semi_loss
 from methods.pretrain import pretrain
-from methods.pseudo_labels import quality
-from methods.ramp import linear_rampup
+from methods.pseudo_labels import PseudoLabels, quality
 from models.wrn import WideResNet
 from utils.averaged import Averaged
 
@@ -31,55 +31,87 @@ class Constant:
         return self.batch
 
 
-@pytest.fixture
-def world():
+def build(method: str) -> SimpleNamespace:
+    """Network, head, streams and the SSL method; two worlds of one method are equal."""
     torch.manual_seed(0)
     network, head = WideResNet(CLASSES, depth=10, width=1), torch.nn.Linear(64, CLASSES)
+    mix = {"T": 0.5, "alpha": 0.75, "lambda_u": 1.5}
+    state = {"running_mean": remixmatch.RunningMean(CLASSES), "target": COUNTS / COUNTS.sum()}
+    ssl, views = {
+        "fixmatch": (partial(fixmatch.fixmatch, tau=0.0), fixmatch.VIEWS),
+        "mixmatch": (partial(mixmatch.mixmatch, **mix), mixmatch.VIEWS),
+        "remixmatch": (partial(remixmatch.remixmatch, **mix, w_rot=0.5, w_ent=0.5, **state), remixmatch.VIEWS),
+        "supervised": (supervised.supervised, supervised.VIEWS),
+    }[method]
     return SimpleNamespace(
+        ssl=ssl,
+        guessed=GUESSED.get(method),
         student=Averaged(network, torch.optim.Adam(network.parameters(), 0.002), 0.9),
         teacher=Averaged(head, torch.optim.Adam(decay_all_but_bias(head, 5e-4), 0.002), 0.9),
         streams=SimpleNamespace(
-            labelled=Constant(1, 1), unlabelled=Constant(10, 3), balanced=Constant(20, 1), partners=Constant(30, 1)
+            labelled=Constant(1, len(views["labelled"])),
+            unlabelled=Constant(10, len(views["unlabelled"])),
+            balanced=Constant(20, 1),
+            partners=Constant(30, 1),
         ),
     )
 
 
-def step_logs(world, classifier=None):
-    classifier = classifier or tfe(COUNTS, 0.6)
-    step, _ = cossl(partial(fixmatch, tau=0.0), classifier, world.student, world.teacher, world.streams)
+# Which parts of the loss depend on the guesses: MixUp blends them into the labelled rows' targets, too.
+GUESSED = {
+    "fixmatch": {"loss_u"},
+    "mixmatch": {"loss_x", "loss_u"},
+    "remixmatch": {"loss_x", "loss_u", "loss_ent"},
+}
+
+
+@pytest.fixture(params=GUESSED)
+def world(request):
+    return build(request.param)
+
+
+def step_logs(world):
+    step, _ = cossl(world.ssl, tfe(COUNTS, 0.6), world.student, world.teacher, world.streams)
+    torch.manual_seed(1)
     return step(0)
 
 
+def changed(world, other):
+    """Which parts of the losses of one step differ between two worlds."""
+    a, b = step_logs(world), step_logs(other)
+    return {name for name in a if name.startswith("loss_") and a[name] != b[name]}
+
+
 def test_the_balanced_head_makes_the_pseudo_labels(world):
-    """Another head, another unlabelled loss; the labelled loss stays."""
+    """Another head: other guesses and its own loss, nothing else."""
     other = copy.deepcopy(world)
     other.teacher.live.weight.data.neg_()
-    a, b = step_logs(world), step_logs(other)
-    assert a["loss_u"] != b["loss_u"]
-    assert a["loss_x"] == b["loss_x"]
+    assert changed(world, other) == world.guessed | {"loss_head"}
 
 
 def test_neither_the_networks_own_classifier_nor_the_heads_average_labels(world):
     other = copy.deepcopy(world)
     other.student.ema.output.weight.data.neg_()
     other.teacher.ema.weight.data.neg_()
-    assert step_logs(world)["loss_u"] == step_logs(other)["loss_u"]
+    assert changed(world, other) == set()
 
 
 def test_the_momentum_encoder_feeds_labels_and_head(world):
     other = copy.deepcopy(world)
     other.student.ema.init_conv.weight.data.neg_()
-    torch.manual_seed(1)
-    a = step_logs(world)
-    torch.manual_seed(1)
-    b = step_logs(other)
-    assert a["loss_u"] != b["loss_u"]
-    assert a["loss_head"] != b["loss_head"]
-    assert a["loss_x"] == b["loss_x"]
+    assert changed(world, other) == world.guessed | {"loss_head"}
 
 
-def test_prediction_is_the_averaged_head_on_the_momentum_encoder(world):
-    _, predict = cossl(partial(fixmatch, tau=0.5), crt(), world.student, world.teacher, world.streams)
+def test_the_momentum_encoder_works_in_eval_mode(world):
+    """No step moves the counters of its BatchNorm layers, which average() leaves alone."""
+    step_logs(world)
+    assert world.student.ema.state_dict()["unit4.0.num_batches_tracked"] == 0
+    assert world.student.live.state_dict()["unit4.0.num_batches_tracked"] > 0
+
+
+def test_prediction_is_the_averaged_head_on_the_momentum_encoder():
+    world = build("fixmatch")
+    _, predict = cossl(world.ssl, crt(), world.student, world.teacher, world.streams)
     images = normal(3, (5, 3, 16, 16))
     torch.testing.assert_close(predict(images), world.teacher.ema(world.student.ema.features(images)))
     world.teacher.live.weight.data.add_(1)
@@ -112,7 +144,7 @@ def test_tfe_blends_tail_rows_and_leaves_the_largest_class_alone():
 def test_crt_blends_nothing():
     head, f_x, y = torch.nn.Linear(8, CLASSES), normal(1, (ROWS, 8)), integers(1, CLASSES, ROWS)
     loss, _ = crt()(head, f_x, y, normal(2, (ROWS, 8)))
-    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(head(f_x), y))
+    torch.testing.assert_close(loss, cross_entropy(head(f_x), y))
 
 
 def test_no_gradient_crosses_between_the_modules(world):
@@ -136,7 +168,7 @@ def test_fixmatch_keeps_confident_guesses_only():
     x, weak, *strong = (normal(seed, (ROWS, 3, 2, 2)) for seed in range(4))
     y = integers(5, CLASSES, ROWS)
     logits = 3 * normal(9, (ROWS, CLASSES))
-    loss, logs, pseudo = fixmatch(model, lambda images: logits, x, y, [weak, *strong], tau=0.8)
+    loss, logs, pseudo = fixmatch.fixmatch(model, lambda images: logits, x, y, [weak, *strong], tau=0.8)
     total = 0.0
     for i, row in enumerate(logits.softmax(1)):
         assert pseudo.guess[i] == row.argmax()
@@ -146,33 +178,87 @@ def test_fixmatch_keeps_confident_guesses_only():
     assert 0 < pseudo.selected.sum() < ROWS
     torch.testing.assert_close(logs["loss_u"], total / (2 * ROWS))
     torch.testing.assert_close(loss, logs["loss_x"] + logs["loss_u"])
-    truth = pseudo.guess.clone()
-    truth[0] = (truth[0] + 1) % CLASSES
-    figures = quality(pseudo, truth)
-    assert figures["acc_u"].item() == pytest.approx(1 - 1 / ROWS)
-    assert figures["mask"].item() == pytest.approx(pseudo.selected.float().mean().item())
 
 
-def test_views_fixmatch_asks_for():
-    assert VIEWS == {"labelled": ("weak",), "unlabelled": ("weak", "strong", "strong")}
+def test_figures_of_the_guesses():
+    guess, truth = torch.tensor([0, 1, 2, 3, 3]), torch.tensor([0, 1, 1, 3, 0])
+    selected = torch.tensor([True, False, True, False, False])
+    figures = {name: value.item() for name, value in quality(PseudoLabels(guess, selected), truth).items()}
+    assert figures == pytest.approx({"mask": 2 / 5, "acc_u": 3 / 5, "acc_selected": 1 / 2})
+    assert quality(PseudoLabels(guess, selected & False), truth)["acc_selected"] == 0
+    assert {name: value.item() for name, value in quality(PseudoLabels(guess), truth).items()} == {
+        "acc_u": pytest.approx(3 / 5)
+    }
+    assert quality(None, truth) == {}
 
 
-def test_pretraining_labels_with_the_live_network_in_train_mode(world):
+@pytest.mark.parametrize(
+    "method, labelled, unlabelled",
+    [
+        (fixmatch, ("weak",), ("weak", "strong", "strong")),
+        (mixmatch, ("weak",), ("weak", "weak")),
+        (remixmatch, ("strong",), ("weak", "strong", "strong")),
+        (supervised, ("weak",), ()),
+    ],
+)
+def test_views_as_published(method, labelled, unlabelled):
+    assert method.VIEWS == {"labelled": labelled, "unlabelled": unlabelled}
+
+
+@pytest.mark.parametrize(
+    "method, passes",
+    [
+        ("fixmatch", 2),  # weak views, then everything with a loss
+        ("mixmatch", 5),  # both weak views; the labelled and the two unlabelled batches
+        ("remixmatch", 7),  # weak view; four batches; turned and unturned strong view
+        ("supervised", 1),
+    ],
+)
+def test_pretraining_labels_with_the_live_network_in_train_mode(method, passes):
+    """As published: each pass, those that make the guesses included, moves the BatchNorm statistics."""
+    world = build(method)
     network = world.student.live.eval()
-    step, predict = pretrain(partial(fixmatch, tau=0.5), world.student, world.streams)
+    step, predict = pretrain(world.ssl, world.student, world.streams)
     step(0)
-    assert network.state_dict()["unit4.0.num_batches_tracked"] == 2  # weak views, then everything with a loss
+    assert network.state_dict()["unit4.0.num_batches_tracked"] == passes
     assert predict is world.student.ema
     assert not predict.training
 
 
-def test_golden_ramp():
-    for epoch, length, expected in golden("losses_ema_interleave.json")["linear_rampup"]:
-        assert linear_rampup(epoch, length) == pytest.approx(expected)
+def test_the_schedule_of_pretraining_reaches_the_method_at_each_step():
+    world, seen = build("mixmatch"), []
+    ssl = lambda *batch, **scheduled: seen.append(scheduled) or world.ssl(*batch, **scheduled)
+    step, _ = pretrain(ssl, world.student, world.streams, lambda t: {"lambda_u": t / 4, "T": 1 / (t + 1)})
+    for t in (0, 3, 9):
+        logs = step(t)
+        torch.testing.assert_close(logs["loss"], logs["loss_x"] + t / 4 * logs["loss_u"])
+    assert seen == [{"lambda_u": t / 4, "T": 1 / (t + 1)} for t in (0, 3, 9)]
 
 
-def test_golden_loss():
-    logits_x, logits_u = normal(1, (8, 10)), normal(2, (16, 10))
-    target_x, target_u = normal(3, (8, 10)).softmax(1), normal(4, (16, 10)).softmax(1)
-    losses = semi_loss(logits_x, target_x, logits_u, target_u, normal(5, (16,)) > 0)
-    assert [loss.item() for loss in losses] == pytest.approx(golden("losses_ema_interleave.json")["fixmatch"])
+def pretraining(world):
+    return pretrain(world.ssl, world.student, world.streams)
+
+
+def co_learning(world):
+    return cossl(world.ssl, crt(), world.student, world.teacher, world.streams)
+
+
+@pytest.mark.parametrize("stage, names", [(pretraining, {"loss"}), (co_learning, {"loss", "loss_head", "acc_head"})])
+def test_supervised_learns_from_labelled_images_alone(stage, names):
+    """Loss and gradient are those of cross-entropy, and unlabelled images, were there any, change nothing."""
+    world = build("supervised")
+    world.streams.unlabelled = Constant(10, 3)
+    for view in world.streams.unlabelled.batch[0]:
+        view.fill_(torch.nan)
+    losses = []
+    world.student.descend = losses.append
+    step, _ = stage(world)
+    logs = step(0)
+    ((x,), y), network = world.streams.labelled.at(0), world.student.live
+    expected = cross_entropy(network(x), y)
+    assert set(logs) == names
+    torch.testing.assert_close(logs["loss"], expected)
+    gradients = [
+        torch.autograd.grad(loss, network.parameters(), materialize_grads=True) for loss in (*losses, expected)
+    ]
+    torch.testing.assert_close(*gradients)

@@ -90,11 +90,11 @@ def add_pretrain_flags(parser: Parser) -> None:
     add("--resume", type=lambda text: Path(text) if text else None, default=None, help=about)
 
 
-def add_mixing_flags(parser: Parser, lambda_u: float) -> None:
+def add_mixing_flags(parser: Parser, lambda_u: float, about: str = "weight of the unlabelled loss") -> None:
     add = parser.add_argument
     add("--mix_alpha", type=positive_float, default=0.75, help="MixUp: lambda ~ Beta(mix_alpha, mix_alpha)")
     add("--T", type=positive_float, default=0.5, help="temperature that sharpens the guessed labels")
-    add("--lambda-u", type=non_negative_float, default=lambda_u, help="weight of the unlabelled loss")
+    add("--lambda-u", type=non_negative_float, default=lambda_u, help=about)
 
 
 def add_remixmatch_flags(parser: Parser) -> None:

@@ -36,8 +36,8 @@ def load_run(folder: Path) -> dict[str, Any]:
     columns = _read_log(folder / "log.txt", ("epoch", *PANELS))
     start = summary.get("start_epoch") or 0
     epochs = [start + epoch for epoch in columns.pop("epoch")]
-    blends = summary.get("arguments", {}).get("classifier") != "crt"
-    found = {"folder": str(folder), "label": summary["method"] + ("" if blends else ", cRT"), "summary": summary}
+    learner = ", cRT" if summary.get("arguments", {}).get("classifier") == "crt" else ""
+    found = {"folder": str(folder), "label": summary["method"] + learner, "summary": summary}
     return found | {"epochs": epochs, "columns": columns}
 
 
