@@ -19,6 +19,18 @@ from utils.averaged import Averaged
 
 CLASSES, ROWS = 4, 6
 COUNTS = torch.tensor([40, 20, 10, 2])
+# Which parts of the loss depend on the guesses: MixUp blends them into the labelled rows' targets, too.
+GUESSED = {
+    "fixmatch": {"loss_u"},
+    "mixmatch": {"loss_x", "loss_u"},
+    "remixmatch": {"loss_x", "loss_u", "loss_ent"},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread(two_threads):
+    """The tensors are so small that a second thread mostly waits; on a busy machine, for seconds."""
+    torch.set_num_threads(1)
 
 
 class Constant:
@@ -55,14 +67,6 @@ def build(method: str) -> SimpleNamespace:
             partners=Constant(30, 1),
         ),
     )
-
-
-# Which parts of the loss depend on the guesses: MixUp blends them into the labelled rows' targets, too.
-GUESSED = {
-    "fixmatch": {"loss_u"},
-    "mixmatch": {"loss_x", "loss_u"},
-    "remixmatch": {"loss_x", "loss_u", "loss_ent"},
-}
 
 
 @pytest.fixture(params=GUESSED)
@@ -181,14 +185,11 @@ def test_fixmatch_keeps_confident_guesses_only():
 
 
 def test_figures_of_the_guesses():
-    guess, truth = torch.tensor([0, 1, 2, 3, 3]), torch.tensor([0, 1, 1, 3, 0])
-    selected = torch.tensor([True, False, True, False, False])
-    figures = {name: value.item() for name, value in quality(PseudoLabels(guess, selected), truth).items()}
-    assert figures == pytest.approx({"mask": 2 / 5, "acc_u": 3 / 5, "acc_selected": 1 / 2})
-    assert quality(PseudoLabels(guess, selected & False), truth)["acc_selected"] == 0
-    assert {name: value.item() for name, value in quality(PseudoLabels(guess), truth).items()} == {
-        "acc_u": pytest.approx(3 / 5)
-    }
+    guess, truth = torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 1, 3])
+    selected = torch.tensor([False, True, True, False])
+    assert quality(PseudoLabels(guess, selected), truth) == {"mask": 0.5, "acc_u": 0.75, "acc_selected": 0.5}
+    assert quality(PseudoLabels(guess, selected & False), truth) == {"mask": 0, "acc_u": 0.75, "acc_selected": 0}
+    assert quality(PseudoLabels(guess), truth) == {"acc_u": 0.75}
     assert quality(None, truth) == {}
 
 
@@ -202,7 +203,8 @@ def test_figures_of_the_guesses():
     ],
 )
 def test_views_as_published(method, labelled, unlabelled):
-    assert method.VIEWS == {"labelled": labelled, "unlabelled": unlabelled}
+    views = method.VIEWS
+    assert views == {"labelled": labelled, "unlabelled": unlabelled}
 
 
 @pytest.mark.parametrize(
@@ -258,7 +260,5 @@ def test_supervised_learns_from_labelled_images_alone(stage, names):
     expected = cross_entropy(network(x), y)
     assert set(logs) == names
     torch.testing.assert_close(logs["loss"], expected)
-    gradients = [
-        torch.autograd.grad(loss, network.parameters(), materialize_grads=True) for loss in (*losses, expected)
-    ]
+    gradients = [torch.autograd.grad(loss, network.parameters(), allow_unused=True) for loss in (*losses, expected)]
     torch.testing.assert_close(*gradients)

@@ -10,9 +10,9 @@ import torch
 
 from dataset.images import Images
 from dataset.streams import Pixels, Stream
+from methods import fixmatch, mixmatch, remixmatch, supervised
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
-from methods.fixmatch import VIEWS, fixmatch
 from methods.pretrain import pretrain
 from models.wrn import WideResNet
 from utils.args import pick_device
@@ -21,17 +21,41 @@ from utils.errors import UserError
 from utils.metrics import metrics
 
 META = torch.device("meta")
+COUNTS = [20, 10, 5, 5]
+
+
+def every_method():
+    """name: (the method, its views)."""
+    mix = {"T": 0.5, "alpha": 0.75, "lambda_u": 1.5}
+    counts = torch.tensor(COUNTS, device=META)
+    state = {"running_mean": remixmatch.RunningMean(4).to(META), "target": counts / counts.sum()}
+    return {
+        "fixmatch": (partial(fixmatch.fixmatch, tau=0.95), fixmatch.VIEWS),
+        "mixmatch": (partial(mixmatch.mixmatch, **mix), mixmatch.VIEWS),
+        "remixmatch": (partial(remixmatch.remixmatch, **mix, w_rot=0.5, w_ent=0.5, **state), remixmatch.VIEWS),
+        "supervised": (supervised.supervised, supervised.VIEWS),
+    }
+
+
+@pytest.fixture(params=every_method())
+def method(request):
+    return every_method()[request.param]
 
 
 @pytest.fixture
-def data():
-    labels = np.repeat(np.arange(4), [20, 10, 5, 5])
-    images = Pixels(Images(np.zeros((40, 3, 32, 32), np.uint8), labels), META)
+def ssl(method):
+    return method[0]
+
+
+@pytest.fixture
+def data(method):
+    views = method[1]
+    images = Pixels(Images(np.zeros((40, 3, 32, 32), np.uint8), np.repeat(np.arange(4), COUNTS)), META)
     look = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
     stream = partial(Stream, images=images, members=np.arange(40), batch_size=8, seed=0, look=look)
     return SimpleNamespace(
-        labelled=stream("labelled", wanted=VIEWS["labelled"]),
-        unlabelled=stream("unlabelled", wanted=VIEWS["unlabelled"]),
+        labelled=stream("labelled", wanted=views["labelled"]),
+        unlabelled=stream("unlabelled", wanted=views["unlabelled"]),
         balanced=stream("balanced", wanted=("strong",), balanced=True),
         partners=stream("partners", wanted=("strong",)),
         test=stream("test", wanted=("plain",)),
@@ -40,28 +64,28 @@ def data():
 
 @pytest.fixture
 def student():
-    network = WideResNet(4).to(META)
+    network = WideResNet(4, depth=10, width=1).to(META)
     return Averaged(network, torch.optim.Adam(network.parameters(), 0.002), 0.999, shrink=1e-5)
 
 
 def assert_on_meta(logs):
-    assert all(value.is_meta and value.shape == () for value in logs.values())
+    assert logs and all(value.is_meta and value.shape == () for value in logs.values())
 
 
-def test_pretraining(data, student):
-    step, predict = pretrain(partial(fixmatch, tau=0.95), student, data)
+def test_pretraining(data, student, ssl):
+    step, predict = pretrain(ssl, student, data)
     for t in range(2):
         assert_on_meta(step(t))
     (images,), labels = next(data.test.sweep())
-    figures = metrics(predict(images), labels, [20, 10, 5, 5])
+    figures = metrics(predict(images), labels, COUNTS)
     assert figures["recall"].is_meta
 
 
-@pytest.mark.parametrize("classifier", [tfe(torch.tensor([20, 10, 5, 5], device=META), 0.6), crt()])
-def test_cossl(data, student, classifier):
-    head = torch.nn.Linear(128, 4, device=META)
+@pytest.mark.parametrize("classifier", [tfe(torch.tensor(COUNTS, device=META), 0.6), crt()], ids=["tfe", "crt"])
+def test_cossl(data, student, ssl, classifier):
+    head = torch.nn.Linear(student.live.output.in_features, 4, device=META)
     teacher = Averaged(head, torch.optim.Adam(decay_all_but_bias(head, 5e-4), 0.002), 0.999)
-    step, predict = cossl(partial(fixmatch, tau=0.95), classifier, student, teacher, data)
+    step, predict = cossl(ssl, classifier, student, teacher, data)
     for t in range(2):
         assert_on_meta(step(t))
     (images,), _ = next(data.test.sweep())

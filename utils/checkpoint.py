@@ -126,19 +126,20 @@ def resumed(args: Namespace, keys: Iterable[str]) -> dict[str, Any] | None:
 def pretrained(args: Namespace, keys: Iterable[str]) -> dict[str, Any]:
     """The pre-training checkpoint `--resume` names, from which co-learning starts.
 
-    Raises UserError if it is of another data set or network; warns if it is of another labelled set.
+    Raises UserError if it is of another data set or network; warns if it is of another labelled set or SSL method.
     """
     path = args.resume
     _inside(path, args)
     state = read(path, "--resume", keys)
     refuse_cossl(state, path)
-    split = {"num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "manualSeed"}
-    now, then = plain(args), state.get("arguments", plain(args))
+    expected = {"num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "manualSeed", "recipe"}
+    now = plain(args) | {"recipe": args.recipe.removesuffix("_cossl")}
+    then = state.get("arguments", now)
     everything = {*now, *then}
     free = everything - {"dataset", "width", "depth"}
     refuse_other_run(state, args, free, f"--resume {path}: pre-trained otherwise", "give the same arguments")
-    if other := differing(now, then, everything - split):
-        print(f"warning: --resume {path} was pre-trained on another split: {other}", file=sys.stderr)
+    if other := differing(now, then, everything - expected):
+        print(f"warning: --resume {path} was pre-trained otherwise: {other}", file=sys.stderr)
     return state
 
 
