@@ -12,10 +12,9 @@ from torch import Tensor
 def sharpen(p: Tensor, T: float) -> Tensor:
     """p^(1 / T), made to sum to 1 again in each row of p (N, C). T: temperature; below 1 it lowers the entropy.
 
-    Source: MixMatch (Berthelot et al. 2019), section 3.2.
+    Source: MixMatch (Berthelot et al. 2019), section 3.2. By logarithms, so that no power underflows.
     """
-    powered = p ** (1 / T)
-    return powered / powered.sum(dim=1, keepdim=True)
+    return (p.log() / T).softmax(dim=1)
 
 
 def draw_mixup(n_images: int, alpha: float) -> tuple[Tensor, Tensor]:

@@ -70,7 +70,7 @@ TINY = [
 
 
 # The same number as within this process, since another one may change the last bits of sums.
-TWO_THREADS = os.environ | {"OMP_NUM_THREADS": "2"}
+TWO_THREADS = os.environ | {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
 
 
 def command(script: str, *arguments: object) -> list[str]:

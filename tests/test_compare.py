@@ -17,9 +17,7 @@ OUTPUTS = ["curves.png", "per_class.png", "summary.json"]
 TESTED = ["top1", "balanced", "gm", "many", "medium", "few"]
 
 
-def make_run(
-    folder: Path, method: str, level: float, classes: int = 10, epochs: int = 25, start: int = 0
-) -> Path:
+def make_run(folder: Path, method: str, level: float, classes: int = 10, epochs: int = 25, start: int = 0) -> Path:
     """A run of top-1 `level` + 0.1 per epoch, balanced accuracy 1 less, and so on; class 1 is absent."""
     folder.mkdir()
     history, lines = [], ["\t".join(["epoch", "loss", "mask", "test_loss", *TESTED])]
@@ -49,11 +47,7 @@ def test_two_runs(tmp_path, classes):
     done = compare(fixmatch, cossl, "--out", out, "--title", "CIFAR, imbalance 100")
     assert (done.returncode, done.stderr) == (0, "")
 
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in done.stdout.splitlines()
-        if "|" in line
-    ]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines() if "|" in line]
     assert rows[0] == [
         *[
             "method",

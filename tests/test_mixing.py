@@ -47,6 +47,13 @@ def test_sharpen(T):
         assert after == pytest.approx([value ** (1 / T) / total for value in before])
 
 
+def test_sharpen_at_a_low_temperature_picks_the_likeliest():
+    """Powers of 100 or more underflow; the guess must not."""
+    p = torch.tensor([[0.02, 0.01, 0.97], [0.2, 0.5, 0.3], [0.0, 0.4, 0.6]])
+    torch.testing.assert_close(sharpen(p, 0.001), torch.tensor([[0.0, 0, 1], [0, 1, 0], [0, 0, 1]]))
+    torch.testing.assert_close(sharpen(torch.full((1, 100), 0.01), 0.01), torch.full((1, 100), 0.01))
+
+
 def test_mixup_blends_rows_and_targets_with_the_same_partner():
     inputs, targets, perm = normal(1, (ROWS, 3, 2, 2)), probabilities(2), [3, 0, 2, 4, 1]
     mixed, mixed_targets = mixup(inputs, targets, torch.tensor(0.7), torch.tensor(perm))

@@ -1,27 +1,71 @@
 """What the flags of a recipe reach, and the training loop by itself: copies of checkpoints, counting of epochs."""
 
+import importlib
 import json
 import sys
 from argparse import Namespace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, load_checkpoint, normal
+from torch.nn.functional import cross_entropy
 
-import train_cifar_fix
-import train_cifar_fix_cossl
+from dataset.streams import Data
 from utils.averaged import STUDENT, TEACHER
 from utils.fit import fit
 
-FLAGS = [*TINY, "--epoch", 3, "--val-iteration", 4, "--lr", 0.004, "--tau", 0.7]
+LR, EPOCHS, STEPS = 0.004, 4, 5
+FLAGS = [*TINY, "--epoch", EPOCHS, "--val-iteration", STEPS, "--lr", LR, "--copy_every", 7]
+HEAD = ["--max_lam", 0.7, "--lr_tfe", 0.03, "--wd_tfe", 0.01, "--warm_tfe", 6]
+MIX = ["--T", 0.6, "--mix_alpha", 0.3, "--lambda-u", 20]
+MIXED = {"T": 0.6, "alpha": 0.3}
+REMIX = [*MIX, "--w_rot", 0.7, "--w_ent", 0.9]
+WEAK, STRONG = ("weak",), ("strong",)
+
+
+def row(method, flags, bound, **other):
+    """method and flags: as in summary and command; bound: keywords of the SSL loss, those that stay for a whole run."""
+    return SimpleNamespace(method=method, flags=flags, bound=bound, **other)
+
+
+# labelled, unlabelled: the views of both; ramped: the weights that grow from 0 over --epochs, at their end.
+PRETRAINING = {
+    "train_cifar_fix": row(
+        "FixMatch", ["--tau", 0.7], {"tau": 0.7}, ramped={}, labelled=WEAK, unlabelled=("weak", "strong", "strong")
+    ),
+    "train_cifar_mix": row(
+        "MixMatch", MIX, MIXED, ramped={"lambda_u": 20}, labelled=WEAK, unlabelled=("weak", "weak")
+    ),
+    "train_cifar_remix": row(
+        "ReMixMatch", REMIX, MIXED | {"w_rot": 0.7}, ramped={"lambda_u": 20, "w_ent": 0.9},
+        labelled=STRONG, unlabelled=("weak", "strong", "strong"),
+    ),
+    "train_cifar_supervised": row("supervised", [], {}, ramped={}, labelled=WEAK, unlabelled=()),
+}  # fmt: skip
+# swept: the views of the unlabelled images in the head's warm-up; shrink: after every step; head_lr: in co-learning.
+COSSL = {
+    "train_cifar_fix_cossl": row(
+        "FixMatch+CoSSL", ["--tau", 0.7], {"tau": 0.7}, swept=("weak", "strong"), shrink=0, head_lr=LR
+    ),
+    "train_cifar_mix_cossl": row(
+        "MixMatch+CoSSL", MIX, MIXED | {"lambda_u": 1}, swept=WEAK, shrink=0.02 * LR, head_lr=0.03
+    ),
+    "train_cifar_remix_cossl": row(
+        "ReMixMatch+CoSSL", REMIX, MIXED | {"lambda_u": 20, "w_rot": 0.7, "w_ent": 0.9},
+        swept=("weak", "strong"), shrink=0, head_lr=0.03,
+    ),
+}  # fmt: skip
+ALIGNING = ["train_cifar_remix", "train_cifar_remix_cossl"]
 
 
 @pytest.fixture
-def caught(monkeypatch):
+def caught(request, monkeypatch, tmp_path):
     """Run a recipe's `main` up to the training loop: what it passes to `fit`, and to the functions in between."""
 
-    def run(recipe, *flags):
-        calls = {}
+    def run(name, *flags):
+        recipe, calls = importlib.import_module(name), {}
 
         def watch(name):
             original = getattr(recipe, name)
@@ -32,64 +76,128 @@ def caught(monkeypatch):
 
             monkeypatch.setattr(recipe, name, watched)
 
-        for name in ("pretrain", "cossl", "tfe"):
-            if hasattr(recipe, name):
-                watch(name)
+        for watched in ("pretrain", "cossl", "tfe"):
+            if hasattr(recipe, watched):
+                watch(watched)
         monkeypatch.setattr(recipe, "fit", lambda *args, **kwargs: calls.update(fit=(args, kwargs)))
-        monkeypatch.setattr(sys, "argv", ["recipe", *map(str, [*FLAGS, *flags])])
+        start = [request.getfixturevalue("pretrained") / "checkpoint_1.pth.tar"] if name in COSSL else []
+        argv = [*FLAGS, *({**PRETRAINING, **COSSL})[name].flags, "--out", tmp_path / "out", *flags]
+        monkeypatch.setattr(sys, "argv", ["recipe", *map(str, [*argv, *["--resume"] * len(start), *start])])
         recipe.main()
-        return calls
+        ssl, *others = calls["cossl" if name in COSSL else "pretrain"][0]
+        return calls | {"ssl": ssl, "data": next(thing for thing in others if isinstance(thing, Data))}
 
     return run
 
 
+def numbers(ssl) -> dict:
+    """The keywords bound to an SSL loss, save the ones of alignment."""
+    return {key: value for key, value in getattr(ssl, "keywords", {}).items() if isinstance(value, (int, float))}
+
+
 def hyper(optimizer) -> list[tuple[float, float]]:
+    assert type(optimizer) is torch.optim.Adam
     return [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
 
 
-def test_pretraining(caught, tmp_path):
-    calls = caught(train_cifar_fix, "--out", tmp_path / "out")
-    ssl, student, _ = calls["pretrain"][0]
-    assert ssl.keywords == {"tau": 0.7}
-    assert (student.decay, student.shrink) == (0.9, pytest.approx(0.02 * 0.004))
-    assert hyper(student.optimizer) == [(0.004, 0)]
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_pretraining(name, caught):
+    expected, calls = PRETRAINING[name], caught(name)
+    ssl, student, data, *schedule = calls["pretrain"][0]
+    assert numbers(ssl) == expected.bound
+    assert (data.labelled.wanted, data.unlabelled.wanted) == (expected.labelled, expected.unlabelled)
+    assert (student.decay, student.shrink) == (0.9, pytest.approx(0.02 * LR))
+    assert hyper(student.optimizer) == [(LR, 0)]
     (_, _, objects, args, facts, start), options = calls["fit"]
-    assert tuple(objects) == STUDENT
-    assert (args.epochs, args.val_iteration, start, options) == (3, 4, None, {})
-    assert facts["method"] == "FixMatch"
+    assert tuple(objects) == STUDENT + ("emp_distb_u",) * (name in ALIGNING)
+    assert (args.epochs, args.val_iteration, args.copy_every, start, options) == (EPOCHS, STEPS, 7, None, {})
+    assert (facts["method"], facts["start_epoch"]) == (expected.method, 0)
+    assert bool(schedule) == bool(expected.ramped)
+    for weights in schedule:
+        for t, share in ((0, 0), (EPOCHS * STEPS / 4, 0.25), (EPOCHS * STEPS / 2, 0.5), (EPOCHS * STEPS, 1)):
+            assert weights(t) == pytest.approx({key: share * value for key, value in expected.ramped.items()})
 
 
-def test_cossl(caught, pretrained, tmp_path):
-    flags = ["--max_lam", 0.7, "--lr_tfe", 0.03, "--wd_tfe", 0.01, "--warm_tfe", 5, "--out", tmp_path / "out"]
-    start_from = pretrained / "checkpoint_1.pth.tar"
-    calls = caught(train_cifar_fix_cossl, *flags, "--resume", start_from)
+@pytest.mark.parametrize("name", COSSL)
+def test_cossl(name, caught, pretrained):
+    expected, calls = COSSL[name], caught(name, *HEAD)
     ssl, _, student, teacher, data = calls["cossl"][0]
-    assert ssl.keywords == {"tau": 0.7}
-    assert (student.decay, student.shrink) == (teacher.decay, teacher.shrink) == (0.9, 0)
-    assert hyper(student.optimizer) == [(0.004, pytest.approx(0.02 * 0.004))]
-    assert hyper(teacher.optimizer) == [(0.004, 0.01), (0.004, 0)]  # as published: lr, not lr_tfe
+    assert numbers(ssl) == expected.bound
+    assert (student.decay, student.shrink) == (0.9, pytest.approx(expected.shrink))
+    assert hyper(student.optimizer) == [(LR, pytest.approx(0.02 * LR))]
+    assert (teacher.decay, teacher.shrink) == (0.9, 0)
+    assert hyper(teacher.optimizer) == [(expected.head_lr, 0.01), (expected.head_lr, 0)]
+    first = PRETRAINING[name.removesuffix("_cossl")]
+    wanted = [stream.wanted for stream in (data.labelled, data.unlabelled, data.balanced, data.partners)]
+    assert wanted == [first.labelled, first.unlabelled, STRONG, STRONG]
     counts, max_lam = calls["tfe"][0]
     assert counts.tolist() == data.counts.tolist()
     assert max_lam == 0.7
-    (_, _, objects, _, facts, start, prepare), options = calls["fit"]
-    assert tuple(objects) == STUDENT + TEACHER
-    assert (start, options, facts["start_epoch"]) == (None, {"first_copy": 101}, 1)
-    plan = {**prepare.keywords}
-    assert hyper(plan.pop("optimizer")) == [(0.03, 0.01), (0.03, 0)]
-    assert plan == {"batch_size": 16, "epochs": 5, "steps": 4, "seed": 1}
-    state = torch.load(start_from, weights_only=True)
+    (_, _, objects, _, facts, start, _), options = calls["fit"]
+    assert tuple(objects) == STUDENT + TEACHER + ("emp_distb_u",) * (name in ALIGNING)
+    assert (start, options) == (None, {"first_copy": 8})
+    assert (facts["method"], facts["start_epoch"]) == (expected.method, 1)
+    state = load_checkpoint(pretrained / "checkpoint_1.pth.tar")
     for key in ("state_dict", "ema_state_dict"):
-        for name, value in objects[key].state_dict().items():
-            assert torch.equal(value, state[key][name]), name
+        for entry, value in objects[key].state_dict().items():
+            assert torch.equal(value, state[key][entry]), entry
     moments = objects["optimizer"].state_dict()["state"]
     assert torch.equal(moments[0]["exp_avg"], state["optimizer"]["state"][0]["exp_avg"])
 
 
-def test_lr_tfe_changes_the_warm_up(caught, pretrained, tmp_path):
+@pytest.mark.parametrize("name", COSSL)
+def test_warm_up(name, caught, monkeypatch):
+    """Every image passes once; the head learns with --lr_tfe, whatever co-learning takes."""
+    expected, calls = COSSL[name], caught(name, *HEAD)
+    _, _, student, teacher, data = calls["cossl"][0]
+    prepare = calls["fit"][0][-1]
+    encoder, head, labelled, unlabelled, counts = prepare.args
+    assert encoder == student.ema.features
+    assert (head.live, head.ema, head.decay, head.shrink) == (teacher.live, teacher.ema, 0.9, 0)
+    assert hyper(head.optimizer) == [(0.03, 0.01), (0.03, 0)]
+    assert head.optimizer is not teacher.optimizer
+    assert counts.tolist() == data.counts.tolist()
+    assert prepare.keywords == {"batch_size": 16, "epochs": 6, "steps": STEPS, "seed": 1}
+    made = []
+    monkeypatch.setattr("dataset.streams.views", lambda pixels, wanted, *_, **__: made.append(wanted))
+    labels = data.labelled.images.host_labels
+    for sweep, stream in ((labelled, data.labelled), (unlabelled, data.unlabelled)):
+        assert torch.cat([batch.labels for batch in sweep]).tolist() == labels[stream.members].tolist()
+    assert made == [PRETRAINING[name.removesuffix("_cossl")].labelled, expected.swept]
+
+
+@pytest.mark.parametrize("name", [name for name in (*PRETRAINING, *COSSL) if "supervised" not in name])
+def test_only_fixmatch_sees_labelled_images_in_the_unlabelled_set(name, caught):
+    data = caught(name)["data"]
+    common = np.intersect1d(data.labelled.members, data.unlabelled.members)
+    assert len(common) == (len(data.labelled.members) if "fix" in name else 0)
+
+
+@pytest.mark.parametrize("name", ALIGNING)
+def test_align_aims_at_the_labelled_shares(name, caught):
+    assert caught(name)["ssl"].keywords["target"] is None
+    calls = caught(name, "--align")
+    counts, bound = calls["data"].counts, calls["ssl"].keywords
+    assert bound["target"].tolist() == pytest.approx(list(counts / counts.sum()))
+    assert bound["running_mean"] is calls["fit"][0][2]["emp_distb_u"]
+
+
+@pytest.mark.parametrize("name", COSSL)
+def test_classifier(name, caught):
+    """cRT leaves features as they are, TFE blends those of the smallest class."""
+    head, f_x, f_u = torch.nn.Linear(8, 10), normal(1, (16, 8)), 50 * normal(2, (16, 8))
+    y = torch.full((16,), 9)
+    for flags, blends in (([], True), (["--classifier", "crt"], False)):
+        learner = caught(name, *flags)["cossl"][0][1]
+        torch.manual_seed(0)
+        loss, _ = learner(head, f_x, y, f_u)
+        assert torch.allclose(loss, cross_entropy(head(f_x), y)) != blends
+
+
+def test_lr_tfe_changes_the_warm_up(caught):
     heads = []
     for lr in (0.002, 0.2):
-        flags = ["--lr_tfe", lr, "--out", tmp_path / "out", "--resume", pretrained / "checkpoint.pth.tar"]
-        (_, _, objects, *_, prepare), _ = caught(train_cifar_fix_cossl, *flags)["fit"]
+        (_, _, objects, *_, prepare), _ = caught("train_cifar_fix_cossl", "--lr_tfe", lr)["fit"]
         before = objects["teacher_head"].weight.detach().clone()
         prepare()
         heads.append(objects["teacher_head"].weight.detach() - before)
@@ -99,9 +207,12 @@ def test_lr_tfe_changes_the_warm_up(caught, pretrained, tmp_path):
 FIGURES = dict.fromkeys(("top1", "balanced", "gm", "many", "medium", "few", "loss"), 50.0) | {"recall": [50.0]}
 
 
-def loop(out, epochs, start=None, first_copy=1, steps=None):
-    args = Namespace(epochs=epochs, val_iteration=2, manualSeed=0, lr=0.1, out=out, overwrite=False, resume=None)
+def loop_args(out, epochs, **changed):
+    usual = {"val_iteration": 2, "manualSeed": 0, "lr": 0.1, "overwrite": False, "resume": None, "copy_every": 100}
+    return Namespace(out=out, epochs=epochs, **usual | changed)
 
+
+def loop(args, start=None, first_copy=1, steps=None):
     def step(t):
         if steps is not None:
             steps.append(t)
@@ -111,18 +222,23 @@ def loop(out, epochs, start=None, first_copy=1, steps=None):
     fit(step, lambda: dict(FIGURES), objects, args, {"method": "toy"}, start, first_copy=first_copy)
 
 
-@pytest.mark.parametrize(("first_copy", "copies"), [(1, {1, 101}), (101, {101})])
-def test_copies(first_copy, copies, tmp_path):
-    loop(tmp_path, 102, first_copy=first_copy)
-    kept = {path.name for path in tmp_path.glob("*.tar")}
-    assert kept == {"checkpoint.pth.tar", *(f"checkpoint_{n}.pth.tar" for n in copies)}
-    assert torch.load(tmp_path / "checkpoint_101.pth.tar", weights_only=True)["epoch"] == 101
+@pytest.mark.parametrize(
+    ("every", "first_copy", "copies"), [(100, 1, {1, 101}), (100, 101, {101}), (40, 1, {1, 41, 81}), (102, 103, set())]
+)
+def test_copies(every, first_copy, copies, tmp_path):
+    loop(loop_args(tmp_path, 102, copy_every=every), first_copy=first_copy)
+    assert {path.name for path in tmp_path.glob("*.tar")} == {
+        "checkpoint.pth.tar", *(f"checkpoint_{n}.pth.tar" for n in copies)
+    }  # fmt: skip
+    for n in copies:
+        assert load_checkpoint(tmp_path / f"checkpoint_{n}.pth.tar")["epoch"] == n
 
 
 def test_epochs_count_on_from_a_published_checkpoint(tmp_path):
     """It has no history; steps, log and best epoch go on from its epoch all the same."""
     steps = []
-    loop(tmp_path, 402, {"epoch": 400, "state_dict": torch.nn.Linear(1, 1).state_dict()}, steps=steps)
+    start = {"epoch": 400, "state_dict": torch.nn.Linear(1, 1).state_dict()}
+    loop(loop_args(tmp_path, 402), start, steps=steps)
     assert steps == [800, 801, 802, 803]
     lines = (tmp_path / "log.txt").read_text().splitlines()
     assert [line.split("\t")[:2] for line in lines[1:]] == [["401", "800.5"], ["402", "802.5"]]
@@ -134,14 +250,14 @@ def test_generators_are_seeded_anew_at_every_step(tmp_path):
     drawn = {}
 
     def run(out, epochs, start=None):
-        args = Namespace(epochs=epochs, val_iteration=2, manualSeed=3, lr=0.1, out=out, overwrite=False, resume=None)
         step = lambda t: {"loss": drawn.setdefault((out.name, t), torch.rand(()))}
-        fit(step, lambda: dict(FIGURES), {"state_dict": torch.nn.Linear(1, 1)}, args, {}, start)
+        objects = {"state_dict": torch.nn.Linear(1, 1)}
+        fit(step, lambda: dict(FIGURES), objects, loop_args(out, epochs, manualSeed=3), {}, start)
 
     run(tmp_path / "a", 2)
     run(tmp_path / "b", 1)
     torch.rand(7)
-    run(tmp_path / "b", 2, torch.load(tmp_path / "b" / "checkpoint.pth.tar", weights_only=True))
+    run(tmp_path / "b", 2, load_checkpoint(tmp_path / "b" / "checkpoint.pth.tar"))
     values = [[drawn[name, t].item() for t in range(4)] for name in "ab"]
     assert values[0] == values[1]
     assert len(set(values[0])) == 4

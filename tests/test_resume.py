@@ -137,6 +137,7 @@ def test_another_run_in_the_folder_is_refused_unless_overwritten(pretrained, tmp
         (REMIX, "lacks emp_distb_u"),
         ("train_cifar_supervised.py", "script (train_cifar_fix there, train_cifar_supervised now)"),
     ],
+    ids=["mix", "remix", "supervised"],
 )
 def test_a_run_of_another_method_is_not_continued(script, word, pretrained, tmp_path):
     flags = [*TINY, "--epoch", 3, "--val-iteration", 6]
@@ -186,7 +187,11 @@ def test_running_mean_starts_anew_in_cossl(pretrained_by, tmp_path):
     torch.testing.assert_close(rows.sum(dim=1), torch.ones(3))
 
 
-@pytest.mark.parametrize("rows", [torch.full((5, 7), 1 / 7), torch.full((5,), 0.1), torch.full((129, 10), 0.1), None])
+@pytest.mark.parametrize(
+    "rows",
+    [torch.full((5, 7), 1 / 7), torch.full((5,), 0.1), torch.full((129, 10), 0.1), None],
+    ids=["classes", "one dimension", "too many", "none"],
+)
 def test_damaged_running_mean_is_refused(rows, pretrained_by, tmp_path):
     state = load_checkpoint(pretrained_by(REMIX) / "checkpoint_1.pth.tar")
     torch.save(state | {"emp_distb_u": rows}, tmp_path / "damaged.pth.tar")
@@ -198,8 +203,9 @@ def test_damaged_running_mean_is_refused(rows, pretrained_by, tmp_path):
 def test_interrupt_is_one_line_and_leaves_a_checkpoint(tmp_path):
     flags = [*TINY, "--val-iteration", 20, "--epoch", 50, "--out", tmp_path]
     process = subprocess.Popen(
-        command("train_cifar_fix.py", *flags), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command("train_cifar_fix.py", *flags),
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=TWO_THREADS,
+    )  # fmt: skip
     for line in process.stdout:
         if line.startswith("epoch 1/"):
             break

@@ -8,17 +8,29 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, assert_refused, command, run_script
+from conftest import (
+    ROOT,
+    TINY,
+    TWO_THREADS,
+    assert_refused,
+    assert_runs,
+    command,
+    golden,
+    load_checkpoint,
+    run_here,
+    run_script,
+)
 
-import train_cifar_fix
-import train_cifar_fix_cossl
+from dataset.images import Dataset, Images
+from dataset.long_tail import long_tailed
 
-FIX, COSSL = "train_cifar_fix.py", "train_cifar_fix_cossl.py"
+FIX, MIX, REMIX = METHODS = ["train_cifar_fix.py", "train_cifar_mix.py", "train_cifar_remix.py"]
+FIX_COSSL, MIX_COSSL, REMIX_COSSL = COSSL = [script.replace(".py", "_cossl.py") for script in METHODS]
+SUPERVISED = "train_cifar_supervised.py"
 SHORT = ["--epoch", 1, "--val-iteration", 2]
 
 
@@ -42,26 +54,43 @@ def test_both_stages_on_fashion_mnist_files(tmp_path, compress):
         f"--dataset fashion_mnist --data_root {tmp_path / 'data'} --gpu cpu --num_max 20 --ratio 2 --imb_ratio_l 10 "
         "--imb_ratio_u -10 --depth 10 --width 1 --batch-size 16 --epoch 2 --val-iteration 5"
     ).split()
-    result = run_script(FIX, *flags, "--out", tmp_path / "fix")
-    assert result.returncode == 0, result.stderr
-    start = tmp_path / "fix" / "checkpoint.pth.tar"
-    result = run_script(COSSL, *flags, "--max_lam", 0.6, "--resume", start, "--out", tmp_path / "cossl")
-    assert result.returncode == 0, result.stderr
+    run_both_stages(FIX, flags, tmp_path)
 
 
-def test_cifar_in_the_official_format(cifar, tmp_path, monkeypatch, capsys):
-    """Through `main`, since the checksums of the small files are only known to this process."""
+def run_both_stages(script, flags, out):
+    """Pre-train, then co-learn from the copy of the first epoch; the folder of the latter run."""
+    assert_runs(script, *flags, "--out", out / "first")
+    start = out / "first" / "checkpoint_1.pth.tar"
+    flags = [*flags, "--max_lam", 0.6, "--resume", start]
+    assert_runs(script.replace(".py", "_cossl.py"), *flags, "--out", out / "cossl")
+    return out / "cossl"
+
+
+@pytest.mark.parametrize("script", METHODS)
+def test_cifar_in_the_official_format(script, cifar, tmp_path):
     name, root, *_ = cifar
     flags = f"--dataset {name} --data_root {root} --gpu cpu --depth 10 --width 1 --batch-size 4 --num_max 2 "
-    flags += "--ratio 1 --imb_ratio_l 1 --imb_ratio_u 1 --epoch 1 --val-iteration 2"
-    monkeypatch.setattr(sys, "argv", [FIX, *flags.split(), "--out", str(tmp_path / "fix")])
-    train_cifar_fix.main()
-    start = str(tmp_path / "fix" / "checkpoint_1.pth.tar")
-    monkeypatch.setattr(sys, "argv", [COSSL, *flags.split(), "--resume", start, "--out", str(tmp_path / "cossl")])
-    train_cifar_fix_cossl.main()
-    summary = json.loads((tmp_path / "cossl" / "summary.json").read_text())
-    assert len(summary["classes"]) == int(name[5:])
-    assert "mean balanced accuracy" in capsys.readouterr().out
+    flags += "--ratio 1 --imb_ratio_l 2 --imb_ratio_u 2 --epoch 1 --val-iteration 2 " + "--align" * (script == REMIX)
+    summary = json.loads((run_both_stages(script, flags.split(), tmp_path) / "summary.json").read_text())
+    num_classes = int(name[5:])
+    assert len(summary["classes"]) == num_classes
+    assert summary["labelled_counts"] == [2] + [1] * (num_classes - 1)
+
+
+@pytest.mark.parametrize("include_labelled", [False, True])
+@pytest.mark.parametrize("gamma", [20, 50, 100])
+def test_published_profiles_of_cifar100_fit_its_500_images_a_class(gamma, include_labelled):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(100), 500))
+    train = Images(np.zeros((len(labels), 1), dtype=np.uint8), labels)
+    dataset = Dataset(train, train, (0.5,) * 3, (0.5,) * 3, tuple(map(str, range(100))))
+    split = long_tailed(dataset, 150, 2.0, gamma, gamma, 1, include_labelled)
+    profiles = golden("imbalance_profiles.json")
+    (published,) = (c["counts"] for c in profiles if (c["max_num"], c["class_num"], c["gamma"]) == (150, 100, gamma))
+    assert split.counts.tolist() == np.bincount(labels[split.labelled]).tolist() == published
+    assert split.unlabelled_counts.tolist() == np.bincount(labels[split.unlabelled]).tolist()
+    assert split.unlabelled_counts[[0, -1]].tolist() == [
+        300 + 150 * include_labelled, 300 // gamma + 150 // gamma * include_labelled
+    ]  # fmt: skip
 
 
 def test_what_a_run_leaves(pretrained):
@@ -93,6 +122,7 @@ def test_tensorboard_scalars(pretrained):
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path):
     result = run_script(FIX, *TINY, "--epoch", 3, "--val-iteration", 2, "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert sum(line.startswith("epoch ") for line in lines) == 3
     assert re.search(r"\d+ labelled +40 .* 2\n", result.stdout)
@@ -106,7 +136,7 @@ def test_progress_bar_on_a_terminal(columns, tmp_path):
     main, terminal = pty.openpty()
     process = subprocess.Popen(
         command(FIX, *TINY, "--epoch", 2, "--val-iteration", 60, "--out", tmp_path),
-        cwd=ROOT, stdout=terminal, stderr=terminal, env=os.environ | {"COLUMNS": str(columns), "TERM": "xterm"},
+        cwd=ROOT, stdout=terminal, stderr=terminal, env=TWO_THREADS | {"COLUMNS": str(columns), "TERM": "xterm"},
     )  # fmt: skip
     os.close(terminal)
     shown = b""
@@ -126,43 +156,54 @@ def test_progress_bar_on_a_terminal(columns, tmp_path):
     assert max(map(len, bars)) <= columns
 
 
-PUBLISHED = "--ratio 2 --num_max 1500 --imb_ratio_l 150 --imb_ratio_u 150 --val-iteration 500 --manualSeed 1"
+PUBLISHED = "--ratio 2 --val-iteration 500 --manualSeed 1 --gpu 0 --out result"
 
 
-@pytest.mark.parametrize(
-    ("script", "flags"),
-    [
-        (FIX, f"{PUBLISHED} --epoch 500 --gpu 2 --out result"),
-        (COSSL, f"{PUBLISHED} --epoch 100 --gpu 0 --max_lam 0.6 --out result2"),
-    ],
-)
-def test_published_commands_get_as_far_as_the_data(script, flags, pretrained, tmp_path):
-    """Here CIFAR-10 can't be had, so the flags are all that is tried; the data come last of what can be wrong."""
-    start = []
-    if script == COSSL:
-        state = torch.load(pretrained / "checkpoint.pth.tar", weights_only=True)
-        torch.save({key: state[key] for key in ("epoch", "state_dict", "ema_state_dict", "optimizer")}, tmp_path / "c")
-        start = ["--resume", tmp_path / "c"]
-    damaged = tmp_path / "cifar-10-python.tar.gz"
+@pytest.mark.parametrize("script", [*METHODS, *COSSL])
+@pytest.mark.parametrize(("dataset", "num_max", "gamma"), [("cifar10", 1500, 150), ("cifar100", 150, 20)])
+def test_published_commands_get_as_far_as_the_data(script, dataset, num_max, gamma, pretrained, tmp_path):
+    """Here CIFAR can't be had, so the flags are all that is tried; the data come last of what can be wrong."""
+    flags = f"{PUBLISHED} --dataset {dataset} --num_max {num_max} --imb_ratio_l {gamma} --imb_ratio_u {gamma}".split()
+    flags += ["--align"] if "remix" in script else []
+    flags += ["--epoch", "500"]
+    if script in COSSL:
+        state, start = load_checkpoint(pretrained / "checkpoint.pth.tar"), tmp_path / "published"
+        torch.save({key: state[key] for key in ("epoch", "state_dict", "ema_state_dict", "optimizer")}, start)
+        flags += ["--epoch", "100", "--max_lam", "0.6", "--resume", start]
+    damaged = tmp_path / f"cifar-{dataset[5:]}-python.tar.gz"
     damaged.write_bytes(b"cut short")
-    assert_refused(run_script(script, *flags.split(), *start, "--data_root", tmp_path), str(damaged))
+    assert_refused(run_here(script, *flags, "--data_root", tmp_path), str(damaged))
 
 
-@pytest.mark.parametrize("script", [FIX, COSSL])
+COMMON_DEFAULTS = {
+    "--epochs": "500", "--batch-size": "64", "--lr": "0.002", "--dataset": "cifar10", "--num_max": "1500",
+    "--ratio": "2.0", "--imb_ratio_l": "100", "--imb_ratio_u": "100", "--val-iteration": "500", "--width": "2",
+    "--depth": "28", "--ema-decay": "0.999", "--manualSeed": "0", "--gpu": "0", "--out": "result",
+    "--data_root": "data", "--copy_every": "100",
+}  # fmt: skip
+COSSL_DEFAULTS = {
+    "--epochs": "400", "--max_lam": "0.8", "--lr_tfe": "0.002", "--wd_tfe": "0.0005", "--warm_tfe": "10",
+    "--classifier": "tfe",
+}  # fmt: skip
+MIX_DEFAULTS = {"--mix_alpha": "0.75", "--T": "0.5", "--lambda-u": "75"}
+OWN_DEFAULTS = {
+    FIX: {"--tau": "0.95"},
+    MIX: MIX_DEFAULTS,
+    REMIX: MIX_DEFAULTS | {"--lambda-u": "1.5", "--w_rot": "0.5", "--w_ent": "0.5"},
+    SUPERVISED: {},
+}
+
+
+@pytest.mark.parametrize("script", [*METHODS, *COSSL, SUPERVISED])
 def test_help_names_every_published_flag_with_its_default(script):
     text = " ".join(run_script(script, "--help").stdout.split())
-    flags = {
-        "--epochs": "500" if script == FIX else "400", "--batch-size": "64", "--lr": "0.002", "--dataset": "cifar10",
-        "--num_max": "1500", "--ratio": "2.0", "--imb_ratio_l": "100", "--imb_ratio_u": "100", "--val-iteration": "500",
-        "--tau": "0.95", "--width": "2", "--depth": "28", "--ema-decay": "0.999", "--manualSeed": "0", "--gpu": "0",
-        "--out": "result", "--data_root": "data",
-    }  # fmt: skip
-    if script == COSSL:
-        flags |= {"--max_lam": "0.8", "--lr_tfe": "0.002", "--wd_tfe": "0.0005", "--warm_tfe": "10"}
-    for flag, default in flags.items():
-        assert re.search(rf" {flag} [^()]*\(default: {re.escape(default)}\)", text), flag
+    defaults = COMMON_DEFAULTS | OWN_DEFAULTS[script.replace("_cossl", "")]
+    for flag, default in (defaults | COSSL_DEFAULTS if script in COSSL else defaults).items():
+        about = re.search(rf" {flag},? (?:(?!(?<!,) --).)*", text)  # up to the next flag, but for other spellings
+        assert about and f"(default: {default})" in about[0], flag
     assert "None" not in text
-    assert "--learning-rate" in text and "--epoch " in text and "--resume" in text
+    switches = ["--learning-rate", "--epoch", "--resume", "--overwrite", *["--align"] * ("remix" in script)]
+    assert all(f" {switch} " in text for switch in switches)
 
 
 @pytest.mark.parametrize(
@@ -184,11 +225,38 @@ def test_help_names_every_published_flag_with_its_default(script):
         ("--manualSeed -1", ["--manualSeed"]),
         ("--resume nowhere/checkpoint.pth.tar", ["--resume nowhere/checkpoint.pth.tar", "no such file"]),
         ("--nonsense 3", ["--nonsense"]),
+        ("--copy_every 0", ["--copy_every", "above 0"]),
+        ("--T 0.5", ["--T 0.5"]),
     ],
 )
 def test_wrong_flags(flags, words, tmp_path):
-    out = tmp_path / "out"
-    assert_refused(run_script(FIX, *TINY, *SHORT, "--out", out, *flags.split()), *words)
+    refused_flags(FIX, flags, words, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "words"),
+    [
+        (MIX, "--T 0", ["--T", "above 0"]),
+        (MIX, "--mix_alpha -1", ["--mix_alpha", "above 0", "'-1'"]),
+        (MIX, "--lambda-u x", ["--lambda-u", "at least 0", "'x'"]),
+        (MIX, "--w_rot 1", ["--w_rot 1"]),
+        (REMIX, "--T nan", ["--T", "above 0"]),
+        (REMIX, "--w_rot -1", ["--w_rot", "at least 0"]),
+        (REMIX, "--w_ent inf", ["--w_ent", "at least 0"]),
+        (REMIX, "--align 1", ["unrecognized arguments: 1"]),
+        (FIX_COSSL, "--classifier svm", ["--classifier", "svm", "tfe", "crt"]),
+        (MIX_COSSL, "--max_lam 2", ["--max_lam", "from 0 to 1"]),
+        (REMIX_COSSL, "--warm_tfe 0", ["--warm_tfe", "above 0"]),
+        (SUPERVISED, "--tau 0.9", ["--tau 0.9"]),
+    ],
+)
+def test_wrong_flags_of_the_other_recipes(script, flags, words, tmp_path):
+    start = "--resume somewhere " if script in COSSL else ""
+    refused_flags(script, start + flags, words, tmp_path / "out")
+
+
+def refused_flags(script, flags, words, out):
+    assert_refused(run_here(script, *TINY, *SHORT, "--out", out, *flags.split()), *words)
     assert not out.exists()
 
 
@@ -197,15 +265,15 @@ def test_missing_data_files(tmp_path):
     missing = tmp_path / "data" / "t10k-labels-idx1-ubyte"
     missing.rename(tmp_path / "elsewhere")
     flags = ["--dataset", "fashion_mnist", "--data_root", tmp_path / "data", "--out", tmp_path / "out"]
-    assert_refused(run_script(FIX, *TINY, *SHORT, *flags), missing.name, str(tmp_path / "data"))
+    assert_refused(run_here(FIX, *TINY, *SHORT, *flags), missing.name, str(tmp_path / "data"))
     missing.write_bytes((tmp_path / "elsewhere").read_bytes()[:-3])
-    assert_refused(run_script(FIX, *TINY, *SHORT, *flags), str(missing))
+    assert_refused(run_here(FIX, *TINY, *SHORT, *flags), str(missing))
     assert not (tmp_path / "out").exists()
 
 
 def test_unwritable_out(tmp_path):
     (tmp_path / "file").write_text("")
-    result = run_script(FIX, *TINY, *SHORT, "--out", tmp_path / "file" / "out")
+    result = run_here(FIX, *TINY, *SHORT, "--out", tmp_path / "file" / "out")
     assert_refused(result, "--out", str(tmp_path / "file"))
 
 
@@ -213,7 +281,7 @@ def test_unwritable_out(tmp_path):
 def broken_checkpoint(request, pretrained, tmp_path):
     """A file that is no checkpoint that CoSSL can start from, of the kind asked for."""
     path, whole = tmp_path / "broken.pth.tar", pretrained / "checkpoint.pth.tar"
-    state = torch.load(whole, weights_only=True)
+    state = load_checkpoint(whole)
     if request.param == "truncated":
         path.write_bytes(whole.read_bytes()[:-1000])
     elif request.param == "text":
@@ -243,7 +311,7 @@ KINDS = ["truncated", "text", "empty", "foreign", "list", "code", "cossl", "dama
 def test_broken_checkpoints(broken_checkpoint, tmp_path):
     out = tmp_path / "out"
     flags = [*TINY, *SHORT, "--resume", broken_checkpoint, "--out", out]
-    assert_refused(run_script(COSSL, *flags), str(broken_checkpoint))
+    assert_refused(run_here(FIX_COSSL, *flags), str(broken_checkpoint))
     assert not out.exists()
 
 
@@ -255,45 +323,62 @@ def test_broken_checkpoints(broken_checkpoint, tmp_path):
         ("--dataset cifar10", ["--dataset (digits there, cifar10 now)"]),
     ],
 )
-@pytest.mark.parametrize("script", [FIX, COSSL])
+@pytest.mark.parametrize("script", [FIX, FIX_COSSL])
 def test_checkpoint_of_another_network_or_data_set(script, flags, words, pretrained, tmp_path):
     start = ["--resume", pretrained / "checkpoint.pth.tar", "--out", tmp_path / "out"]
-    assert_refused(run_script(script, *TINY, *SHORT, *start, *flags.split()), "--resume", *words)
+    assert_refused(run_here(script, *TINY, *SHORT, *start, *flags.split()), "--resume", *words)
     assert not (tmp_path / "out").exists()
 
 
 def test_published_checkpoint_of_another_width(pretrained, tmp_path):
-    state = torch.load(pretrained / "checkpoint.pth.tar", weights_only=True)
+    state = load_checkpoint(pretrained / "checkpoint.pth.tar")
     del state["arguments"]
     torch.save(state, tmp_path / "published.pth.tar")
     flags = ["--resume", tmp_path / "published.pth.tar", "--out", tmp_path / "out", "--width", 2]
-    assert_refused(run_script(COSSL, *TINY, *SHORT, *flags), "published.pth.tar", "--width")
+    assert_refused(run_here(FIX_COSSL, *TINY, *SHORT, *flags), "published.pth.tar", "--width")
     assert not (tmp_path / "out").exists()
 
 
 def test_another_split_than_in_pretraining_is_said(pretrained, tmp_path):
     flags = ["--resume", pretrained / "checkpoint.pth.tar", "--out", tmp_path, "--manualSeed", 2]
-    result = run_script(COSSL, *TINY, *SHORT, *flags)
-    assert result.returncode == 0
+    result = assert_runs(FIX_COSSL, *TINY, *SHORT, *flags)
     assert "--manualSeed (1 there, 2 now)" in result.stderr
+
+
+@pytest.mark.parametrize("script", COSSL)
+def test_supervised_checkpoint_starts_any_co_learning(script, pretrained_by, tmp_path):
+    start = pretrained_by(SUPERVISED) / "checkpoint.pth.tar"
+    result = assert_runs(script, *TINY, *SHORT, "--resume", start, "--out", tmp_path)
+    now = script.replace("_cossl.py", "")
+    assert f"script (train_cifar_supervised there, {now} now)" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_co_learning_with_crt(pretrained, tmp_path):
+    """Its summary says so, and the run isn't continued with the other learner."""
+    flags = [*TINY, *SHORT, "--resume", pretrained / "checkpoint.pth.tar", "--out", tmp_path]
+    assert_runs(FIX_COSSL, *flags, "--classifier", "crt")
+    assert json.loads((tmp_path / "summary.json").read_text())["arguments"]["classifier"] == "crt"
+    assert_refused(run_here(FIX_COSSL, *flags), "--classifier (crt there, tfe now)")
 
 
 @pytest.mark.parametrize("start", [[], ["--resume", ""], ["--resume", ROOT]])
 def test_cossl_needs_a_checkpoint(start, tmp_path):
-    assert_refused(run_script(COSSL, *TINY, *SHORT, *start, "--out", tmp_path / "out"), "--resume")
+    assert_refused(run_here(FIX_COSSL, *TINY, *SHORT, *start, "--out", tmp_path / "out"), "--resume")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("script", [FIX, COSSL])
+@pytest.mark.parametrize("script", [FIX, FIX_COSSL])
 def test_overwriting_the_checkpoint_to_start_from_is_refused(script, pretrained):
     flags = ["--resume", pretrained / "checkpoint_1.pth.tar", "--out", pretrained, "--overwrite"]
-    assert_refused(run_script(script, *TINY, *SHORT, *flags), "--overwrite would delete", "checkpoint_1.pth.tar")
+    assert_refused(run_here(script, *TINY, *SHORT, *flags), "--overwrite would delete", "checkpoint_1.pth.tar")
     assert (pretrained / "checkpoint_1.pth.tar").exists()
 
 
-def test_diverging_loss_ends_the_run_in_one_line(tmp_path):
+@pytest.mark.parametrize("script", METHODS)
+def test_diverging_loss_ends_the_run_in_one_line(script, tmp_path):
     flags = ["--epoch", 3, "--val-iteration", 20, "--lr", "1e8", "--out", tmp_path]
-    assert_refused(run_script(FIX, *TINY, *flags), "--lr 100000000.0", "lower the learning rate")
+    assert_refused(run_here(script, *TINY, *flags), "--lr 100000000.0", "lower the learning rate")
 
 
 def test_benchmark_of_the_augmentation_runs():

@@ -17,7 +17,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults of flags that have one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
