@@ -18,11 +18,12 @@ def sharpen(p: Tensor, T: float) -> Tensor:
 
 
 def draw_mixup(n_images: int, alpha: float) -> tuple[Tensor, Tensor]:
-    """lambda () >= 1/2, one for the whole batch, and a permutation int64 (n_images,), both on the host.
+    """lambda () >= 1/2, float64, one for the whole batch, and a permutation int64 (n_images,), both on the host.
 
-    lambda = max(l, 1 - l) with l ~ Beta(alpha, alpha), so that a row stays nearer to itself than to its partner.
+    lambda = max(l, 1 - l) with l ~ Beta(alpha, alpha), so that a row stays nearer to itself than to its partner. In
+    float64, 1 - lambda loses no digit (published code).
     """
-    share = torch.distributions.Beta(alpha, alpha).sample()
+    share = torch.distributions.Beta(alpha, alpha).sample().double()
     return torch.maximum(share, 1 - share), torch.randperm(n_images)
 
 
