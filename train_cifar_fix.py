@@ -15,7 +15,7 @@ from dataset.streams import open_data
 from methods.fixmatch import VIEWS, fixmatch
 from methods.pretrain import pretrain
 from models.wrn import WideResNet
-from utils.args import add_pretrain_flags, common_parser, pick_device, share
+from utils.args import add_fixmatch_flags, add_pretrain_flags, common_parser, pick_device
 from utils.averaged import STUDENT, Averaged
 from utils.checkpoint import resumed
 from utils.errors import run_main
@@ -26,7 +26,7 @@ from utils.metrics import evaluate
 def main() -> None:
     parser = common_parser("train_cifar_fix", "Pre-train FixMatch on long-tailed data.", dataset.NAMES, epochs=500)
     add_pretrain_flags(parser)
-    parser.add_argument("--tau", type=share, default=0.95, help="confidence from which on a pseudo-label is used")
+    add_fixmatch_flags(parser, tau=0.95)
     args = parser.parse_args()
 
     start = resumed(args, STUDENT)

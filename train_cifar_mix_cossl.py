@@ -31,7 +31,7 @@ def main() -> None:
     add_mixing_flags(parser, lambda_u=75, about="not used, as published: the unlabelled loss has weight 1")
     args = parser.parse_args()
 
-    start = continued(args, STUDENT + TEACHER, FREE - {"resume"})
+    start = continued(args, STUDENT + TEACHER, FREE - {"resume"} | {"lambda_u"})
     stage1 = pretrained(args, STUDENT)
     device = pick_device(args.gpu)
     data = open_data(args, VIEWS, include_labelled=False, device=device)

@@ -1,14 +1,29 @@
-"""What a failed download becomes: one line that says which files to put where, and nothing left behind.
+"""Downloads: one process at a time; a failed one is a line that says which files to put where, and leaves nothing.
 
 Shape legend: none.
 """
 
+import fcntl
+import hashlib
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
 from utils.errors import UserError
+
+
+@contextmanager
+def one_at_a_time(root: Path) -> Iterator[None]:
+    """Wait until no other process of this machine is within, for the same folder: runs that start together on several
+    devices don't unpack over each other.
+    """
+    name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"cossl-{os.getuid()}-{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process
+        yield
 
 
 @contextmanager

@@ -24,7 +24,8 @@ VIEWS = {"labelled": ("strong",), "unlabelled": ("weak", "strong", "strong")}
 class RunningMean(nn.Module):
     """Mean over the last `length` batches of their mean guessed probabilities.
 
-    Its state is the published one, a tensor (n, C) of the n <= length latest batch means, oldest first.
+    Its state is the published one, a tensor (n, C) of the n <= length latest batch means, oldest first: an entry of a
+    checkpoint by itself, not of a larger module's state.
     """
 
     def __init__(self, num_classes: int, length: int = 128) -> None:

@@ -146,16 +146,14 @@ def cifar_batch(seed: int, label_key: str, num_classes: int, number: int) -> dic
     }
 
 
-@pytest.fixture(params=["cifar10", "cifar100"])
-def cifar(request, tmp_path, monkeypatch):
-    """(name, root, torchvision's class, training batches, test batch): a small CIFAR in the official layout.
+def write_cifar(name: str, root: Path, train_per_class: int, monkeypatch) -> tuple:
+    """Random images in the official layout: torchvision's class, the training batches, the test batch.
 
-    torchvision's checksums are set to those of the small files, so its integrity check stays in force.
+    torchvision's checksums are set to those of these files, so its integrity check stays in force.
     """
-    name, num_classes = request.param, int(request.param[5:])
-    source = getattr(torchvision.datasets, name.upper())
+    source, num_classes = getattr(torchvision.datasets, name.upper()), int(name[5:])
     key = "labels" if num_classes == 10 else "fine_labels"
-    folder = tmp_path / source.base_folder
+    folder = root / source.base_folder
     folder.mkdir()
 
     def write(file_name: str, content: dict) -> str:
@@ -163,9 +161,10 @@ def cifar(request, tmp_path, monkeypatch):
         (folder / file_name).write_bytes(raw)
         return hashlib.md5(raw).hexdigest()
 
+    numbers = [train_per_class * num_classes] * len(source.train_list) + [4 * num_classes]
     batches = {
-        entry[0]: cifar_batch(seed, key, num_classes, 4 * num_classes)
-        for seed, entry in enumerate(source.train_list + source.test_list)
+        entry[0]: cifar_batch(seed, key, num_classes, number)
+        for seed, (entry, number) in enumerate(zip(source.train_list + source.test_list, numbers, strict=True))
     }
     sums = {file_name: write(file_name, batch) for file_name, batch in batches.items()}
     meta = {source.meta["key"]: [f"kind {c}" for c in range(num_classes)]}
@@ -173,4 +172,10 @@ def cifar(request, tmp_path, monkeypatch):
     monkeypatch.setattr(source, "test_list", [[entry[0], sums[entry[0]]] for entry in source.test_list])
     monkeypatch.setattr(source, "meta", source.meta | {"md5": write(source.meta["filename"], meta)})
     *train, test = batches.values()
-    return name, tmp_path, source, train, test
+    return source, train, test
+
+
+@pytest.fixture(params=["cifar10", "cifar100"])
+def cifar(request, tmp_path, monkeypatch):
+    """(name, root, torchvision's class, training batches, test batch): a small CIFAR in the official layout."""
+    return request.param, tmp_path, *write_cifar(request.param, tmp_path, 4, monkeypatch)

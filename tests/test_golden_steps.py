@@ -79,7 +79,8 @@ def compare(expected, module, name):
         value = module.state_dict()[key].double().flatten()
         # Other versions of torch round otherwise, which Adam blows up most in the small vectors. The rotation head has
         # little or no gradient here, so that it shows the decay regime (a shrink is 1.2e-4).
-        tolerance = 1e-5 if key.startswith("rot") else 1e-3 if module.state_dict()[key].ndim == 1 else 1e-4
+        small = module.state_dict()[key].ndim == 1
+        tolerance = 1e-5 if key.startswith("rot") else 5e-4 if "running" in key else 1e-3 if small else 1e-4
         assert value.norm().item() == pytest.approx(norm, rel=tolerance, abs=1e-6), (name, key)
         # Adam turns a rounding into a change of sign, so single weights may be off by a few learning rates.
         assert value[[0, -1]].tolist() == pytest.approx([first, last], rel=1e-3, abs=4 * LR), (name, key)

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import ROOT
@@ -122,10 +123,38 @@ def test_a_failed_run_ends_the_script_with_its_code(python, tmp_path):
     assert "mix-gamma50-seed1: stopped, the same command goes on" in result.stderr
 
 
+@pytest.mark.parametrize("gpus", ["cpu", "0,1"])
+def test_an_interrupt_reaches_the_runs(gpus, tmp_path):
+    """Whoever ends the script ends what it started: else the same command would train beside it."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/bash\ntrap 'touch {tmp_path}/ended-$$; exit 130' TERM\ntouch {tmp_path}/began-$$\n"
+                      "for i in {1..200}; do sleep 0.1; done\n")  # fmt: skip
+    python.chmod(0o755)
+    command = ["bash", str(ROOT / "run_cifar10.sh"), "--gpus", gpus, "--out", str(tmp_path / "out")]
+    environment = os.environ | {"PYTHON": str(python)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    number = len(gpus.split(","))
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.glob("began-*"))) < number and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    _, problem = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted: the same command goes on" in problem
+    assert len(list(tmp_path.glob("ended-*"))) == len(list(tmp_path.glob("began-*"))) == number
+
+
+def test_many_seeds_are_no_longer_command_than_few(python, tmp_path):
+    result = bash("run_cifar100.sh", "--seeds", ",".join(map(str, range(25))), "--out", tmp_path, PYTHON=str(python))
+    assert result.returncode == 0, result.stderr
+    assert len((tmp_path / "notes").read_text().splitlines()) == 2 * 6 * 25
+
+
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
         (["--seeds", "1;2"], "--seeds 1;2"),
+        (["--seeds", "7,2,007"], "--seeds: 7 stands there twice"),
         (["--gpus", "0,"], "--gpus 0,"),
         (["--out"], "--out needs a value"),
         (["--data_root", ""], "--data_root needs a value"),

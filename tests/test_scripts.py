@@ -23,6 +23,7 @@ from conftest import (
     load_checkpoint,
     run_here,
     run_script,
+    write_cifar,
 )
 
 from dataset.images import Dataset, Images
@@ -75,6 +76,18 @@ def test_cifar_in_the_official_format(script, cifar, tmp_path):
     num_classes = int(name[5:])
     assert len(summary["classes"]) == num_classes
     assert summary["labelled_counts"] == [2] + [1] * (num_classes - 1)
+
+
+@pytest.mark.parametrize(("script", "gamma"), [(FIX, 100), (MIX, 20), (REMIX, 50)])
+def test_published_settings_of_cifar100_on_as_many_images(script, gamma, tmp_path, monkeypatch):
+    """Both stages at num_max 150 on files that hold the 450 images of the largest class that they need."""
+    write_cifar("cifar100", tmp_path, 450, monkeypatch)
+    flags = f"--dataset cifar100 --data_root {tmp_path} --gpu cpu --depth 10 --width 1 --num_max 150 --batch-size 4 "
+    flags += f"--imb_ratio_l {gamma} --imb_ratio_u {gamma} --epoch 1 --val-iteration 1 " + "--align" * (script == REMIX)
+    summary = json.loads((run_both_stages(script, flags.split(), tmp_path) / "summary.json").read_text())
+    assert summary["labelled_counts"][0] == 150
+    assert summary["labelled_counts"][-1] == 150 // gamma
+    assert summary["unlabelled_counts"][0] == (450 if script == FIX else 300)
 
 
 @pytest.mark.parametrize("include_labelled", [False, True])
@@ -236,11 +249,12 @@ def test_wrong_flags(flags, words, tmp_path):
 @pytest.mark.parametrize(
     ("script", "flags", "words"),
     [
-        (MIX, "--T 0", ["--T", "above 0"]),
-        (MIX, "--mix_alpha -1", ["--mix_alpha", "above 0", "'-1'"]),
+        (MIX, "--T 0", ["--T", "0.001 to 1000"]),
+        (MIX, "--mix_alpha -1", ["--mix_alpha", "0.001 to 1000", "'-1'"]),
+        (REMIX, "--mix_alpha 1e-50", ["--mix_alpha", "0.001 to 1000"]),
         (MIX, "--lambda-u x", ["--lambda-u", "at least 0", "'x'"]),
         (MIX, "--w_rot 1", ["--w_rot 1"]),
-        (REMIX, "--T nan", ["--T", "above 0"]),
+        (REMIX, "--T nan", ["--T", "0.001 to 1000"]),
         (REMIX, "--w_rot -1", ["--w_rot", "at least 0"]),
         (REMIX, "--w_ent inf", ["--w_ent", "at least 0"]),
         (REMIX, "--align 1", ["unrecognized arguments: 1"]),

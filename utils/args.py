@@ -49,6 +49,7 @@ positive_int = number(int, lambda v: v > 0, "a whole number above 0")
 non_negative_int = number(int, lambda v: 0 <= v < 2**32, "a whole number from 0 to 2^32 - 1")
 nonzero_int = number(int, lambda v: v != 0, "a whole number other than 0")
 positive_float = number(float, lambda v: 0 < v < 1e9, "a number above 0 and below 1e9")
+sensible_float = number(float, lambda v: 1e-3 <= v <= 1e3, "a number from 0.001 to 1000")
 non_negative_float = number(float, lambda v: 0 <= v < 1e9, "a number of at least 0 and below 1e9")
 share = number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
 wrn_depth = number(int, lambda v: v >= 10 and v % 6 == 4, "6 n + 4, as 10, 16, 22, 28")
@@ -90,10 +91,14 @@ def add_pretrain_flags(parser: Parser) -> None:
     add("--resume", type=lambda text: Path(text) if text else None, default=None, help=about)
 
 
+def add_fixmatch_flags(parser: Parser, tau: float) -> None:
+    parser.add_argument("--tau", type=share, default=tau, help="confidence from which on a pseudo-label is used")
+
+
 def add_mixing_flags(parser: Parser, lambda_u: float, about: str = "weight of the unlabelled loss") -> None:
     add = parser.add_argument
-    add("--mix_alpha", type=positive_float, default=0.75, help="MixUp: lambda ~ Beta(mix_alpha, mix_alpha)")
-    add("--T", type=positive_float, default=0.5, help="temperature that sharpens the guessed labels")
+    add("--mix_alpha", type=sensible_float, default=0.75, help="MixUp: lambda ~ Beta(mix_alpha, mix_alpha)")
+    add("--T", type=sensible_float, default=0.5, help="temperature that sharpens the guessed labels")
     add("--lambda-u", type=non_negative_float, default=lambda_u, help=about)
 
 
@@ -107,7 +112,7 @@ def add_remixmatch_flags(parser: Parser) -> None:
 def add_cossl_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("--resume", type=_path, required=True, help="pre-training checkpoint that co-learning starts from")
-    about = "how the balanced head learns: TFE, or cRT, which blends nothing"
+    about = "how the balanced head learns after its warm-up: TFE, or cRT, which blends nothing"
     add("--classifier", choices=("tfe", "crt"), default="tfe", help=about)
     add("--max_lam", type=share, default=0.8, help="TFE: smallest share of the tail feature in a blend")
     add("--lr_tfe", type=positive_float, default=0.002, help="learning rate of the balanced head")

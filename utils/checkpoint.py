@@ -126,19 +126,21 @@ def resumed(args: Namespace, keys: Iterable[str]) -> dict[str, Any] | None:
 def pretrained(args: Namespace, keys: Iterable[str]) -> dict[str, Any]:
     """The pre-training checkpoint `--resume` names, from which co-learning starts.
 
-    Raises UserError if it is of another data set or network; warns if it is of another labelled set or SSL method.
+    Raises UserError if it is of another data set or network; warns if it is of another labelled set or SSL method, or
+    if the method had other hyper-parameters.
     """
     path = args.resume
     _inside(path, args)
     state = read(path, "--resume", keys)
     refuse_cossl(state, path)
     expected = {"num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "manualSeed", "recipe"}
+    expected |= {"tau", "T", "mix_alpha", "w_rot", "w_ent", "align"}
     now = plain(args) | {"recipe": args.recipe.removesuffix("_cossl")}
     then = state.get("arguments", now)
     everything = {*now, *then}
     free = everything - {"dataset", "width", "depth"}
     refuse_other_run(state, args, free, f"--resume {path}: pre-trained otherwise", "give the same arguments")
-    if other := differing(now, then, everything - expected):
+    if other := differing(now, then, everything - (expected & {*now} & {*then})):
         print(f"warning: --resume {path} was pre-trained otherwise: {other}", file=sys.stderr)
     return state
 

@@ -1,5 +1,5 @@
 # Sourced by run_*.sh, with their options: reads the options, then `pair` adds a published run and `launch` runs or
-# prints them all. Needs bash 4.
+# prints them all. Needs bash 4.4.
 usage="usage: bash $(basename "$0") [--print] [--seeds 1,2,3] [--gpus 0,1] [--data_root DIR] [--out DIR]"
 refuse() { echo "error: $1; $usage" >&2; exit 2; }
 
@@ -26,42 +26,71 @@ done
 [[ "$gpus" =~ ^([0-9]+|cpu)(,([0-9]+|cpu))*$ ]] || refuse "--gpus $gpus: expected device numbers with commas, or cpu"
 IFS=, read -ra seeds <<< "$seeds"
 IFS=, read -ra gpus <<< "$gpus"
+seeds=("${seeds[@]/#/10#}")
+for i in "${!seeds[@]}"; do seeds[i]=$((seeds[i])); done
+twice="$(printf '%s\n' "${seeds[@]}" | sort | uniq -d | head -n 1)"
+[ -z "$twice" ] || refuse "--seeds: $twice stands there twice"
 python="${PYTHON:-python}"
 [ -n "${PYTHON:-}" ] || [ ! -x .venv/bin/python ] || python=.venv/bin/python
 
-lines=() programs=()
+lines=() folders=()
 
 # pair NAME SCRIPT FLAGS PRETRAIN_FLAGS COSSL_FLAGS COPY: for each seed, SCRIPT.py with FLAGS and PRETRAIN_FLAGS, then
 # SCRIPT_cossl.py with FLAGS and COSSL_FLAGS from the copy of the checkpoint of epoch COPY.
 pair() {
-    local seed turn folder where
+    local seed folder where
     for seed in "${seeds[@]}"; do
-        turn=$((${#lines[@]} % ${#gpus[@]}))
-        printf -v folder %q "$out/$1-seed$seed"
-        printf -v where '%q --manualSeed %s --gpu %s' "$data_root" "$seed" "${gpus[turn]}"
+        folders+=("$out/$1-seed$seed")
+        printf -v folder %q "${folders[-1]}"
+        printf -v where '%q --manualSeed %s --gpu %s' "$data_root" "$seed" "${gpus[${#lines[@]} % ${#gpus[@]}]}"
         lines+=("$python $2.py $3 $4 --data_root $where --out $folder/pretrain && $python ${2}_cossl.py $3 $5 \
 --data_root $where --resume $folder/pretrain/checkpoint_$6.pth.tar --out $folder/cossl")
-        programs[turn]+="
-            if [ -e $folder/cossl/summary.json ]; then
-                echo $folder: finished before
-            else
-                echo $folder
-                { ${lines[-1]}; } || { code=\$?; echo error: $folder: stopped, the same command goes on >&2; exit \$code; }
-            fi"
     done
 }
 
-# Runs one after another on each device, until one fails; from several devices, each line says where it comes from.
+# work TURN: the runs of a device, one after another, until one fails.
+work() {
+    local i code
+    for ((i = $1; i < ${#lines[@]}; i += ${#gpus[@]})); do
+        if [ -e "${folders[i]}/cossl/summary.json" ]; then
+            echo "${folders[i]}: finished before"
+        else
+            echo "${folders[i]}"
+            bash -c "${lines[i]}" || {
+                code=$?
+                echo "error: ${folders[i]}: stopped, the same command goes on" >&2
+                return $code
+            }
+        fi
+    done
+}
+
+# Ends the runs as an interrupt of each would: they go on later.
+stop() {
+    trap - INT TERM HUP
+    local worker
+    for worker in "${workers[@]}"; do
+        while kill -TERM -- "-$worker" 2> /dev/null; do sleep 0.2; done
+    done
+    echo "interrupted: the same command goes on" >&2
+    exit 130
+}
+
+# Several devices work at the same time, and each line says which one it is from.
 launch() {
-    if [ -n "$print" ]; then
-        printf '%s\n' "${lines[@]}"
-    elif [ ${#programs[@]} = 1 ]; then
-        bash -c "${programs[0]}"
-    else
-        local i
-        for i in "${!programs[@]}"; do
-            programs[i]="exec > >(trap '' INT; exec sed -u 's/^/gpu ${gpus[i]}: /') 2>&1 ${programs[i]}"
-        done
-        printf '%s\0' "${programs[@]}" | xargs -0 -n 1 -P ${#programs[@]} bash -c
-    fi
+    [ -z "$print" ] || { printf '%s\n' "${lines[@]}"; return; }
+    local i failed=0
+    workers=()
+    set -m # a process group for each worker, which an interrupt is passed on to
+    trap stop INT TERM HUP
+    for i in "${!gpus[@]}"; do
+        if [ ${#gpus[@]} = 1 ]; then
+            work "$i" &
+        else
+            { work "$i" 2>&1 | while IFS= read -r text; do echo "gpu ${gpus[i]}: $text"; done; } &
+        fi
+        workers+=($!)
+    done
+    for i in "${workers[@]}"; do wait "$i" || failed=$?; done
+    return $failed
 }
