@@ -65,12 +65,22 @@ work() {
     done
 }
 
+# name_lines NAME: puts a name before each line, until the last one, whatever signal comes.
+name_lines() {
+    trap '' INT TERM HUP
+    local text
+    while IFS= read -r text; do echo "$1: $text"; done
+}
+
 # Ends the runs as an interrupt of each would: they go on later.
 stop() {
     trap - INT TERM HUP
     local worker
     for worker in "${workers[@]}"; do
-        while kill -TERM -- "-$worker" 2> /dev/null; do sleep 0.2; done
+        kill -TERM -- "-$worker" 2> /dev/null || true
+    done
+    for worker in "${workers[@]}"; do
+        while kill -0 -- "-$worker" 2> /dev/null; do sleep 0.1; done
     done
     echo "interrupted: the same command goes on" >&2
     exit 130
@@ -87,7 +97,7 @@ launch() {
         if [ ${#gpus[@]} = 1 ]; then
             work "$i" &
         else
-            { work "$i" 2>&1 | while IFS= read -r text; do echo "gpu ${gpus[i]}: $text"; done; } &
+            { work "$i" 2>&1 | name_lines "gpu ${gpus[i]}"; } &
         fi
         workers+=($!)
     done
