@@ -16,7 +16,7 @@ from methods.cossl import cossl
 from methods.fixmatch import VIEWS, fixmatch
 from methods.warmup import warm_up
 from models.wrn import WideResNet
-from utils.args import add_cossl_flags, common_parser, pick_device, share
+from utils.args import add_cifar_flags, add_cossl_flags, common_parser, pick_device, share
 from utils.averaged import STUDENT, TEACHER, Averaged
 from utils.checkpoint import FREE, continued, pretrained, restore
 from utils.errors import run_main
@@ -26,7 +26,8 @@ from utils.metrics import evaluate
 
 def main() -> None:
     about = "Co-learn (CoSSL) with FixMatch on long-tailed data."
-    parser = common_parser("train_cifar_fix_cossl", about, dataset.NAMES, epochs=400)
+    parser = common_parser("train_cifar_fix_cossl", about, epochs=400)
+    add_cifar_flags(parser, dataset.NAMES)
     add_cossl_flags(parser)
     parser.add_argument("--tau", type=share, default=0.95, help="confidence from which on a pseudo-label is used")
     args = parser.parse_args()

@@ -108,6 +108,24 @@ def long_tailed(
     return LongTailed(labelled, unlabelled, n_l, n_u + n_l if include_labelled else n_u)
 
 
+def labelled_share(dataset: Dataset, share: float, seed: int) -> LongTailed:
+    """A share of each class of `dataset.train` is labelled, rounded half to even; the unlabelled set is all of it.
+
+    The data set is long-tailed by itself (Small-ImageNet-127). share: above 0, at most 1; seed: see `split`.
+    Raises `UserError` if a class gets no labelled image.
+    """
+    labels, names = dataset.train.labels, dataset.classes
+    sizes = np.bincount(labels, minlength=len(names))
+    n_l = np.rint(share * sizes).astype(np.int64)
+    if n_l.min() == 0:
+        c = int(n_l.argmin())
+        raise UserError(
+            f"--labeled_percent {share}: class {c} ({names[c]}) has {sizes[c]} images, so none is labelled; raise it"
+        )
+    labelled, _ = split(labels, n_l, np.zeros_like(n_l), seed, include_labelled=False, classes=names)
+    return LongTailed(labelled, np.arange(len(labels)), n_l, sizes)
+
+
 def describe(counts: np.ndarray, unlabelled_counts: np.ndarray) -> str:
     """The class counts of both sets, int (C,) each, as a table of at most 100 columns for printing.
 

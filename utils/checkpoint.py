@@ -132,11 +132,11 @@ def pretrained(args: Namespace, keys: Iterable[str]) -> dict[str, Any]:
     _inside(path, args)
     state = read(path, "--resume", keys)
     refuse_cossl(state, path)
-    expected = {"num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "manualSeed", "recipe"}
+    expected = {"num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "labeled_percent", "manualSeed", "recipe"}
     now = plain(args) | {"recipe": args.recipe.removesuffix("_cossl")}
     then = state.get("arguments", now)
     everything = {*now, *then}
-    free = everything - {"dataset", "width", "depth"}
+    free = everything - {"dataset", "width", "depth", "img_size"}
     refuse_other_run(state, args, free, f"--resume {path}: pre-trained otherwise", "give the same arguments")
     if other := differing(now, then, everything - expected):
         print(f"warning: --resume {path} was pre-trained otherwise: {other}", file=sys.stderr)
