@@ -6,7 +6,7 @@ Shape legend: N images (N, 3, S, S), B images a batch, C classes.
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dataset import load
 from dataset.augment import views
+from dataset.folder import load_folder
 from dataset.images import Dataset, Images
 from dataset.long_tail import LongTailed, describe, long_tailed
 from utils.errors import UserError
@@ -21,10 +22,12 @@ from utils.seeding import generator
 
 
 class Batch(NamedTuple):
-    """views: one float (B, 3, S, S) for each view asked for, normalised; labels: int64 (B,)."""
+    """views: one float (B, 3, S, S) for each view asked for, normalised; labels: int64 (B,), None if not all of the
+    set's images have one.
+    """
 
     views: list[Tensor]
-    labels: Tensor
+    labels: Tensor | None
 
 
 class Pixels:
@@ -71,6 +74,7 @@ class Stream:
         self.name, self.images, self.members, self.wanted = name, images, members, wanted
         self.batch_size, self.seed, self.look = batch_size, seed, look
         self.balanced = balanced
+        self._known = bool((images.host_labels[members] >= 0).all())
         self._rows = _balanced(images.host_labels[members]) if balanced else _passes(len(members), seed, name)
 
     def again(self, name: str) -> "Stream":
@@ -91,7 +95,7 @@ class Stream:
 
     def _batch(self, rows: np.ndarray, rng: np.random.Generator, wanted: tuple[str, ...]) -> Batch:
         pixels, labels = self.images.take(self.members[rows])
-        return Batch(views(pixels, wanted, rng, **self.look), labels)
+        return Batch(views(pixels, wanted, rng, **self.look), labels if self._known else None)
 
 
 def _passes(n: int, seed: int, name: str):
@@ -121,7 +125,8 @@ class Data(NamedTuple):
 
     labelled, unlabelled: with the views the SSL method wants; for the classifier learner `balanced` (labelled images,
     classes equally likely) and `partners` (labelled + unlabelled images), one view each. test: each call goes through
-    the test set once, in (images, labels). counts, unlabelled_counts: (C,).
+    the test set once, in (images, labels). counts: (C,); unlabelled_counts: (C,), None if not known. size: of the
+    images, pixels; mean, std: of their normalisation.
     """
 
     labelled: Stream
@@ -130,30 +135,40 @@ class Data(NamedTuple):
     partners: Stream
     test: Callable[[], Iterator[tuple[Tensor, Tensor]]]
     counts: np.ndarray
-    unlabelled_counts: np.ndarray
+    unlabelled_counts: np.ndarray | None
     classes: tuple[str, ...]
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
-    def facts(self) -> dict[str, list]:
-        """What the summary of a run says of its data."""
+    def facts(self) -> dict[str, Any]:
+        """What the checkpoints and the summary of a run say of its data."""
+        known = self.unlabelled_counts is not None
         return {
             "classes": list(self.classes),
             "labelled_counts": self.counts.tolist(),
-            "unlabelled_counts": self.unlabelled_counts.tolist(),
+            "unlabelled_counts": self.unlabelled_counts.tolist() if known else None,
+            "img_size": self.size,
+            "mean": list(self.mean),
+            "std": list(self.std),
         }
 
 
 def open_data(
     args: Namespace, wanted: dict[str, tuple[str, ...]], include_labelled: bool, device: torch.device
 ) -> Data:
-    """The streams of the long-tailed data set that the flags of the CIFAR recipes name.
+    """The streams of the data set that the CIFAR recipes' flags name: a long-tailed one, or the user's own folder.
 
     wanted: the views of the SSL method; include_labelled: whether the unlabelled set holds the labelled images, too.
     Raises UserError where files or flags are wrong.
     """
-    dataset = load(args.dataset, args.data_root)
-    split = long_tailed(
-        dataset, args.num_max, args.ratio, args.imb_ratio_l, args.imb_ratio_u, args.manualSeed, include_labelled
-    )
+    if args.dataset == "folder":
+        dataset, split = load_folder(args.data_root, args.img_size, include_labelled, args.skip_corrupt)
+    else:
+        dataset = load(args.dataset, args.data_root)
+        split = long_tailed(
+            dataset, args.num_max, args.ratio, args.imb_ratio_l, args.imb_ratio_u, args.manualSeed, include_labelled
+        )
     return streams(dataset, split, wanted, args.batch_size, args.manualSeed, device)
 
 
@@ -172,7 +187,7 @@ def streams(
     stream = partial(Stream, seed=seed, look=look)
     everything = np.concatenate([split.labelled, split.unlabelled])
     test_stream = Stream("test", test, np.arange(len(dataset.test.labels)), ("plain",), 1, 0, look)
-    print(describe(split.counts, split.unlabelled_counts))
+    print(describe(split.counts, split.unlabelled_counts, len(split.unlabelled)))
     learner = (learner_view,)
     return Data(
         labelled=stream("labelled", train, split.labelled, wanted["labelled"], batch_size),
@@ -183,4 +198,7 @@ def streams(
         counts=split.counts,
         unlabelled_counts=split.unlabelled_counts,
         classes=dataset.classes,
+        size=dataset.train.pixels.shape[3],
+        mean=dataset.mean,
+        std=dataset.std,
     )

@@ -52,10 +52,11 @@ positive_float = number(float, lambda v: 0 < v < 1e9, "a number above 0 and belo
 non_negative_float = number(float, lambda v: 0 <= v < 1e9, "a number of at least 0 and below 1e9")
 positive_share = number(float, lambda v: 0 < v <= 1, "a number above 0 and up to 1")
 share = number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
+image_size = number(int, lambda v: 16 <= v <= 512 and v % 8 == 0, "a multiple of 8 from 16 to 512")
 wrn_depth = number(int, lambda v: v >= 10 and v % 6 == 4, "6 n + 4, as 10, 16, 22, 28")
 
 
-def _gpu(text: str) -> str:
+def gpu(text: str) -> str:
     return text if text == "cpu" else str(number(int, lambda v: v >= 0, "a device number or 'cpu'")(text))
 
 
@@ -71,7 +72,7 @@ def common_parser(recipe: str, description: str, epochs: int) -> Parser:
     add("--ema-decay", type=share, default=0.999, help="share of the moving average kept per step")
     add("--data_root", type=path, default=Path("data"), help="folder of the data sets; missing ones are downloaded")
     add("--manualSeed", type=non_negative_int, default=0, help="seed of the split and of training")
-    add("--gpu", type=_gpu, default="0", help="number of the CUDA device, or 'cpu'")
+    add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
     add("--out", type=path, default=Path("result"), help="folder for checkpoints, log and summary")
     add("--copy_every", type=positive_int, default=100, help="epochs between the checkpoints kept as copies")
     add("--overwrite", action="store_true", help="discard the run that --out holds")
@@ -81,7 +82,11 @@ def common_parser(recipe: str, description: str, epochs: int) -> Parser:
 def add_cifar_flags(parser: Parser, datasets: tuple[str, ...]) -> None:
     """Data set, its long-tailed split, and the Wide ResNet."""
     add = parser.add_argument
-    add("--dataset", choices=datasets, default="cifar10", help="data set")
+    about = "data set; folder: your own images, labelled/CLASS/, unlabelled/ and test/CLASS/ in --data_root"
+    add("--dataset", choices=datasets, default="cifar10", help=about)
+    about = "side to which images of --dataset folder are resized, pixels; a multiple of 8"
+    add("--img_size", type=image_size, default=32, help=about)
+    add("--skip_corrupt", action="store_true", help="leave out unreadable images of --dataset folder, and say which")
     add("--num_max", type=positive_int, default=1500, help="labelled images of the largest class")
     add("--ratio", type=positive_float, default=2.0, help="unlabelled per labelled image of the largest class")
     add("--imb_ratio_l", type=nonzero_int, default=100, help="gamma of the labelled set: largest / smallest class")

@@ -1,7 +1,8 @@
 """Checkpoints: written whole or not at all, read without running code from them, refused where they don't fit.
 
 Shape legend: none. A checkpoint is a dict with the published keys (epoch, state_dict, ema_state_dict, optimizer;
-CoSSL: teacher_head, ema_teacher) and ours: history (a row per epoch), seconds, arguments, teacher_optimizer.
+CoSSL: teacher_head, ema_teacher) and ours: history (a row per epoch), seconds, arguments, facts (of the data),
+teacher_optimizer.
 """
 
 import os
@@ -53,7 +54,7 @@ def read(path: Path, source: str, keys: Iterable[str]) -> dict[str, Any]:
     missing = [key for key in ("epoch", *keys) if not isinstance(state, dict) or key not in state]
     if missing:
         raise UserError(f"{source} {path}: not a checkpoint of this kind of run, it lacks {', '.join(missing)}")
-    kinds = {"epoch": int, "arguments": dict, "history": list, "seconds": float}
+    kinds = {"epoch": int, "arguments": dict, "history": list, "seconds": float, "facts": dict}
     wrong = [key for key, kind in kinds.items() if key in state and not isinstance(state[key], kind)]
     if wrong:
         raise UserError(f"{source} {path}: damaged or of another program, see its {', '.join(wrong)}")

@@ -61,6 +61,7 @@ def fit(
             history.append({"train": train_epoch(step, n, args, progress), "test": evaluate()})
             state = {key: thing.state_dict() for key, thing in objects.items()}
             state |= {"epoch": n, "history": history, "seconds": time.monotonic() - began, "arguments": plain(args)}
+            state["facts"] = facts
             copied = n >= first_copy and n % args.copy_every == 1 % args.copy_every
             checkpoint.save(state, [out / f"checkpoint_{n}.pth.tar"] * copied + [out / checkpoint.NAME])
             write_log(out / "log.txt", history, n)

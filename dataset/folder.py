@@ -1,0 +1,83 @@
+"""A user's own images: class folders under `labelled/` and `test/`, anything under `unlabelled/`.
+
+Shape legend: N training images (labelled, then unlabelled), 3 channels, S x S pixels, C classes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from dataset.image_files import image_files, read_images
+from dataset.images import Dataset, Images
+from dataset.long_tail import LongTailed
+from utils.errors import UserError
+
+UNKNOWN = -1
+LAYOUT = "--data_root needs labelled/CLASS/*.jpg, unlabelled/ and test/CLASS/*.jpg (or .png, ...)"
+
+
+def load_folder(root: Path, size: int, include_labelled: bool, skip_corrupt: bool) -> tuple[Dataset, LongTailed]:
+    """The images below `root`, resized to size x size pixels, and which of them are labelled.
+
+    Classes are the folders under labelled/, in alphabetical order. Images under unlabelled/ may lie loose, or in
+    folders named like a class: if all do, their labels serve to judge pseudo-labels, and for nothing else; otherwise
+    these are -1. Normalisation: mean and standard deviation of all training images. include_labelled, skip_corrupt: see
+    `split` and `read_images`. Raises `UserError` for folders that are missing or empty, for classes in test/ that
+    labelled/ lacks, and for damaged images.
+    """
+    classes = _classes(root / "labelled")
+    unknown = sorted(set(_classes(root / "test")) - set(classes))
+    if unknown:
+        raise UserError(f"{root / 'test'}: holds classes that labelled/ lacks: {', '.join(unknown)}")
+    labelled = _read(root / "labelled", classes, size, skip_corrupt)
+    unlabelled = _read(root / "unlabelled", classes, size, skip_corrupt)
+    test = _read(root / "test", classes, size, skip_corrupt)
+
+    pixels = np.concatenate([labelled.pixels, unlabelled.pixels])
+    if (unlabelled.labels == UNKNOWN).any():
+        unlabelled.labels[:] = UNKNOWN
+    train = Images(pixels, np.concatenate([labelled.labels, unlabelled.labels]))
+    counts = np.bincount(labelled.labels, minlength=len(classes))
+    if not counts.all():
+        raise UserError(f"{root / 'labelled' / classes[counts.argmin()]}: holds no readable image; {LAYOUT}")
+    everything = np.arange(len(pixels))
+    members = everything if include_labelled else everything[len(labelled.labels) :]
+    found = train.labels[members]
+    known = None if UNKNOWN in found else np.bincount(found, minlength=len(classes))
+    dataset = Dataset(train, test, *_statistics(pixels), classes)
+    return dataset, LongTailed(everything[: len(labelled.labels)], members, counts, known)
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    """Names of the class folders. Raises UserError if there are fewer than two, or one is empty."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; {LAYOUT}")
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if len(names) < 1 + (folder.name == "labelled"):
+        raise UserError(f"{folder}: has {len(names)} class folders; {LAYOUT}")
+    empty = [name for name in names if not image_files(folder / name)]
+    if empty:
+        raise UserError(f"{folder / empty[0]}: holds no image; put some there, or remove the folder")
+    return tuple(names)
+
+
+def _read(folder: Path, classes: tuple[str, ...], size: int, skip_corrupt: bool) -> Images:
+    """All images below a folder; the label is the class that the first folder on the way is named after, else -1."""
+    paths = image_files(folder) if folder.is_dir() else []
+    if not paths:
+        raise UserError(f"{folder}: holds no image; {LAYOUT}")
+    number = {name: c for c, name in enumerate(classes)}
+    pixels, kept = read_images(paths, size, skip_corrupt)
+    if not kept:
+        raise UserError(f"{folder}: holds no readable image; {LAYOUT}")
+    labels = [number.get(paths[i].relative_to(folder).parts[0], UNKNOWN) for i in kept]
+    return Images(pixels, np.array(labels, dtype=np.int64))
+
+
+def _statistics(pixels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (3,) per channel of uint8 pixels (N, 3, S, S) scaled to 0 .. 1, from histograms."""
+    values = np.arange(256) / 255
+    shares = [np.bincount(pixels[:, c].ravel(), minlength=256) / pixels[:, c].size for c in range(3)]
+    mean = [float(share @ values) for share in shares]
+    std = [float(np.sqrt(share @ (values - m) ** 2)) for share, m in zip(shares, mean, strict=True)]
+    return tuple(mean), tuple(max(s, 1e-3) for s in std)

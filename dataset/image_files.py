@@ -1,0 +1,65 @@
+"""Image files of any format and size -> uint8 arrays of one size.
+
+Shape legend: N images, 3 channels, S x S pixels.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import progressbar
+from PIL import Image, ImageOps
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from utils.errors import UserError
+
+# What Pillow raises for files that are cut short, are no images, or unpack to absurd sizes.
+DAMAGED = (OSError, SyntaxError, ValueError, MemoryError, EOFError, Image.DecompressionBombError)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files in a folder and the folders below it, by their endings, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and path.is_file())
+
+
+def read_image(path: Path, size: int) -> np.ndarray:
+    """An image as RGB, uint8 (3, size, size): turned upright, its shorter side resized to `size` pixels, what the longer
+    side has more cut off evenly. Raises one of DAMAGED for a file that isn't an image.
+    """
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+        return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+
+
+def read_images(paths: Sequence[Path], size: int, skip_corrupt: bool) -> tuple[np.ndarray, list[int]]:
+    """The images in `paths`, uint8 (N, 3, size, size), and which of the paths they are, N indices.
+
+    skip_corrupt: leave out damaged files, and say how many and which; otherwise they raise UserError.
+    """
+    pixels, kept, skipped = np.empty((len(paths), 3, size, size), np.uint8), [], []
+    for i, (image, problem) in enumerate(_read_all(paths, size)):
+        if problem is None:
+            pixels[len(kept)] = image
+            kept.append(i)
+        elif skip_corrupt:
+            skipped.append(paths[i])
+        else:
+            raise UserError(f"{paths[i]}: not a readable image ({problem}); replace it, or give --skip_corrupt")
+    if skipped:
+        print(f"skipped {len(skipped)} unreadable images: {', '.join(map(str, skipped))}", file=sys.stderr)
+    return pixels[: len(kept)], kept
+
+
+def _read_all(paths: Sequence[Path], size: int) -> Iterator[tuple[np.ndarray | None, str | None]]:
+    def attempt(path: Path) -> tuple[np.ndarray | None, str | None]:
+        try:
+            return read_image(path, size), None
+        except DAMAGED as error:
+            return None, " ".join(str(error).split()) or type(error).__name__
+
+    shown = paths if not sys.stderr.isatty() else progressbar.progressbar(paths, prefix="reading images ")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(attempt, shown)
