@@ -18,7 +18,7 @@ from methods.warmup import warm_up
 from models.wrn import WideResNet
 from utils.args import add_cifar_flags, add_cossl_flags, add_mixing_flags, common_parser, pick_device
 from utils.averaged import STUDENT, TEACHER, Averaged
-from utils.checkpoint import FREE, continued, pretrained, restore
+from utils.checkpoint import FREE, continued, pretrained, restore, same_classes
 from utils.errors import run_main
 from utils.fit import fit
 from utils.metrics import evaluate
@@ -36,6 +36,7 @@ def main() -> None:
     stage1 = pretrained(args, STUDENT)
     device = pick_device(args.gpu)
     data = open_data(args, VIEWS, include_labelled=False, device=device)
+    same_classes(stage1, data.facts(), args.resume)
 
     torch.manual_seed(args.manualSeed)
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)

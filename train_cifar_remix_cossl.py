@@ -25,7 +25,7 @@ from utils.args import (
     pick_device,
 )
 from utils.averaged import STUDENT, TEACHER, Averaged
-from utils.checkpoint import FREE, continued, pretrained, restore
+from utils.checkpoint import FREE, continued, pretrained, restore, same_classes
 from utils.errors import run_main
 from utils.fit import fit
 from utils.metrics import evaluate
@@ -44,6 +44,7 @@ def main() -> None:
     stage1 = pretrained(args, STUDENT)
     device = pick_device(args.gpu)
     data = open_data(args, VIEWS, include_labelled=False, device=device)
+    same_classes(stage1, data.facts(), args.resume)
 
     torch.manual_seed(args.manualSeed)
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)

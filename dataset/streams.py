@@ -69,7 +69,7 @@ class Stream:
         if len(members) < batch_size:
             raise UserError(
                 f"--batch-size {batch_size}: the {name} set has only {len(members)} images; "
-                "lower --batch-size or raise --num_max"
+                "lower --batch-size, or take more images"
             )
         self.name, self.images, self.members, self.wanted = name, images, members, wanted
         self.batch_size, self.seed, self.look = batch_size, seed, look
@@ -148,6 +148,7 @@ class Data(NamedTuple):
             "classes": list(self.classes),
             "labelled_counts": self.counts.tolist(),
             "unlabelled_counts": self.unlabelled_counts.tolist() if known else None,
+            "unlabelled": len(self.unlabelled.members),
             "img_size": self.size,
             "mean": list(self.mean),
             "std": list(self.std),

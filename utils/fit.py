@@ -44,6 +44,7 @@ def fit(
     """
     out, done, history, began = args.out, 0, [], time.monotonic()
     if start is not None:
+        checkpoint.same_data(start, facts)
         checkpoint.restore(objects, start, args.resume or out / checkpoint.NAME)
         done, history, began = start["epoch"], start.get("history", []), began - start.get("seconds", 0.0)
         if done > args.epochs or not (history or done < args.epochs):
