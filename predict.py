@@ -22,7 +22,7 @@ from dataset.image_files import image_files, read_images
 from models.resnet import ResNet50
 from models.wrn import WideResNet
 from utils.args import Parser, gpu, path, pick_device, positive_int
-from utils.checkpoint import read, restore
+from utils.checkpoint import check_writable, read
 from utils.errors import UserError, run_main
 from utils.summary import replacing
 
@@ -40,6 +40,7 @@ def main() -> None:
     add("--skip_corrupt", action="store_true", help="leave out unreadable images, and say which")
     args = parser.parse_args()
 
+    check_writable(args.out.parent)
     facts, predict = load_model(args.checkpoint, device := pick_device(args.gpu))
     files = find(args.images)
     pixels, kept = read_images(files, facts["img_size"], args.skip_corrupt)
@@ -53,7 +54,8 @@ def main() -> None:
         )
     write(args.out, [files[i] for i in kept], probabilities, facts["classes"])
     classes, counts = np.unique(probabilities.argmax(dim=1), return_counts=True)
-    print(", ".join(f"{n} {facts['classes'][c]}" for c, n in zip(classes, counts, strict=True)))
+    found = ", ".join(f"{n} {facts['classes'][c]}" for c, n in zip(classes, counts, strict=True))
+    print(found.encode(errors="backslashreplace").decode())  # folders' names need not be Unicode
     print(f"results: {args.out}")
 
 
@@ -63,18 +65,20 @@ def load_model(file: Path, device: torch.device) -> tuple[dict[str, Any], Callab
     The network's kind and sizes are read off its weights. Raises UserError for a file that isn't such a checkpoint.
     """
     state = read(file, "--checkpoint", ("ema_state_dict",))
-    if "facts" not in state:
+    facts = state.get("facts", {})
+    if not {"classes", "img_size", "mean", "std"} <= set(facts):
         raise UserError(f"--checkpoint {file}: doesn't name its classes (of the published code, or an older version)")
-    weights, classes = state["ema_state_dict"], len(state["facts"]["classes"])
-    network = network_like(weights, classes).to(device).eval()
-    objects = {"ema_state_dict": network}
-    if "ema_teacher" in state:
-        objects["ema_teacher"] = head = nn.Linear(network.output.in_features, classes).to(device)
-        predict = lambda images: head(network.features(images))
-    else:
-        predict = network
-    restore(objects, state, file)
-    return state["facts"], predict
+    classes = len(facts["classes"])
+    try:
+        network = network_like(state["ema_state_dict"], classes).to(device).eval()
+        network.load_state_dict(state["ema_state_dict"])
+        if "ema_teacher" not in state:
+            return facts, network
+        head = nn.Linear(network.output.in_features, classes).to(device)
+        head.load_state_dict(state["ema_teacher"])
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"--checkpoint {file}: its weights are of no network here for {classes} classes") from error
+    return facts, lambda images: head(network.features(images))
 
 
 def network_like(weights: dict[str, Tensor], classes: int) -> nn.Module:
@@ -99,8 +103,10 @@ def find(paths: list[Path]) -> list[Path]:
 def write(out: Path, files: list[Path], probabilities: Tensor, classes: list[str]) -> None:
     """A CSV of the likeliest classes: file, class, probability, class_2, probability_2, ...; probabilities: (N, C)."""
     top = probabilities.topk(min(TOP, len(classes)), dim=1)
+    out.parent.mkdir(parents=True, exist_ok=True)
     suffixes = ["", *(f"_{i}" for i in range(2, top.indices.shape[1] + 1))]
-    with replacing(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    encoding = {"encoding": "utf-8", "errors": "surrogateescape"}  # as the system's: files' names need not be Unicode
+    with replacing(out) as temporary, temporary.open("w", newline="", **encoding) as file:
         writer = csv.writer(file)
         writer.writerow(["file", *(name + suffix for suffix in suffixes for name in ("class", "probability"))])
         for path, values, indices in zip(files, top.values.tolist(), top.indices.tolist(), strict=True):
