@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import progressbar
+from progressbar import NullBar, ProgressBar
 
 from dataset.safe_pickle import PICKLE_ERRORS, load_arrays
 from dataset.small_imagenet127 import NUM_CLASSES, SIZES, class_map, file_names
@@ -45,7 +45,8 @@ def main() -> None:
     check_writable(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
     counts = {}
-    with progressbar.ProgressBar(max_value=sum(map(len, sources.values()))) as bar:
+    show = ProgressBar if sys.stderr.isatty() else NullBar
+    with show(max_value=sum(map(len, sources.values()))) as bar:
         for part, files in sources.items():
             counts[part] = convert(part, files, size, args.out, classes, done=bar.increment)
     print(histogram(names, **counts))
@@ -98,7 +99,7 @@ def read_batch(source: Path) -> tuple[np.ndarray, np.ndarray, int]:
     try:
         batch = load_arrays(source)
         pixels, labels = np.ascontiguousarray(batch["data"]), np.asarray(batch["labels"])
-    except (*PICKLE_ERRORS, KeyError) as error:
+    except PICKLE_ERRORS as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{source}: not a batch of downsampled ImageNet ({reason}); {remedy}") from None
     size = math.isqrt(pixels.shape[-1] // 3) if pixels.ndim == 2 else 0

@@ -16,7 +16,8 @@ ADMITTED = {
 }
 # What a file that isn't a whole pickle of arrays may raise.
 PICKLE_ERRORS = (
-    pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, MemoryError, OverflowError,
+    pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, MemoryError, OverflowError,
+    ImportError,
 )  # fmt: skip
 
 

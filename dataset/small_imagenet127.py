@@ -48,7 +48,7 @@ def load_small_imagenet127(root: Path, size: int) -> Dataset:
 def _part(root: Path, part: str, size: int) -> Images:
     paths = [root / name for name in file_names(part, size)]
     try:
-        pixels, labels = (np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
+        pixels, labels = (np.lib.format.open_memmap(path, mode="r") for path in paths)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; {PREPARE} {root}") from None
     except (ValueError, EOFError, OSError) as error:

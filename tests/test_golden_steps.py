@@ -19,6 +19,7 @@ from models.wrn import WideResNet
 from utils.averaged import Averaged
 
 LR, DECAY, CLASSES, ROWS, SIZE = 0.002, 0.999, 10, 8, 32
+WRN, RESNET = partial(WideResNet, CLASSES), partial(ResNet50, 127)
 # Relative and absolute tolerance of what the three steps return.
 CLOSE = [(1e-5, 1e-6), (1e-3, 1e-6), (1e-3, 1e-6)]
 
@@ -44,7 +45,7 @@ def streams(views_u: int, classes: int = CLASSES):
     )
 
 
-def student(sharpen: bool, weight_decay: float, shrink: float, make=partial(WideResNet, CLASSES)) -> Averaged:
+def student(sharpen: bool, weight_decay: float, shrink: float, make=WRN) -> Averaged:
     network = fill(make(), 100)
     if sharpen:
         network.output.weight.data.mul_(3)
@@ -103,13 +104,12 @@ def run(expected, step, names, close=CLOSE):
 # statistics of all. So its second step is off by up to 0.4 %, and before the third one row's confidence crosses tau in
 # pre-training: its loss is off by 4 %, the unlabelled part and the shares, of few rows each, by an eighth or two.
 CHAOTIC = [(1e-5, 1e-6), (1e-2, 1e-6), (0.1, 0.4)]
-RESNET = partial(ResNet50, 127)
 
 
 @pytest.mark.parametrize(
     ("name", "make", "classes", "tau", "close", "slack"),
     [
-        ("fixmatch.json", partial(WideResNet, CLASSES), CLASSES, 0.45, CLOSE, 1),
+        ("fixmatch.json", WRN, CLASSES, 0.45, CLOSE, 1),
         ("small_imagenet127_fix.json", RESNET, 127, 0.45, CHAOTIC, 4),
     ],
     ids=["cifar", "small_imagenet127"],
@@ -126,7 +126,7 @@ def test_fixmatch(name, make, classes, tau, close, slack):
 @pytest.mark.parametrize(
     ("name", "make", "classes", "tau", "close", "slack"),
     [
-        ("fixmatch_cossl.json", partial(WideResNet, CLASSES), CLASSES, 0.24, CLOSE, 1),
+        ("fixmatch_cossl.json", WRN, CLASSES, 0.24, CLOSE, 1),
         ("small_imagenet127_fix_cossl.json", RESNET, 127, 0.016, [(1e-5, 1e-6), (1e-3, 1e-6), (5e-2, 1e-6)], 4),
     ],
     ids=["cifar", "small_imagenet127"],

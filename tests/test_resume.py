@@ -23,18 +23,20 @@ RECIPES = {
     "train_cifar_fix_cossl.py": COSSL,
     "train_cifar_mix_cossl.py": COSSL,
     "train_cifar_remix_cossl.py": COSSL | {"emp_distb_u"},
+    "train_small_imagenet127_fix.py": PRETRAINING,
+    "train_small_imagenet127_fix_cossl.py": COSSL,
 }
 REMIX, REMIX_COSSL = "train_cifar_remix.py", "train_cifar_remix_cossl.py"
 
 
 @pytest.fixture(params=RECIPES)
-def recipe(request, pretrained_by):
+def recipe(request, tiny, pretrained_by):
     """(script, its flags besides --out, keys of its checkpoints)"""
     script = request.param
     first_stage = script.replace("_cossl", "")
     start = [] if script == first_stage else ["--resume", pretrained_by(first_stage) / "checkpoint.pth.tar"]
     align = ["--align"] if "remix" in script else []
-    return script, [*TINY, *LENGTH, *align, *start], RECIPES[script]
+    return script, [*tiny(script), *LENGTH, *align, *start], RECIPES[script]
 
 
 def run_and_kill(out: Path, after: int, script: str, flags: list) -> None:
