@@ -127,7 +127,8 @@ def tiny(request):
         data = request.getfixturevalue("small_imagenet127")
         return [
             "--data_root", data, "--img_size", 32, "--labeled_percent", 0.6, "--gpu", "cpu", "--width", 1,
-            "--batch-size", 8, "--ema-decay", 0.9, "--manualSeed", 1, *["--warm_tfe", 2] * ("cossl" in script),
+            "--batch-size", 8, "--tau", 0.01, "--ema-decay", 0.9, "--manualSeed", 1,
+            *["--warm_tfe", 2] * ("cossl" in script),
         ]  # fmt: skip
 
     return flags

@@ -275,7 +275,7 @@ def test_both_stages_from_the_shell(tmp_path):
     """64 pixels. The test set is imbalanced, so that top-1 and balanced accuracy differ; both are reported."""
     source, data, start = tmp_path / "archives", tmp_path / "data", tmp_path / "fix" / "checkpoint_1.pth.tar"
     write_archives(source, 64)
-    flags = f"--img_size 64 --labeled_percent 0.6 --gpu cpu --width 2 --batch-size 4 --mu 2 --data_root {data}".split()
+    flags = f"--img_size 64 --labeled_percent 0.6 --gpu cpu --width 1 --batch-size 4 --mu 2 --data_root {data}".split()
     for script, more in (
         (PREPARE, ["--source", source, "--out", data]),
         (FIX, [*flags, *SHORT, "--out", tmp_path / "fix"]),
@@ -391,7 +391,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     peaks = []
     for number in (2_000, 20_000):
         data, out = generate(tmp_path / str(number), number), tmp_path / f"out-{number}"
-        flags = f"--img_size 64 --gpu cpu --width 2 --batch-size 4 --data_root {data} --out {out}".split()
+        flags = f"--img_size 64 --gpu cpu --width 1 --batch-size 4 --data_root {data} --out {out}".split()
         run = [sys.executable, "-c", PEAK, FIX, *flags, *map(str, SHORT)]
         result = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, timeout=300, env=TWO_THREADS)
         assert result.returncode == 0, result.stderr
