@@ -11,6 +11,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -337,15 +338,17 @@ def test_warm_up_on_batches_learns(learner):
     pixels = (60 + 120 * labels).astype(np.uint8)[:, None, None, None].repeat(3, axis=1) + np.zeros((32, 32), np.uint8)
     images = Images(pixels, labels)
     data = open_streams(Dataset(images, images, (0.5,) * 3, (0.25,) * 3, ("dark", "bright")))
-    head, grads = teacher(3, 2), []
+    head, grads, steps = teacher(3, 2), [], []
 
     def encoder(x):
         grads.append(torch.is_grad_enabled())
         return x[:, :, 8:-8, 8:-8].mean(dim=(2, 3))
 
     start = head.live.weight.detach().clone()
-    warm_up_on_batches(encoder, head, learner, data.balanced, data.partners, 30)
+    watched = lambda stream: SimpleNamespace(at=lambda t: steps.append(t) or stream.at(t))
+    warm_up_on_batches(encoder, head, learner, watched(data.balanced), watched(data.partners), 30)
     assert grads == [False] * 30
+    assert steps[::2] == steps[1::2] == list(range(30))
     features = torch.tensor([[60.0] * 3, [180.0] * 3]) / 255 * 4 - 2
     assert head.ema(features).argmax(dim=1).tolist() == [0, 1]
     moved, followed = (head.live.weight - start).norm(), (head.ema.weight - start).norm()
