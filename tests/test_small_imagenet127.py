@@ -390,13 +390,14 @@ def generate(folder: Path, number: int) -> Path:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's record of the peak")
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
-    """Peak resident memory of whole runs; the pixels of the larger set would take 220 MB more than the smaller's."""
+    """Peak resident memory of whole runs, which differs by up to 50 MB from run to run; the pixels of the larger set would
+    take 590 MB more than the smaller's."""
     peaks = []
-    for number in (2_000, 20_000):
+    for number in (2_000, 50_000):
         data, out = generate(tmp_path / str(number), number), tmp_path / f"out-{number}"
         flags = f"--img_size 64 --gpu cpu --width 1 --batch-size 4 --data_root {data} --out {out}".split()
         run = [sys.executable, "-c", PEAK, FIX, *flags, *map(str, SHORT)]
         result = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, timeout=300, env=TWO_THREADS)
         assert result.returncode == 0, result.stderr
         peaks.append(int(result.stdout.split()[-2]) / 1024)  # MB
-    assert peaks[1] < peaks[0] + 20, peaks
+    assert peaks[1] < peaks[0] + 100, peaks
