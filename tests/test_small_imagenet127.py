@@ -390,8 +390,8 @@ def generate(folder: Path, number: int) -> Path:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's record of the peak")
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
-    """Peak resident memory of whole runs, which differs by up to 50 MB from run to run; the pixels of the larger set would
-    take 590 MB more than the smaller's."""
+    """Peak resident memory of whole runs: it differs by up to 50 MB from run to run. The larger set's pixels would take
+    590 MB more than the smaller one's."""
     peaks = []
     for number in (2_000, 50_000):
         data, out = generate(tmp_path / str(number), number), tmp_path / f"out-{number}"
