@@ -15,7 +15,7 @@ from dataset.streams import open_data
 from methods.fixmatch import VIEWS, fixmatch
 from methods.pretrain import pretrain
 from models.wrn import WideResNet
-from utils.args import add_fixmatch_flags, add_pretrain_flags, common_parser, pick_device
+from utils.args import add_cifar_flags, add_fixmatch_flags, add_pretrain_flags, common_parser, pick_device
 from utils.averaged import STUDENT, Averaged
 from utils.checkpoint import resumed
 from utils.errors import run_main
@@ -24,7 +24,8 @@ from utils.metrics import evaluate
 
 
 def main() -> None:
-    parser = common_parser("train_cifar_fix", "Pre-train FixMatch on long-tailed data.", dataset.NAMES, epochs=500)
+    parser = common_parser("train_cifar_fix", "Pre-train FixMatch on long-tailed data.", epochs=500)
+    add_cifar_flags(parser, dataset.NAMES)
     add_pretrain_flags(parser)
     add_fixmatch_flags(parser, tau=0.95)
     args = parser.parse_args()

@@ -16,9 +16,9 @@ from methods.cossl import cossl
 from methods.fixmatch import VIEWS, fixmatch
 from methods.warmup import warm_up
 from models.wrn import WideResNet
-from utils.args import add_cossl_flags, add_fixmatch_flags, common_parser, pick_device
+from utils.args import add_cifar_flags, add_cossl_flags, add_fixmatch_flags, common_parser, pick_device
 from utils.averaged import STUDENT, TEACHER, Averaged
-from utils.checkpoint import FREE, continued, pretrained, restore
+from utils.checkpoint import FREE, continued, pretrained, restore, same_classes
 from utils.errors import run_main
 from utils.fit import fit
 from utils.metrics import evaluate
@@ -26,7 +26,8 @@ from utils.metrics import evaluate
 
 def main() -> None:
     about = "Co-learn (CoSSL) with FixMatch on long-tailed data."
-    parser = common_parser("train_cifar_fix_cossl", about, dataset.NAMES, epochs=400)
+    parser = common_parser("train_cifar_fix_cossl", about, epochs=400)
+    add_cifar_flags(parser, dataset.NAMES)
     add_cossl_flags(parser)
     add_fixmatch_flags(parser, tau=0.95)
     args = parser.parse_args()
@@ -35,6 +36,7 @@ def main() -> None:
     stage1 = pretrained(args, STUDENT)
     device = pick_device(args.gpu)
     data = open_data(args, VIEWS, include_labelled=True, device=device)
+    same_classes(stage1, data.facts(), args.resume)
 
     torch.manual_seed(args.manualSeed)
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)

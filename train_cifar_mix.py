@@ -16,7 +16,7 @@ from methods.mixmatch import VIEWS, mixmatch
 from methods.pretrain import pretrain
 from methods.ramp import linear_rampup
 from models.wrn import WideResNet
-from utils.args import add_mixing_flags, add_pretrain_flags, common_parser, pick_device
+from utils.args import add_cifar_flags, add_mixing_flags, add_pretrain_flags, common_parser, pick_device
 from utils.averaged import STUDENT, Averaged
 from utils.checkpoint import resumed
 from utils.errors import run_main
@@ -25,7 +25,8 @@ from utils.metrics import evaluate
 
 
 def main() -> None:
-    parser = common_parser("train_cifar_mix", "Pre-train MixMatch on long-tailed data.", dataset.NAMES, epochs=500)
+    parser = common_parser("train_cifar_mix", "Pre-train MixMatch on long-tailed data.", epochs=500)
+    add_cifar_flags(parser, dataset.NAMES)
     add_pretrain_flags(parser)
     add_mixing_flags(parser, lambda_u=75)
     args = parser.parse_args()

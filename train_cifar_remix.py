@@ -16,7 +16,14 @@ from methods.pretrain import pretrain
 from methods.ramp import linear_rampup
 from methods.remixmatch import VIEWS, RunningMean, remixmatch
 from models.wrn import WideResNet
-from utils.args import add_mixing_flags, add_pretrain_flags, add_remixmatch_flags, common_parser, pick_device
+from utils.args import (
+    add_cifar_flags,
+    add_mixing_flags,
+    add_pretrain_flags,
+    add_remixmatch_flags,
+    common_parser,
+    pick_device,
+)
 from utils.averaged import STUDENT, Averaged
 from utils.checkpoint import resumed
 from utils.errors import run_main
@@ -25,7 +32,8 @@ from utils.metrics import evaluate
 
 
 def main() -> None:
-    parser = common_parser("train_cifar_remix", "Pre-train ReMixMatch on long-tailed data.", dataset.NAMES, epochs=500)
+    parser = common_parser("train_cifar_remix", "Pre-train ReMixMatch on long-tailed data.", epochs=500)
+    add_cifar_flags(parser, dataset.NAMES)
     add_pretrain_flags(parser)
     add_mixing_flags(parser, lambda_u=1.5)
     add_remixmatch_flags(parser)

@@ -16,9 +16,16 @@ from methods.cossl import cossl
 from methods.remixmatch import VIEWS, RunningMean, remixmatch
 from methods.warmup import warm_up
 from models.wrn import WideResNet
-from utils.args import add_cossl_flags, add_mixing_flags, add_remixmatch_flags, common_parser, pick_device
+from utils.args import (
+    add_cifar_flags,
+    add_cossl_flags,
+    add_mixing_flags,
+    add_remixmatch_flags,
+    common_parser,
+    pick_device,
+)
 from utils.averaged import STUDENT, TEACHER, Averaged
-from utils.checkpoint import FREE, continued, pretrained, restore
+from utils.checkpoint import FREE, continued, pretrained, restore, same_classes
 from utils.errors import run_main
 from utils.fit import fit
 from utils.metrics import evaluate
@@ -26,7 +33,8 @@ from utils.metrics import evaluate
 
 def main() -> None:
     about = "Co-learn (CoSSL) with ReMixMatch on long-tailed data."
-    parser = common_parser("train_cifar_remix_cossl", about, dataset.NAMES, epochs=400)
+    parser = common_parser("train_cifar_remix_cossl", about, epochs=400)
+    add_cifar_flags(parser, dataset.NAMES)
     add_cossl_flags(parser)
     add_mixing_flags(parser, lambda_u=1.5)
     add_remixmatch_flags(parser)
@@ -36,6 +44,7 @@ def main() -> None:
     stage1 = pretrained(args, STUDENT)
     device = pick_device(args.gpu)
     data = open_data(args, VIEWS, include_labelled=False, device=device)
+    same_classes(stage1, data.facts(), args.resume)
 
     torch.manual_seed(args.manualSeed)
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)

@@ -13,7 +13,7 @@ from dataset.streams import open_data
 from methods.pretrain import pretrain
 from methods.supervised import VIEWS, supervised
 from models.wrn import WideResNet
-from utils.args import add_pretrain_flags, common_parser, pick_device
+from utils.args import add_cifar_flags, add_pretrain_flags, common_parser, pick_device
 from utils.averaged import STUDENT, Averaged
 from utils.checkpoint import resumed
 from utils.errors import run_main
@@ -23,7 +23,8 @@ from utils.metrics import evaluate
 
 def main() -> None:
     about = "Train on the labelled images of long-tailed data alone."
-    parser = common_parser("train_cifar_supervised", about, dataset.NAMES, epochs=500)
+    parser = common_parser("train_cifar_supervised", about, epochs=500)
+    add_cifar_flags(parser, dataset.NAMES)
     add_pretrain_flags(parser)
     args = parser.parse_args()
 

@@ -15,13 +15,13 @@ from utils.errors import UserError
 class LongTailed(NamedTuple):
     """Which training images are labelled and which unlabelled: indices int64 (L,) and (U,), each sorted by class.
 
-    counts, unlabelled_counts: int64 (C,), the images of each class that the one and the other set hold.
+    counts, unlabelled_counts: int64 (C,), the images of each class that the one and the other set hold; None: unknown.
     """
 
     labelled: np.ndarray
     unlabelled: np.ndarray
     counts: np.ndarray
-    unlabelled_counts: np.ndarray
+    unlabelled_counts: np.ndarray | None
 
 
 def class_counts(num_max: float, num_classes: int, gamma: int) -> np.ndarray:
@@ -108,19 +108,39 @@ def long_tailed(
     return LongTailed(labelled, unlabelled, n_l, n_u + n_l if include_labelled else n_u)
 
 
-def describe(counts: np.ndarray, unlabelled_counts: np.ndarray) -> str:
+def labelled_share(dataset: Dataset, share: float, seed: int) -> LongTailed:
+    """A share of each class of `dataset.train` is labelled, rounded half to even; the unlabelled set is all of it.
+
+    The data set is long-tailed by itself (Small-ImageNet-127). share: above 0, at most 1; seed: see `split`.
+    Raises `UserError` if a class gets no labelled image.
+    """
+    labels, names = dataset.train.labels, dataset.classes
+    sizes = np.bincount(labels, minlength=len(names))
+    n_l = np.rint(share * sizes).astype(np.int64)
+    if n_l.min() == 0:
+        c = int(n_l.argmin())
+        raise UserError(
+            f"--labeled_percent {share}: class {c} ({names[c]}) has {sizes[c]} images, so none is labelled; raise it"
+        )
+    labelled, _ = split(labels, n_l, np.zeros_like(n_l), seed, include_labelled=False, classes=names)
+    return LongTailed(labelled, np.arange(len(labels)), n_l, sizes)
+
+
+def describe(counts: np.ndarray, unlabelled_counts: np.ndarray | None, unlabelled: int) -> str:
     """The class counts of both sets, int (C,) each, as a table of at most 100 columns for printing.
+
+    unlabelled: images in the unlabelled set, all that is said of it where its counts are unknown (None).
 
     Columns are classes; where they don't fit in one block, 10 or 20 (...) classes go in each block of lines.
     """
-    titles = ("class", f"{counts.sum()} labelled", f"{unlabelled_counts.sum()} unlabelled")
-    rows = (np.arange(len(counts)), counts, unlabelled_counts)
+    titles = ["class", f"{counts.sum()} labelled", f"{unlabelled} unlabelled"]
+    rows = [row for row in (np.arange(len(counts)), counts, unlabelled_counts) if row is not None]
     margin = max(map(len, titles))
     width = 1 + max(len(str(row.max())) for row in rows)
     per_block = max(10, (100 - margin) // width // 10 * 10)
     lines = []
     for start in range(0, len(counts), per_block):
-        for title, row in zip(titles, rows, strict=True):
+        for title, row in zip(titles, rows, strict=False):
             cells = (f"{n:>{width}}" for n in row[start : start + per_block])
             lines.append(f"{title:>{margin}}" + "".join(cells))
-    return "\n".join(lines)
+    return "\n".join([*lines, *titles[len(rows) :]])

@@ -6,7 +6,7 @@ Shape legend: N images (N, 3, S, S), B images a batch, C classes.
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,25 +14,43 @@ from torch import Tensor
 
 from dataset import load
 from dataset.augment import views
-from dataset.images import Images
-from dataset.long_tail import describe, long_tailed
+from dataset.folder import load_folder
+from dataset.images import Dataset, Images
+from dataset.long_tail import LongTailed, describe, long_tailed
 from utils.errors import UserError
 from utils.seeding import generator
 
 
 class Batch(NamedTuple):
-    """views: one float (B, 3, S, S) for each view asked for, normalised; labels: int64 (B,)."""
+    """views: one float (B, 3, S, S) for each view asked for, normalised; labels: int64 (B,), None if not all of the
+    set's images have one.
+    """
 
     views: list[Tensor]
-    labels: Tensor
+    labels: Tensor | None
 
 
 class Pixels:
-    """A set of images on the device, uint8 (N, 3, S, S) with int64 labels (N,), that streams share."""
+    """A set of images, uint8 (N, 3, S, S) with int64 labels (N,), that streams share.
+
+    Memory-mapped pixels stay on disk, and only those that a batch asks for are read; others lie on the device.
+    """
 
     def __init__(self, images: Images, device: torch.device) -> None:
-        self.pixels, self.labels = (torch.from_numpy(array).to(device) for array in images)
-        self.host_labels = images.labels
+        self.host_labels, self.device = images.labels, device
+        self.mapped = images.pixels if isinstance(images.pixels, np.memmap) else None
+        self.labels = torch.from_numpy(images.labels).to(device)
+        self.pixels = None if self.mapped is not None else torch.from_numpy(images.pixels).to(device)
+
+    def take(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Pixels (B, 3, S, S) and labels (B,) of the images numbered by `index` (B,), on the device."""
+        rows = torch.from_numpy(index).to(self.device, non_blocking=True)
+        if self.pixels is not None:
+            pixels = self.pixels.index_select(0, rows)
+        else:
+            pixels = torch.from_numpy(self.mapped[index])
+            pixels = (pixels.pin_memory() if self.device.type == "cuda" else pixels).to(self.device, non_blocking=True)
+        return pixels, self.labels.index_select(0, rows)
 
 
 class Stream:
@@ -51,11 +69,18 @@ class Stream:
         if len(members) < batch_size:
             raise UserError(
                 f"--batch-size {batch_size}: the {name} set has only {len(members)} images; "
-                "lower --batch-size or raise --num_max"
+                "lower --batch-size, or take more images"
             )
         self.name, self.images, self.members, self.wanted = name, images, members, wanted
         self.batch_size, self.seed, self.look = batch_size, seed, look
+        self.balanced = balanced
+        self._known = bool((images.host_labels[members] >= 0).all())
         self._rows = _balanced(images.host_labels[members]) if balanced else _passes(len(members), seed, name)
+
+    def again(self, name: str) -> "Stream":
+        """The same images and views in batches of their own, drawn under another name."""
+        parts = (self.images, self.members, self.wanted, self.batch_size, self.seed, self.look, self.balanced)
+        return Stream(name, *parts)
 
     def at(self, t: int) -> Batch:
         """The batch of step t (0, 1, ...)."""
@@ -69,9 +94,8 @@ class Stream:
             yield self._batch(rows, generator(self.seed, f"{self.name} sweep", i), wanted or self.wanted)
 
     def _batch(self, rows: np.ndarray, rng: np.random.Generator, wanted: tuple[str, ...]) -> Batch:
-        index = torch.from_numpy(self.members[rows]).to(self.images.pixels.device, non_blocking=True)
-        pixels, labels = (array.index_select(0, index) for array in (self.images.pixels, self.images.labels))
-        return Batch(views(pixels, wanted, rng, **self.look), labels)
+        pixels, labels = self.images.take(self.members[rows])
+        return Batch(views(pixels, wanted, rng, **self.look), labels if self._known else None)
 
 
 def _passes(n: int, seed: int, name: str):
@@ -100,8 +124,9 @@ class Data(NamedTuple):
     """Everything a recipe trains and tests on.
 
     labelled, unlabelled: with the views the SSL method wants; for the classifier learner `balanced` (labelled images,
-    classes equally likely) and `partners` (labelled + unlabelled images), one strong view each (published code, on
-    CIFAR). test: each call goes through the test set once, in (images, labels). counts, unlabelled_counts: (C,).
+    classes equally likely) and `partners` (labelled + unlabelled images), one view each. test: each call goes through
+    the test set once, in (images, labels). counts: (C,); unlabelled_counts: (C,), None if not known. size: of the
+    images, pixels; mean, std: of their normalisation.
     """
 
     labelled: Stream
@@ -110,43 +135,71 @@ class Data(NamedTuple):
     partners: Stream
     test: Callable[[], Iterator[tuple[Tensor, Tensor]]]
     counts: np.ndarray
-    unlabelled_counts: np.ndarray
+    unlabelled_counts: np.ndarray | None
     classes: tuple[str, ...]
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
-    def facts(self) -> dict[str, list]:
-        """What the summary of a run says of its data."""
+    def facts(self) -> dict[str, Any]:
+        """What the checkpoints and the summary of a run say of its data."""
+        known = self.unlabelled_counts is not None
         return {
             "classes": list(self.classes),
             "labelled_counts": self.counts.tolist(),
-            "unlabelled_counts": self.unlabelled_counts.tolist(),
+            "unlabelled_counts": self.unlabelled_counts.tolist() if known else None,
+            "unlabelled": len(self.unlabelled.members),
+            "img_size": self.size,
+            "mean": list(self.mean),
+            "std": list(self.std),
         }
 
 
 def open_data(
     args: Namespace, wanted: dict[str, tuple[str, ...]], include_labelled: bool, device: torch.device
 ) -> Data:
-    """Load the data set that the flags name, split it, and put it on the device; print the class counts.
+    """The streams of the data set that the CIFAR recipes' flags name: a long-tailed one, or the user's own folder.
 
     wanted: the views of the SSL method; include_labelled: whether the unlabelled set holds the labelled images, too.
     Raises UserError where files or flags are wrong.
     """
-    dataset = load(args.dataset, args.data_root)
-    split = long_tailed(
-        dataset, args.num_max, args.ratio, args.imb_ratio_l, args.imb_ratio_u, args.manualSeed, include_labelled
-    )
+    if args.dataset == "folder":
+        dataset, split = load_folder(args.data_root, args.img_size, include_labelled, args.skip_corrupt)
+    else:
+        dataset = load(args.dataset, args.data_root)
+        split = long_tailed(
+            dataset, args.num_max, args.ratio, args.imb_ratio_l, args.imb_ratio_u, args.manualSeed, include_labelled
+        )
+    return streams(dataset, split, wanted, args.batch_size, args.manualSeed, device)
+
+
+def streams(
+    dataset: Dataset, split: LongTailed, wanted: dict[str, tuple[str, ...]], batch_size: int, seed: int,
+    device: torch.device, *, mu: int = 1, learner_view: str = "strong",
+) -> Data:  # fmt: skip
+    """The streams of a data set, and its class counts on the terminal.
+
+    wanted: the views of the SSL method; batch_size: labelled images per step; mu: unlabelled images per labelled one;
+    learner_view: what classifier learning sees (published code: strong, on Small-ImageNet-127 weak).
+    Raises UserError if a set is smaller than a batch.
+    """
     train, test = (Pixels(images, device) for images in (dataset.train, dataset.test))
     look = {"mean": dataset.mean, "std": dataset.std, "flip": dataset.flip, "pixel_scale": dataset.pixel_scale}
-    stream = partial(Stream, batch_size=args.batch_size, seed=args.manualSeed, look=look)
+    stream = partial(Stream, seed=seed, look=look)
     everything = np.concatenate([split.labelled, split.unlabelled])
     test_stream = Stream("test", test, np.arange(len(dataset.test.labels)), ("plain",), 1, 0, look)
-    print(describe(split.counts, split.unlabelled_counts))
+    print(describe(split.counts, split.unlabelled_counts, len(split.unlabelled)))
+    learner = (learner_view,)
     return Data(
-        labelled=stream("labelled", train, split.labelled, wanted["labelled"]),
-        unlabelled=stream("unlabelled", train, split.unlabelled, wanted["unlabelled"]),
-        balanced=stream("balanced", train, split.labelled, ("strong",), balanced=True),
-        partners=stream("partners", train, everything, ("strong",)),
+        labelled=stream("labelled", train, split.labelled, wanted["labelled"], batch_size),
+        unlabelled=stream("unlabelled", train, split.unlabelled, wanted["unlabelled"], mu * batch_size),
+        balanced=stream("balanced", train, split.labelled, learner, batch_size, balanced=True),
+        partners=stream("partners", train, everything, learner, batch_size),
         test=lambda: ((views[0], labels) for views, labels in test_stream.sweep()),
         counts=split.counts,
         unlabelled_counts=split.unlabelled_counts,
         classes=dataset.classes,
+        size=dataset.train.pixels.shape[3],
+        mean=dataset.mean,
+        std=dataset.std,
     )

@@ -42,6 +42,20 @@ def crt() -> Learner:
     return learner
 
 
+def on_frozen_features(
+    encoder: Callable[[Tensor], Tensor], head: nn.Module, learner: Learner,
+    balanced: tuple[list[Tensor], Tensor], partners: tuple[list[Tensor], Tensor],
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """The learner's loss and figures on one view of a class-balanced batch and of as many partners.
+
+    encoder: images -> features (B, D), which get no gradient; balanced, partners: ([images (B, 3, S, S)], labels (B,)).
+    """
+    ((x,), y), ((others,), _) = balanced, partners
+    with torch.no_grad():
+        f_x, f_u = encoder(torch.cat([x, others])).chunk(2)
+    return learner(head, f_x, y, f_u)
+
+
 def _head_loss(head: nn.Module, features: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     logits = head(features)
     loss = cross_entropy(logits, y)

@@ -10,10 +10,9 @@ Shape legend: B images (3, S, S), D features, C classes.
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from methods.classifier import Learner
+from methods.classifier import Learner, on_frozen_features
 from methods.pseudo_labels import quality
 from utils.averaged import Averaged
 
@@ -38,12 +37,10 @@ def cossl(
 
     def step(t: int) -> dict[str, Tensor]:
         ((x,), y), (u, truth) = streams.labelled.at(t), streams.unlabelled.at(t)
-        ((x_balanced,), y_balanced), ((partners,), _) = streams.balanced.at(t), streams.partners.at(t)
         student.live.train()
         loss, logs, pseudo = ssl(student.live, labeller, x, y, u)
-        with torch.no_grad():
-            f_x, f_u = features(torch.cat([x_balanced, partners])).chunk(2)
-        loss_head, logs_head = classifier(teacher.live, f_x, y_balanced, f_u)
+        balanced, partners = streams.balanced.at(t), streams.partners.at(t)
+        loss_head, logs_head = on_frozen_features(features, teacher.live, classifier, balanced, partners)
         student.descend(loss)
         teacher.descend(loss_head)
         return logs | logs_head | quality(pseudo, truth)

@@ -15,19 +15,19 @@ class PseudoLabels(NamedTuple):
     selected: Tensor | None = None
 
 
-def quality(pseudo: PseudoLabels | None, truth: Tensor) -> dict[str, Tensor]:
+def quality(pseudo: PseudoLabels | None, truth: Tensor | None) -> dict[str, Tensor]:
     """Shares () of the images selected, of right guesses, and of right ones among the selected (0 if none).
 
-    truth: int64 (U,), the hidden labels, used for nothing but these figures. A method that uses all its guesses has
-    only the share of right ones, and one that makes none has no figures.
+    truth: int64 (U,), the hidden labels, used for nothing but these figures; None: unknown. Left out is what has no
+    meaning: shares of right guesses where the truth is unknown, of the selected ones for a method that uses all its
+    guesses, everything for one that makes none.
     """
-    if pseudo is None:
-        return {}
-    right = pseudo.guess == truth
-    if pseudo.selected is None:
-        return {"acc_u": right.float().mean()}
-    return {
-        "mask": pseudo.selected.float().mean(),
-        "acc_u": right.float().mean(),
-        "acc_selected": (right & pseudo.selected).sum() / pseudo.selected.sum().clamp(min=1),
-    }
+    figures = {}
+    if pseudo is not None and pseudo.selected is not None:
+        figures["mask"] = pseudo.selected.float().mean()
+    if pseudo is not None and truth is not None:
+        right = pseudo.guess == truth
+        figures["acc_u"] = right.float().mean()
+        if pseudo.selected is not None:
+            figures["acc_selected"] = (right & pseudo.selected).sum() / pseudo.selected.sum().clamp(min=1)
+    return figures

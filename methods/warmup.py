@@ -1,20 +1,24 @@
-"""How the balanced head starts: trained on features of the pre-trained momentum encoder (published code, CIFAR).
+"""How the balanced head starts: trained on features of the pre-trained momentum encoder (published code).
 
+On CIFAR, by `warm_up`:
 - Class means of the labelled features, normalised, make an imprinted classifier.
 - It ranks all features by how much they look like class c; class c gets n_max - n_c new features, each a blend of one
   of its own and the next best ranked one of other images.
 - A fresh linear head learns on the resulting, balanced set.
+On Small-ImageNet-127, by `warm_up_on_batches`: by the same learner as in co-learning.
 
 Shape legend: N labelled and U unlabelled features (N, D) and (U, D), C classes, n_max images in the largest class.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
+from methods.classifier import Learner, on_frozen_features
 from utils.averaged import Averaged
 from utils.seeding import generator
 
@@ -100,3 +104,15 @@ def warm_up(
     probabilities = (torch.cat([f_x, f_weak]) @ weight.T).softmax(dim=1)
     features, labels = balanced_features(f_x, y, f_u, probabilities, counts, random_blends(seed))
     train_head(teacher, features, labels, batch_size, epochs, steps, seed)
+
+
+def warm_up_on_batches(
+    encoder: Callable[[Tensor], Tensor], teacher: Averaged, learner: Learner, balanced: Any, partners: Any, steps: int
+) -> None:
+    """Train `teacher`, a fresh head, its EMA a copy, for `steps` steps by the classifier learner, in place.
+
+    encoder: images -> features (B, D), the momentum encoder in eval mode; balanced, partners: streams of one view.
+    """
+    for t in range(steps):
+        loss, _ = on_frozen_features(encoder, teacher.live, learner, balanced.at(t), partners.at(t))
+        teacher.descend(loss)

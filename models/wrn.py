@@ -6,6 +6,8 @@ Names of submodules are those of the published checkpoints, so that these load.
 
 from torch import Tensor, nn
 
+from models.initialise import initialise
+
 # The published code passes TensorFlow's momentum 0.001 in the place of epsilon: kept.
 BN_EPS, BN_MOMENTUM, SLOPE = 1e-3, 0.1, 0.1
 
@@ -56,15 +58,7 @@ class WideResNet(nn.Module):
         self.unit4 = nn.Sequential(*_norm_act(channels[3]), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.output = nn.Linear(channels[3], num_classes)
         self.rot = nn.Linear(channels[3], 4)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-            elif isinstance(module, nn.Linear):
-                nn.init.xavier_normal_(module.weight)
-                nn.init.zeros_(module.bias)
+        initialise(self)
 
     def features(self, x: Tensor) -> Tensor:
         """Images (B, 3, S, S) float -> features (B, D)."""

@@ -19,6 +19,7 @@ import pytest
 import torch
 import torchvision.datasets
 
+from dataset.small_imagenet127 import class_map
 from utils.errors import run_main
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -117,14 +118,31 @@ def assert_refused(result: subprocess.CompletedProcess, *words: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def pretrained_by(tmp_path_factory):
+def tiny(request):
+    """Script -> the flags of a run of seconds."""
+
+    def flags(script: str) -> list:
+        if "small_imagenet127" not in script:
+            return TINY
+        data = request.getfixturevalue("small_imagenet127")
+        return [
+            "--data_root", data, "--img_size", 32, "--labeled_percent", 0.6, "--gpu", "cpu", "--width", 1,
+            "--batch-size", 8, "--tau", 0.01, "--ema-decay", 0.9, "--manualSeed", 1,
+            *["--warm_tfe", 2] * ("cossl" in script),
+        ]  # fmt: skip
+
+    return flags
+
+
+@pytest.fixture(scope="session")
+def pretrained_by(tiny, tmp_path_factory):
     """Script of a first stage -> the folder of a finished tiny run of it, the same at every call."""
 
     @cache
     def run(script: str) -> Path:
         out = tmp_path_factory.mktemp("pretrained") / "run"
         align = ["--align"] if "remix" in script else []
-        assert_runs(script, *TINY, *align, "--epoch", 2, "--val-iteration", 6, "--out", out)
+        assert_runs(script, *tiny(script), *align, "--epoch", 2, "--val-iteration", 6, "--out", out)
         return out
 
     return run
@@ -179,3 +197,36 @@ def write_cifar(name: str, root: Path, train_per_class: int, monkeypatch) -> tup
 def cifar(request, tmp_path, monkeypatch):
     """(name, root, torchvision's class, training batches, test batch): a small CIFAR in the official layout."""
     return request.param, tmp_path, *write_cifar(request.param, tmp_path, 4, monkeypatch)
+
+
+def imagenet_batches(size: int) -> dict[str, dict]:
+    """Downsampled ImageNet in small, as published, by file name: 400 training images, 2 or more of each of the 127
+    classes, and 60 test images."""
+    random, classes = np.random.RandomState(size), class_map()[0]
+    some = [np.flatnonzero(classes == c)[[0, -1]] for c in range(127)]
+    train = random.permutation(np.concatenate([*some, random.randint(1, 1001, 146)]))
+    labels = {f"train_data_batch_{i}": part for i, part in enumerate(np.split(train, 10), 1)}
+    batches = {}
+    for name, part in (labels | {"val_data": random.randint(1, 1001, 60)}).items():
+        data = random.randint(0, 256, (len(part), 3 * size * size)).astype(np.uint8)
+        mean = {"mean": data.mean(axis=0)} if name != "val_data" else {}
+        batches[name] = {"data": data, "labels": part.tolist()} | mean
+    return batches
+
+
+def write_archives(folder: Path, size: int, dump=pickle.dumps) -> dict[str, dict]:
+    """The unpacked archives of `imagenet_batches`; dump: content -> pickle."""
+    folder.mkdir()
+    batches = imagenet_batches(size)
+    for name, batch in batches.items():
+        (folder / name).write_bytes(dump(batch, protocol=4))
+    return batches
+
+
+@pytest.fixture(scope="session")
+def small_imagenet127(tmp_path_factory) -> Path:
+    """A prepared set of 32 pixels."""
+    folder = tmp_path_factory.mktemp("small_imagenet127")
+    write_archives(folder / "archives", 32)
+    assert_runs("prepare_small_imagenet_127.py", "--source", folder / "archives", "--out", folder / "prepared")
+    return folder / "prepared"

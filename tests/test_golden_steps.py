@@ -14,35 +14,39 @@ from methods.mixmatch import mixmatch
 from methods.pretrain import pretrain
 from methods.ramp import linear_rampup
 from methods.remixmatch import RunningMean, remixmatch
+from models.resnet import ResNet50
 from models.wrn import WideResNet
 from utils.averaged import Averaged
 
 LR, DECAY, CLASSES, ROWS, SIZE = 0.002, 0.999, 10, 8, 32
+WRN, RESNET = partial(WideResNet, CLASSES), partial(ResNet50, 127)
+# Relative and absolute tolerance of what the three steps return.
+CLOSE = [(1e-5, 1e-6), (1e-3, 1e-6), (1e-3, 1e-6)]
 
 
 class Recorded:
     """A stream that delivers the golden batches: view v of step s is R(10000 + 100 s + first + v)."""
 
-    def __init__(self, views: int, first: int, label: int):
-        self.views, self.first, self.label = views, first, label
+    def __init__(self, views: int, first: int, label: int, classes: int):
+        self.views, self.first, self.label, self.classes = views, first, label, classes
 
     def at(self, t):
         k = 10000 + 100 * t
         views = [normal(k + self.first + v, (ROWS, 3, SIZE, SIZE)) for v in range(self.views)]
-        return views, integers(k + self.label, CLASSES, ROWS)
+        return views, integers(k + self.label, self.classes, ROWS)
 
 
-def streams(views_u: int):
+def streams(views_u: int, classes: int = CLASSES):
     return SimpleNamespace(
-        labelled=Recorded(1, 0, 1),
-        unlabelled=Recorded(views_u, 2, 9),
-        balanced=Recorded(1, 10, 11),
-        partners=Recorded(1, 12, 11),
+        labelled=Recorded(1, 0, 1, classes),
+        unlabelled=Recorded(views_u, 2, 9, classes),
+        balanced=Recorded(1, 10, 11, classes),
+        partners=Recorded(1, 12, 11, classes),
     )
 
 
-def student(sharpen: bool, weight_decay: float, shrink: float) -> Averaged:
-    network = fill(WideResNet(CLASSES), 100)
+def student(sharpen: bool, weight_decay: float, shrink: float, make=WRN) -> Averaged:
+    network = fill(make(), 100)
     if sharpen:
         network.output.weight.data.mul_(3)
     optimizer = torch.optim.Adam(network.parameters(), LR, weight_decay=weight_decay)
@@ -51,8 +55,8 @@ def student(sharpen: bool, weight_decay: float, shrink: float) -> Averaged:
     return student
 
 
-def teacher() -> Averaged:
-    head = torch.nn.Linear(128, CLASSES)
+def teacher(features: int = 128, classes: int = CLASSES) -> Averaged:
+    head = torch.nn.Linear(features, classes)
     fill(head, 900).weight.data.mul_(0.5)
     teacher = Averaged(head, torch.optim.Adam(decay_all_but_bias(head, 5e-4), LR), DECAY)
     fill(teacher.ema, 950)
@@ -74,45 +78,70 @@ def recorded_draws(steps, counts, max_lam, labels):
     return draw
 
 
-def compare(expected, module, name):
+def compare(expected, module, name, slack=1):
+    """slack: factor on what rounding is allowed to do."""
     for key, (_, norm, first, last) in expected[name].items():
         value = module.state_dict()[key].double().flatten()
         # Other versions of torch round otherwise, which Adam blows up most in the small vectors. The rotation head has
         # little or no gradient here, so that it shows the decay regime (a shrink is 1.2e-4).
         small = module.state_dict()[key].ndim == 1
-        tolerance = 1e-5 if key.startswith("rot") else 5e-4 if "running" in key else 1e-3 if small else 1e-4
+        tolerance = slack * (5e-4 if "running" in key else 1e-3 if small else 1e-4)
+        tolerance = 1e-5 if key.startswith("rot") else tolerance
         assert value.norm().item() == pytest.approx(norm, rel=tolerance, abs=1e-6), (name, key)
         # Adam turns a rounding into a change of sign, so single weights may be off by a few learning rates.
-        assert value[[0, -1]].tolist() == pytest.approx([first, last], rel=1e-3, abs=4 * LR), (name, key)
+        ends = pytest.approx([first, last], rel=1e-3 * slack, abs=4 * LR * slack)
+        assert value[[0, -1]].tolist() == ends, (name, key)
 
 
-def run(expected, step, names):
-    for s, recorded in enumerate(expected["steps"]):
+def run(expected, step, names, close=CLOSE):
+    for s, (recorded, (relative, absolute)) in enumerate(zip(expected["steps"], close, strict=True)):
         logs = step(s)
-        tolerance = 1e-5 if s == 0 else 1e-3
         got = [logs[name].item() for name in names]
-        assert got == pytest.approx(recorded["returned"], rel=tolerance, abs=1e-6), f"step {s}"
+        assert got == pytest.approx(recorded["returned"], rel=relative, abs=absolute), f"step {s}"
 
 
-def test_fixmatch():
-    expected = golden("fixmatch.json")
-    network = student(sharpen=True, weight_decay=0, shrink=0.02 * LR)
-    step, _ = pretrain(partial(fixmatch, tau=0.45), network, streams(3))
-    run(expected, step, ["loss", "loss_x", "loss_u", "mask", "acc_u", "acc_selected"])
-    compare(expected, network.live, "model")
+# ResNet-50 in train mode on 8 random rows: a rounding turns a ReLU, and a change of one row's activations moves the
+# statistics of all. So its second step is off by up to 0.4 %, and before the third one row's confidence crosses tau in
+# pre-training: its loss is off by 4 %, the unlabelled part and the shares, of few rows each, by an eighth or two.
+CHAOTIC = [(1e-5, 1e-6), (1e-2, 1e-6), (0.1, 0.4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "classes", "tau", "close", "slack"),
+    [
+        ("fixmatch.json", WRN, CLASSES, 0.45, CLOSE, 1),
+        ("small_imagenet127_fix.json", RESNET, 127, 0.45, CHAOTIC, 10),
+    ],
+    ids=["cifar", "small_imagenet127"],
+)
+def test_fixmatch(name, make, classes, tau, close, slack):
+    expected = golden(name)
+    network = student(sharpen=True, weight_decay=0, shrink=0.02 * LR, make=make)
+    step, _ = pretrain(partial(fixmatch, tau=tau), network, streams(3, classes))
+    run(expected, step, ["loss", "loss_x", "loss_u", "mask", "acc_u", "acc_selected"], close)
+    compare(expected, network.live, "model", slack)
     compare(expected, network.ema, "ema_model")
 
 
-def test_fixmatch_cossl():
-    expected = golden("fixmatch_cossl.json")
+@pytest.mark.parametrize(
+    ("name", "make", "classes", "tau", "close", "slack"),
+    [
+        ("fixmatch_cossl.json", WRN, CLASSES, 0.24, CLOSE, 1),
+        ("small_imagenet127_fix_cossl.json", RESNET, 127, 0.016, [(1e-5, 1e-6), (1e-3, 1e-6), (5e-2, 1e-6)], 4),
+    ],
+    ids=["cifar", "small_imagenet127"],
+)
+def test_fixmatch_cossl(name, make, classes, tau, close, slack):
+    expected = golden(name)
     counts = expected["num_per_class"]
-    network, head = student(sharpen=False, weight_decay=0.02 * LR, shrink=0), teacher()
-    data = streams(3)
+    network = student(sharpen=False, weight_decay=0.02 * LR, shrink=0, make=make)
+    head = teacher(network.live.output.in_features, classes)
+    data = streams(3, classes)
     draw = recorded_draws(expected["steps"], counts, 0.6, lambda s: data.balanced.at(s)[1])
     learner = tfe(torch.tensor(counts), 0.6, draw)
-    step, _ = cossl(partial(fixmatch, tau=0.24), learner, network, head, data)
-    run(expected, step, ["loss", "loss_x", "loss_u", "loss_head", "mask", "acc_u", "acc_selected", "acc_head"])
-    compare(expected, network.live, "model")
+    step, _ = cossl(partial(fixmatch, tau=tau), learner, network, head, data)
+    run(expected, step, ["loss", "loss_x", "loss_u", "loss_head", "mask", "acc_u", "acc_selected", "acc_head"], close)
+    compare(expected, network.live, "model", slack)
     compare(expected, network.ema, "ema_model")
     compare(expected, head.live, "head")
     compare(expected, head.ema, "ema_head")

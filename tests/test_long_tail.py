@@ -148,7 +148,7 @@ def test_bad_flags_are_user_errors(toy, changed, words):
 @pytest.mark.parametrize(("num_classes", "lines"), [(10, 3), (100, 15), (127, 21)])
 def test_describe_shows_every_count_in_aligned_blocks(num_classes, lines):
     counts, unlabelled = class_counts(150, num_classes, 20), class_counts(300, num_classes, -20)
-    table = describe(counts, unlabelled).split("\n")
+    table = describe(counts, unlabelled, unlabelled.sum()).split("\n")
     assert len(table) == lines
     assert max(map(len, table)) <= 100
     rows = [" ".join(table[kind::3]) for kind in range(3)]
@@ -159,3 +159,13 @@ def test_describe_shows_every_count_in_aligned_blocks(num_classes, lines):
         strict=True,
     ):
         assert row.replace(title, "").split() == [str(value) for value in values]
+
+
+@pytest.mark.parametrize("num_classes", [2, 100])
+def test_describe_without_counts_of_the_unlabelled_images(num_classes):
+    counts = class_counts(150, num_classes, 20)
+    *table, last = describe(counts, None, 321).split("\n")
+    *both, unlabelled = describe(counts, counts, counts.sum()).split("\n")
+    assert last == "321 unlabelled"
+    assert [line.split() for line in table] == [line.split() for line in both if "unlabelled" not in line]
+    assert "unlabelled" in unlabelled

@@ -1,30 +1,38 @@
 """The networks against the published ones: names, shapes, outputs, initial weights; depth and width."""
 
+from functools import partial
+
 import pytest
 import torch
 from conftest import fill, golden, normal
 
+from models.resnet import ResNet50
 from models.wrn import WideResNet
 
-CASES = {"wrn28_2_c10": 10, "wrn28_2_c100": 100}
+CASES = {
+    "wrn28_2_c10": partial(WideResNet, 10),
+    "wrn28_2_c100": partial(WideResNet, 100),
+    "resnet50_small_imagenet127": partial(ResNet50, 127),
+}
 
 
 @pytest.fixture(params=CASES)
 def case(request):
+    """(a function that makes the network, what is recorded of it)"""
     return CASES[request.param], golden("models.json")[request.param]
 
 
 def test_state_dict_has_the_published_names_and_shapes(case):
-    classes, expected = case
-    network = WideResNet(classes)
+    make, expected = case
+    network = make()
     assert [[k, list(v.shape)] for k, v in network.state_dict().items()] == expected["state_dict"]
     assert sum(p.numel() for p in network.parameters()) == expected["params"]
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_outputs(case, mode):
-    classes, expected = case
-    network = fill(WideResNet(classes), 500).train(mode == "train")
+    make, expected = case
+    network = fill(make(), 500).train(mode == "train")
     features = network.features(normal(3000, (4, 3, 32, 32)))
     torch.testing.assert_close(network.output(features), torch.tensor(expected[mode]["logits"]), rtol=1e-4, atol=1e-4)
     if mode == "eval":
@@ -40,9 +48,9 @@ def test_outputs(case, mode):
 
 
 def test_initial_weights(case):
-    classes, expected = case
+    make, expected = case
     torch.manual_seed(123)
-    state = WideResNet(classes).state_dict()
+    state = make().state_dict()
     assert len(expected["init_seed123"]) > 20
     for key, (total, norm) in expected["init_seed123"].items():
         assert state[key].double().sum().item() == pytest.approx(total, abs=1e-3), key
@@ -57,3 +65,17 @@ def test_depth_width_and_image_size(depth, width, size):
     assert network.output(features).shape == (2, 7)
     assert network.rot(features).shape == (2, 4)
     assert sum(isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3) for m in network.modules()) == depth - 3
+
+
+@pytest.mark.parametrize(("width", "size"), [(1, 32), (4, 64)])
+def test_resnet_width_and_image_size(width, size):
+    """Three of the four stages halve the image; nothing before them does."""
+    network = ResNet50(7, width)
+    maps = network.layer1(torch.relu(network.bn1(network.conv1(torch.zeros(2, 3, size, size)))))
+    assert maps.shape == (2, 4 * width, size, size)
+    maps = network.layer4(network.layer3(network.layer2(maps)))
+    assert maps.shape == (2, 32 * width, size // 8, size // 8)
+    features = network.features(torch.zeros(2, 3, size, size))
+    assert features.shape == (2, 32 * width)
+    assert network.output(features).shape == (2, 7)
+    assert network.rot(features).shape == (2, 4)

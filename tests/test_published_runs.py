@@ -14,6 +14,7 @@ SCRIPTS = {
     "run_cifar10.sh": ("cifar10", 1500, ("mix", "remix", "fix"), (50, 100, 150)),
     "run_cifar100.sh": ("cifar100", 150, ("remix", "fix"), (20, 50, 100)),
 }
+SMALL_IMAGENET = "run_smallimagenet127.sh"
 
 
 def bash(script, *arguments, **environment):
@@ -71,6 +72,24 @@ def test_every_published_run(script, parsed):
         runs.add((method, a.imb_ratio_l, a.out, b.out))
     assert {run[:2] for run in runs} == {(method, gamma) for method in methods for gamma in gammas}
     assert len({out for run in runs for out in run[2:]}) == 2 * len(methods) * len(gammas)
+
+
+def test_every_published_run_of_small_imagenet127(parsed):
+    sizes = []
+    for pretrain, cossl in printed(SMALL_IMAGENET):
+        (first, a), (second, b) = parsed(pretrain), parsed(cossl)
+        assert (first, second) == ("train_small_imagenet127_fix.py", "train_small_imagenet127_fix_cossl.py")
+        assert (a.epochs, b.epochs, b.max_lam) == (500, 100, 0.6)
+        for args in (a, b):
+            assert (args.val_iteration, args.labeled_percent, args.mu, args.tau) == (500, 0.1, 1, 0.95)
+            assert (args.manualSeed, args.gpu, args.batch_size, args.lr, args.width) == (1, "0", 64, 0.002, 64)
+            assert args.img_size == a.img_size
+        assert b.resume == a.out / "checkpoint_401.pth.tar"
+        assert a.epochs >= 401 and 401 % a.copy_every == 1
+        assert a.out != b.out
+        sizes.append(a.img_size)
+    assert sizes == [32, 64]
+    assert "prepare_small_imagenet_127.py" in bash(SMALL_IMAGENET, "--help").stdout.split("--data_root  ")[1]
 
 
 def test_seeds_devices_and_folders_pass_through(parsed, tmp_path):
@@ -161,7 +180,7 @@ def test_many_seeds_are_no_longer_command_than_few(python, tmp_path):
         (["--fast"], "--fast: unknown"),
     ],
 )
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, SMALL_IMAGENET])
 def test_wrong_options_are_one_line(script, flags, word):
     result = bash(script, *flags)
     assert result.returncode == 2
@@ -169,9 +188,9 @@ def test_wrong_options_are_one_line(script, flags, word):
     assert word in result.stderr and "usage: bash " + script in result.stderr
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, SMALL_IMAGENET])
 def test_help(script):
     result = bash(script, "--help")
     assert result.returncode == 0
-    assert all(word in result.stdout for word in ("gamma", "--print", "--seeds", "--gpus", "--data_root", "--out"))
+    assert all(word in result.stdout for word in ("500 epochs", "--print", "--seeds", "--gpus", "--data_root", "--out"))
     assert "set -e" not in result.stdout

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, load_checkpoint, normal
+from conftest import load_checkpoint, normal
 from torch.nn.functional import cross_entropy
 
 from dataset.streams import Data
@@ -17,7 +17,7 @@ from utils.averaged import STUDENT, TEACHER
 from utils.fit import fit
 
 LR, EPOCHS, STEPS = 0.004, 4, 5
-FLAGS = [*TINY, "--epoch", EPOCHS, "--val-iteration", STEPS, "--lr", LR, "--copy_every", 7]
+FLAGS = ["--epoch", EPOCHS, "--val-iteration", STEPS, "--lr", LR, "--copy_every", 7]
 HEAD = ["--max_lam", 0.7, "--lr_tfe", 0.03, "--wd_tfe", 0.01, "--warm_tfe", 6]
 MIX = ["--T", 0.6, "--mix_alpha", 0.3, "--lambda-u", 20]
 MIXED = {"T": 0.6, "alpha": 0.3}
@@ -43,25 +43,41 @@ PRETRAINING = {
         labelled=STRONG, unlabelled=("weak", "strong", "strong"),
     ),
     "train_cifar_supervised": row("supervised", [], {}, ramped={}, labelled=WEAK, unlabelled=()),
+    "train_small_imagenet127_fix": row(
+        "FixMatch", ["--tau", 0.7], {"tau": 0.7}, ramped={}, labelled=WEAK, unlabelled=("weak", "strong", "strong")
+    ),
 }  # fmt: skip
-# swept: the views of the unlabelled images in the head's warm-up; shrink: after every step; head_lr: in co-learning.
+# swept: the views of the unlabelled images in the head's warm-up; shrink: after every step; head_lr: in co-learning;
+# learner: the view that classifier learning sees.
 COSSL = {
     "train_cifar_fix_cossl": row(
-        "FixMatch+CoSSL", ["--tau", 0.7], {"tau": 0.7}, swept=("weak", "strong"), shrink=0, head_lr=LR
+        "FixMatch+CoSSL", ["--tau", 0.7], {"tau": 0.7}, swept=("weak", "strong"), shrink=0, head_lr=LR,
+        learner=STRONG,
     ),
     "train_cifar_mix_cossl": row(
-        "MixMatch+CoSSL", MIX, MIXED | {"lambda_u": 1}, swept=WEAK, shrink=0.02 * LR, head_lr=0.03
+        "MixMatch+CoSSL", MIX, MIXED | {"lambda_u": 1}, swept=WEAK, shrink=0.02 * LR, head_lr=0.03,
+        learner=STRONG,
     ),
     "train_cifar_remix_cossl": row(
         "ReMixMatch+CoSSL", REMIX, MIXED | {"lambda_u": 20, "w_rot": 0.7, "w_ent": 0.9},
-        swept=("weak", "strong"), shrink=0, head_lr=0.03,
+        swept=("weak", "strong"), shrink=0, head_lr=0.03, learner=STRONG,
+    ),
+    "train_small_imagenet127_fix_cossl": row(
+        "FixMatch+CoSSL", ["--tau", 0.7], {"tau": 0.7}, shrink=0, head_lr=LR, learner=WEAK
     ),
 }  # fmt: skip
 ALIGNING = ["train_cifar_remix", "train_cifar_remix_cossl"]
+SMALL = ["train_small_imagenet127_fix", "train_small_imagenet127_fix_cossl"]
 
 
 @pytest.fixture
-def caught(request, monkeypatch, tmp_path):
+def start(pretrained_by):
+    """A recipe of co-learning -> the checkpoint it starts from."""
+    return lambda name: pretrained_by(f"{name.removesuffix('_cossl')}.py") / "checkpoint_1.pth.tar"
+
+
+@pytest.fixture
+def caught(tiny, start, monkeypatch, tmp_path):
     """Run a recipe's `main` up to the training loop: what it passes to `fit`, and to the functions in between."""
 
     def run(name, *flags):
@@ -80,9 +96,9 @@ def caught(request, monkeypatch, tmp_path):
             if hasattr(recipe, watched):
                 watch(watched)
         monkeypatch.setattr(recipe, "fit", lambda *args, **kwargs: calls.update(fit=(args, kwargs)))
-        start = [request.getfixturevalue("pretrained") / "checkpoint_1.pth.tar"] if name in COSSL else []
-        argv = [*FLAGS, *({**PRETRAINING, **COSSL})[name].flags, "--out", tmp_path / "out", *flags]
-        monkeypatch.setattr(sys, "argv", ["recipe", *map(str, [*argv, *["--resume"] * len(start), *start])])
+        argv = [*tiny(name), *FLAGS, *({**PRETRAINING, **COSSL})[name].flags, "--out", tmp_path / "out", *flags]
+        argv += ["--resume", start(name)] if name in COSSL else []
+        monkeypatch.setattr(sys, "argv", ["recipe", *map(str, argv)])
         recipe.main()
         ssl, *others = calls["cossl" if name in COSSL else "pretrain"][0]
         return calls | {"ssl": ssl, "data": next(thing for thing in others if isinstance(thing, Data))}
@@ -119,7 +135,7 @@ def test_pretraining(name, caught):
 
 
 @pytest.mark.parametrize("name", COSSL)
-def test_cossl(name, caught, pretrained):
+def test_cossl(name, caught, start):
     expected, calls = COSSL[name], caught(name, *HEAD)
     ssl, _, student, teacher, data = calls["cossl"][0]
     assert numbers(ssl) == expected.bound
@@ -129,15 +145,15 @@ def test_cossl(name, caught, pretrained):
     assert hyper(teacher.optimizer) == [(expected.head_lr, 0.01), (expected.head_lr, 0)]
     first = PRETRAINING[name.removesuffix("_cossl")]
     wanted = [stream.wanted for stream in (data.labelled, data.unlabelled, data.balanced, data.partners)]
-    assert wanted == [first.labelled, first.unlabelled, STRONG, STRONG]
+    assert wanted == [first.labelled, first.unlabelled, expected.learner, expected.learner]
     counts, max_lam = calls["tfe"][0]
     assert counts.tolist() == data.counts.tolist()
     assert max_lam == 0.7
-    (_, _, objects, _, facts, start, _), options = calls["fit"]
+    (_, _, objects, _, facts, own, _), options = calls["fit"]
     assert tuple(objects) == STUDENT + TEACHER + ("emp_distb_u",) * (name in ALIGNING)
-    assert (start, options) == (None, {"first_copy": 8})
+    assert (own, options) == (None, {"first_copy": 8})
     assert (facts["method"], facts["start_epoch"]) == (expected.method, 1)
-    state = load_checkpoint(pretrained / "checkpoint_1.pth.tar")
+    state = load_checkpoint(start(name))
     for key in ("state_dict", "ema_state_dict"):
         for entry, value in objects[key].state_dict().items():
             assert torch.equal(value, state[key][entry]), entry
@@ -145,7 +161,7 @@ def test_cossl(name, caught, pretrained):
     assert torch.equal(moments[0]["exp_avg"], state["optimizer"]["state"][0]["exp_avg"])
 
 
-@pytest.mark.parametrize("name", COSSL)
+@pytest.mark.parametrize("name", [name for name in COSSL if name not in SMALL])
 def test_warm_up(name, caught, monkeypatch):
     """Every image passes once; the head learns with --lr_tfe, whatever co-learning takes."""
     expected, calls = COSSL[name], caught(name, *HEAD)
@@ -164,6 +180,31 @@ def test_warm_up(name, caught, monkeypatch):
     for sweep, stream in ((labelled, data.labelled), (unlabelled, data.unlabelled)):
         assert torch.cat([batch.labels for batch in sweep]).tolist() == labels[stream.members].tolist()
     assert made == [PRETRAINING[name.removesuffix("_cossl")].labelled, expected.swept]
+
+
+def test_warm_up_on_batches(caught):
+    """By the learner of co-learning, on the same sets in batches of its own, with --lr_tfe."""
+    calls = caught(SMALL[1], *HEAD)
+    _, co_learner, student, teacher, data = calls["cossl"][0]
+    prepare = calls["fit"][0][-1]
+    encoder, head, learner, balanced, partners = prepare.args
+    assert (encoder, learner) == (student.ema.features, co_learner)
+    assert (head.live, head.ema, head.decay, head.shrink) == (teacher.live, teacher.ema, 0.9, 0)
+    assert hyper(head.optimizer) == [(0.03, 0.01), (0.03, 0)]
+    assert head.optimizer is not teacher.optimizer
+    assert prepare.keywords == {"steps": 6 * STEPS}
+    for own, later in ((balanced, data.balanced), (partners, data.partners)):
+        assert (own.members.tolist(), own.wanted, own.balanced) == (later.members.tolist(), WEAK, later.balanced)
+        assert own.at(0).labels.tolist() != later.at(0).labels.tolist()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_labelled_share_and_mu(name, caught):
+    data = caught(name, "--labeled_percent", 1, "--mu", 3)["data"]
+    assert [s.batch_size for s in (data.labelled, data.unlabelled, data.balanced, data.partners)] == [8, 24, 8, 8]
+    assert len(data.labelled.members) == len(data.unlabelled.members) == data.counts.sum() == 400
+    assert len(data.partners.members) == 800
+    assert 200 < caught(name)["data"].counts.sum() < 280  # of 400, 60 %, but 1 of the 2 that most classes have
 
 
 @pytest.mark.parametrize("name", [name for name in (*PRETRAINING, *COSSL) if "supervised" not in name])

@@ -13,7 +13,7 @@ from conftest import ROOT, TINY, TWO_THREADS, assert_refused, assert_runs, comma
 EPOCHS = 4
 LENGTH = ["--epoch", EPOCHS, "--val-iteration", 8]
 PUBLISHED = {"epoch", "state_dict", "ema_state_dict", "optimizer"}
-PRETRAINING = PUBLISHED | {"history", "seconds", "arguments"}
+PRETRAINING = PUBLISHED | {"history", "seconds", "arguments", "facts"}
 COSSL = PRETRAINING | {"teacher_head", "ema_teacher", "teacher_optimizer"}
 # The keys of a recipe's checkpoints.
 RECIPES = {
@@ -23,18 +23,21 @@ RECIPES = {
     "train_cifar_fix_cossl.py": COSSL,
     "train_cifar_mix_cossl.py": COSSL,
     "train_cifar_remix_cossl.py": COSSL | {"emp_distb_u"},
+    "train_small_imagenet127_fix.py": PRETRAINING,
+    "train_small_imagenet127_fix_cossl.py": COSSL,
 }
 REMIX, REMIX_COSSL = "train_cifar_remix.py", "train_cifar_remix_cossl.py"
 
 
 @pytest.fixture(params=RECIPES)
-def recipe(request, pretrained_by):
+def recipe(request, tiny, pretrained_by):
     """(script, its flags besides --out, keys of its checkpoints)"""
     script = request.param
     first_stage = script.replace("_cossl", "")
     start = [] if script == first_stage else ["--resume", pretrained_by(first_stage) / "checkpoint.pth.tar"]
     align = ["--align"] if "remix" in script else []
-    return script, [*TINY, *LENGTH, *align, *start], RECIPES[script]
+    fewer = ["--val-iteration", 4] if "small_imagenet127" in script else []  # ResNet-50's steps take longer
+    return script, [*tiny(script), *LENGTH, *fewer, *align, *start], RECIPES[script]
 
 
 def run_and_kill(out: Path, after: int, script: str, flags: list) -> None:

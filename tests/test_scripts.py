@@ -32,6 +32,7 @@ from dataset.long_tail import long_tailed
 FIX, MIX, REMIX = METHODS = ["train_cifar_fix.py", "train_cifar_mix.py", "train_cifar_remix.py"]
 FIX_COSSL, MIX_COSSL, REMIX_COSSL = COSSL = [script.replace(".py", "_cossl.py") for script in METHODS]
 SUPERVISED = "train_cifar_supervised.py"
+SMALL, SMALL_COSSL = "train_small_imagenet127_fix.py", "train_small_imagenet127_fix_cossl.py"
 SHORT = ["--epoch", 1, "--val-iteration", 2]
 
 
@@ -189,10 +190,12 @@ def test_published_commands_get_as_far_as_the_data(script, dataset, num_max, gam
 
 
 COMMON_DEFAULTS = {
-    "--epochs": "500", "--batch-size": "64", "--lr": "0.002", "--dataset": "cifar10", "--num_max": "1500",
-    "--ratio": "2.0", "--imb_ratio_l": "100", "--imb_ratio_u": "100", "--val-iteration": "500", "--width": "2",
-    "--depth": "28", "--ema-decay": "0.999", "--manualSeed": "0", "--gpu": "0", "--out": "result",
-    "--data_root": "data", "--copy_every": "100",
+    "--epochs": "500", "--batch-size": "64", "--lr": "0.002", "--val-iteration": "500", "--ema-decay": "0.999",
+    "--manualSeed": "0", "--gpu": "0", "--out": "result", "--data_root": "data", "--copy_every": "100",
+}  # fmt: skip
+CIFAR_DEFAULTS = {
+    "--dataset": "cifar10", "--num_max": "1500", "--ratio": "2.0", "--imb_ratio_l": "100", "--imb_ratio_u": "100",
+    "--width": "2", "--depth": "28",
 }  # fmt: skip
 COSSL_DEFAULTS = {
     "--epochs": "400", "--max_lam": "0.8", "--lr_tfe": "0.002", "--wd_tfe": "0.0005", "--warm_tfe": "10",
@@ -200,18 +203,19 @@ COSSL_DEFAULTS = {
 }  # fmt: skip
 MIX_DEFAULTS = {"--mix_alpha": "0.75", "--T": "0.5", "--lambda-u": "75"}
 OWN_DEFAULTS = {
-    FIX: {"--tau": "0.95"},
-    MIX: MIX_DEFAULTS,
-    REMIX: MIX_DEFAULTS | {"--lambda-u": "1.5", "--w_rot": "0.5", "--w_ent": "0.5"},
-    SUPERVISED: {},
+    FIX: CIFAR_DEFAULTS | {"--tau": "0.95"},
+    MIX: CIFAR_DEFAULTS | MIX_DEFAULTS,
+    REMIX: CIFAR_DEFAULTS | MIX_DEFAULTS | {"--lambda-u": "1.5", "--w_rot": "0.5", "--w_ent": "0.5"},
+    SUPERVISED: CIFAR_DEFAULTS,
+    SMALL: {"--img_size": "32", "--labeled_percent": "0.1", "--mu": "1", "--width": "64", "--tau": "0.95"},
 }
 
 
-@pytest.mark.parametrize("script", [*METHODS, *COSSL, SUPERVISED])
+@pytest.mark.parametrize("script", [*METHODS, *COSSL, SUPERVISED, SMALL, SMALL_COSSL])
 def test_help_names_every_published_flag_with_its_default(script):
     text = " ".join(run_script(script, "--help").stdout.split())
     defaults = COMMON_DEFAULTS | OWN_DEFAULTS[script.replace("_cossl", "")]
-    for flag, default in (defaults | COSSL_DEFAULTS if script in COSSL else defaults).items():
+    for flag, default in (defaults | COSSL_DEFAULTS if "cossl" in script else defaults).items():
         about = re.search(rf" {flag},? (?:(?!(?<!,) --).)*", text)  # up to the next flag, but for other spellings
         assert about and f"(default: {default})" in about[0], flag
     assert "None" not in text

@@ -51,38 +51,58 @@ nonzero_int = number(int, lambda v: v != 0, "a whole number other than 0")
 positive_float = number(float, lambda v: 0 < v < 1e9, "a number above 0 and below 1e9")
 sensible_float = number(float, lambda v: 1e-3 <= v <= 1e3, "a number from 0.001 to 1000")
 non_negative_float = number(float, lambda v: 0 <= v < 1e9, "a number of at least 0 and below 1e9")
+positive_share = number(float, lambda v: 0 < v <= 1, "a number above 0 and up to 1")
 share = number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
+image_size = number(int, lambda v: 16 <= v <= 512 and v % 8 == 0, "a multiple of 8 from 16 to 512")
 wrn_depth = number(int, lambda v: v >= 10 and v % 6 == 4, "6 n + 4, as 10, 16, 22, 28")
 
 
-def _gpu(text: str) -> str:
+def gpu(text: str) -> str:
     return text if text == "cpu" else str(number(int, lambda v: v >= 0, "a device number or 'cpu'")(text))
 
 
-def common_parser(recipe: str, description: str, datasets: tuple[str, ...], epochs: int) -> Parser:
-    """The flags that all recipes for small images share; `args.recipe` names the script."""
+def common_parser(recipe: str, description: str, epochs: int) -> Parser:
+    """The flags that all recipes share; `args.recipe` names the script."""
     parser = Parser(description)
     parser.set_defaults(recipe=recipe)
     add = parser.add_argument
     add("--epochs", "--epoch", type=positive_int, default=epochs, help="epochs to train")
     add("--val-iteration", type=positive_int, default=500, help="steps per epoch")
-    add("--batch-size", type=positive_int, default=64, help="labelled images, and unlabelled images, per step")
+    add("--batch-size", type=positive_int, default=64, help="labelled images per step")
     add("--lr", "--learning-rate", type=positive_float, default=0.002, help="learning rate of Adam")
     add("--ema-decay", type=share, default=0.999, help="share of the moving average kept per step")
-    add("--dataset", choices=datasets, default="cifar10", help="data set")
-    add("--data_root", type=_path, default=Path("data"), help="folder of the data sets; missing ones are downloaded")
+    add("--data_root", type=path, default=Path("data"), help="folder of the data sets; missing ones are downloaded")
+    add("--manualSeed", type=non_negative_int, default=0, help="seed of the split and of training")
+    add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
+    add("--out", type=path, default=Path("result"), help="folder for checkpoints, log and summary")
+    add("--copy_every", type=positive_int, default=100, help="epochs between the checkpoints kept as copies")
+    add("--overwrite", action="store_true", help="discard the run that --out holds")
+    return parser
+
+
+def add_cifar_flags(parser: Parser, datasets: tuple[str, ...]) -> None:
+    """Data set, its long-tailed split, and the Wide ResNet."""
+    add = parser.add_argument
+    about = "data set; folder: your own images in DATA_ROOT/labelled/CLASS, /unlabelled and /test/CLASS"
+    add("--dataset", choices=datasets, default="cifar10", help=about)
+    about = "side to which images of --dataset folder are resized, pixels; a multiple of 8"
+    add("--img_size", type=image_size, default=32, help=about)
+    add("--skip_corrupt", action="store_true", help="leave out unreadable images of --dataset folder, and say which")
     add("--num_max", type=positive_int, default=1500, help="labelled images of the largest class")
     add("--ratio", type=positive_float, default=2.0, help="unlabelled per labelled image of the largest class")
     add("--imb_ratio_l", type=nonzero_int, default=100, help="gamma of the labelled set: largest / smallest class")
     add("--imb_ratio_u", type=nonzero_int, default=100, help="gamma of the unlabelled set; negative: reversed")
     add("--width", type=positive_int, default=2, help="width factor of the Wide ResNet")
     add("--depth", type=wrn_depth, default=28, help="depth of the Wide ResNet, 6 n + 4")
-    add("--manualSeed", type=non_negative_int, default=0, help="seed of the split and of training")
-    add("--gpu", type=_gpu, default="0", help="number of the CUDA device, or 'cpu'")
-    add("--out", type=_path, default=Path("result"), help="folder for checkpoints, log and summary")
-    add("--copy_every", type=positive_int, default=100, help="epochs between the checkpoints kept as copies")
-    add("--overwrite", action="store_true", help="discard the run that --out holds")
-    return parser
+
+
+def add_small_imagenet_flags(parser: Parser) -> None:
+    """The prepared set, its labelled share, and the ResNet-50."""
+    add = parser.add_argument
+    add("--img_size", type=int, choices=(32, 64), default=32, help="side of the images, pixels")
+    add("--labeled_percent", type=positive_share, default=0.1, help="share of each class that is labelled, 0 to 1")
+    add("--mu", type=positive_int, default=1, help="unlabelled images per labelled one in a step")
+    add("--width", type=positive_int, default=64, help="channels of the ResNet-50's first stage")
 
 
 def add_pretrain_flags(parser: Parser) -> None:
@@ -111,7 +131,7 @@ def add_remixmatch_flags(parser: Parser) -> None:
 
 def add_cossl_flags(parser: Parser) -> None:
     add = parser.add_argument
-    add("--resume", type=_path, required=True, help="pre-training checkpoint that co-learning starts from")
+    add("--resume", type=path, required=True, help="pre-training checkpoint that co-learning starts from")
     about = "how the balanced head learns after its warm-up: TFE, or cRT, which blends nothing"
     add("--classifier", choices=("tfe", "crt"), default="tfe", help=about)
     add("--max_lam", type=share, default=0.8, help="TFE: smallest share of the tail feature in a blend")
@@ -120,7 +140,7 @@ def add_cossl_flags(parser: Parser) -> None:
     add("--warm_tfe", type=positive_int, default=10, help="epochs of the balanced head's warm-up")
 
 
-def _path(text: str) -> Path:
+def path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("expected a path, got ''")
     return Path(text)

@@ -1,7 +1,8 @@
 """Checkpoints: written whole or not at all, read without running code from them, refused where they don't fit.
 
 Shape legend: none. A checkpoint is a dict with the published keys (epoch, state_dict, ema_state_dict, optimizer;
-CoSSL: teacher_head, ema_teacher) and ours: history (a row per epoch), seconds, arguments, teacher_optimizer.
+CoSSL: teacher_head, ema_teacher) and ours: history (a row per epoch), seconds, arguments, facts (of the data),
+teacher_optimizer.
 """
 
 import os
@@ -23,6 +24,7 @@ NAME = "checkpoint.pth.tar"
 REMEDY = "take another folder (there, --resume makes a run longer), or --overwrite"
 # What may differ between the parts of one run: where things are and what they run on, not what is computed.
 FREE = {"out", "data_root", "gpu", "overwrite", "resume", "copy_every"}
+ADDED = {"img_size": 32, "skip_corrupt": False}  # what older checkpoints, which lack these arguments, were trained with
 
 
 def save(state: dict[str, Any], paths: Iterable[Path]) -> None:
@@ -53,7 +55,7 @@ def read(path: Path, source: str, keys: Iterable[str]) -> dict[str, Any]:
     missing = [key for key in ("epoch", *keys) if not isinstance(state, dict) or key not in state]
     if missing:
         raise UserError(f"{source} {path}: not a checkpoint of this kind of run, it lacks {', '.join(missing)}")
-    kinds = {"epoch": int, "arguments": dict, "history": list, "seconds": float}
+    kinds = {"epoch": int, "arguments": dict, "history": list, "seconds": float, "facts": dict}
     wrong = [key for key, kind in kinds.items() if key in state and not isinstance(state[key], kind)]
     if wrong:
         raise UserError(f"{source} {path}: damaged or of another program, see its {', '.join(wrong)}")
@@ -78,6 +80,7 @@ def restore(objects: dict[str, Any], state: dict[str, Any], path: Path) -> None:
 
 def differing(now: dict[str, Any], then: dict[str, Any], free: set[str] = FREE) -> str:
     """The flags whose values differ, in words; empty if none does."""
+    then = {name: value for name, value in ADDED.items() if name in now} | then
     names = [name for name in now | then if name not in free and not _same(name, now.get(name), then.get(name))]
     return ", ".join(f"{flag(name)} ({then.get(name)} there, {now.get(name)} now)" for name in names)
 
@@ -133,12 +136,12 @@ def pretrained(args: Namespace, keys: Iterable[str]) -> dict[str, Any]:
     _inside(path, args)
     state = read(path, "--resume", keys)
     refuse_cossl(state, path)
-    expected = {"num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "manualSeed", "recipe"}
+    expected = {"num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "labeled_percent", "manualSeed", "recipe"}
     expected |= {"tau", "T", "mix_alpha", "w_rot", "w_ent", "align"}
     now = plain(args) | {"recipe": args.recipe.removesuffix("_cossl")}
     then = state.get("arguments", now)
     everything = {*now, *then}
-    free = everything - {"dataset", "width", "depth"}
+    free = everything - {"dataset", "width", "depth", "img_size"}
     refuse_other_run(state, args, free, f"--resume {path}: pre-trained otherwise", "give the same arguments")
     if other := differing(now, then, everything - (expected & {*now} & {*then})):
         print(f"warning: --resume {path} was pre-trained otherwise: {other}", file=sys.stderr)
@@ -158,6 +161,28 @@ def refuse_other_run(state: dict[str, Any], args: Namespace, free: set[str], pro
     now = plain(args)
     if difference := differing(now, state.get("arguments", now), free):
         raise UserError(f"{problem}: {difference}; {remedy}")
+
+
+def same_data(state: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Raise UserError if a run would go on with other classes, or other numbers of images, than its checkpoint has."""
+    names = ("classes", "labelled_counts", "unlabelled_counts", "unlabelled")
+    if other := _differing_facts(state, facts, names):
+        problem = f"--data_root: not the images that the run began with ({other} differ)"
+        raise UserError(f"{problem}; bring those back, or start anew in another --out")
+
+
+def same_classes(state: dict[str, Any], facts: dict[str, Any], path: Path) -> None:
+    """Raise UserError if pre-training had other classes than co-learning has; warn of other numbers of labels."""
+    if _differing_facts(state, facts, ("classes",)):
+        raise UserError(f"--resume {path}: pre-trained on other classes; pre-train on those of --data_root")
+    if _differing_facts(state, facts, ("labelled_counts",)):
+        print(f"warning: --resume {path} was pre-trained on another number of labelled images", file=sys.stderr)
+
+
+def _differing_facts(state: dict[str, Any], facts: dict[str, Any], names: Iterable[str]) -> str:
+    """Those of the facts `names` that differ, in words. Checkpoints that lack them are taken to agree."""
+    then = state.get("facts", {})
+    return ", ".join(name.replace("_", " ") for name in names if then.get(name, facts.get(name)) != facts.get(name))
 
 
 def _inside(path: Path, args: Namespace) -> bool:

@@ -18,7 +18,7 @@ def run_main(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)  # names of files may hold newlines
         raise SystemExit(2) from None
     except OSError as error:  # a file that vanished, a full disk, a folder where a file should be
         print(f"error: {error}; check the path and the space on its disk", file=sys.stderr)

@@ -44,6 +44,7 @@ def fit(
     """
     out, done, history, began = args.out, 0, [], time.monotonic()
     if start is not None:
+        checkpoint.same_data(start, facts)
         checkpoint.restore(objects, start, args.resume or out / checkpoint.NAME)
         done, history, began = start["epoch"], start.get("history", []), began - start.get("seconds", 0.0)
         if done > args.epochs or not (history or done < args.epochs):
@@ -61,6 +62,7 @@ def fit(
             history.append({"train": train_epoch(step, n, args, progress), "test": evaluate()})
             state = {key: thing.state_dict() for key, thing in objects.items()}
             state |= {"epoch": n, "history": history, "seconds": time.monotonic() - began, "arguments": plain(args)}
+            state["facts"] = facts
             copied = n >= first_copy and n % args.copy_every == 1 % args.copy_every
             checkpoint.save(state, [out / f"checkpoint_{n}.pth.tar"] * copied + [out / checkpoint.NAME])
             write_log(out / "log.txt", history, n)

@@ -12,7 +12,7 @@ while [ $# -gt 0 ]; do
             echo "  --print      print one shell line per run instead, for a scheduler"
             echo "  --seeds      seeds of the splits and of training, each a run of its own (default: $seeds)"
             echo "  --gpus       CUDA devices, or cpu; runs take turns, one at a time on each (default: $gpus)"
-            echo "  --data_root  folder of the data sets, downloaded if missing (default: $data_root)"
+            echo "  --data_root  ${about_data:-folder of the data sets, downloaded if missing} (default: $data_root)"
             echo "  --out        folder for the folders of the runs (default: $out)"
             exit ;;
         --print) print=yes; shift ;;

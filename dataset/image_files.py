@@ -1,0 +1,81 @@
+"""Image files of any format and size -> uint8 arrays of one size.
+
+Shape legend: N images, 3 channels, S x S pixels.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from utils.errors import UserError
+
+# What Pillow raises for files that are cut short, are no images, or unpack to absurd sizes.
+DAMAGED = (OSError, SyntaxError, ValueError, MemoryError, EOFError, Image.DecompressionBombError)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files in a folder and the folders below it, by their endings, sorted. Links are followed; what is
+    hidden (other programs' thumbnails and notes) is left out.
+    """
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # here, for it takes seconds, and most runs don't need it
+
+    found = (Path(base, name) for base, _, names in os.walk(folder, followlinks=True) for name in names)
+    hidden = lambda path: any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return sorted(path for path in found if path.suffix.lower() in IMG_EXTENSIONS and not hidden(path))
+
+
+def read_image(path: Path, size: int) -> np.ndarray:
+    """An image as RGB, uint8 (3, size, size): turned upright, its shorter side resized to `size` pixels, and what the
+    longer side has more cut off evenly. Raises one of DAMAGED for a file that isn't an image.
+    """
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+        return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+
+
+def read_images(paths: Sequence[Path], size: int, skip_corrupt: bool) -> tuple[np.ndarray, list[int]]:
+    """The images in `paths`, uint8 (N, 3, size, size), and which of the paths they are, N indices.
+
+    skip_corrupt: leave out damaged files, and say how many and which; otherwise they raise UserError.
+    """
+    kept, skipped = [], []
+    try:
+        pixels = np.empty((len(paths), 3, size, size), np.uint8)
+    except MemoryError:
+        needed = len(paths) * 3 * size**2 / 1e9
+        problem = f"{len(paths)} images of {size} x {size} pixels need {needed:.0f} GB of memory"
+        raise UserError(f"{problem}; take fewer images, or train with a smaller --img_size") from None
+    for i, (image, problem) in enumerate(_read_all(paths, size)):
+        if problem is None:
+            pixels[len(kept)] = image
+            kept.append(i)
+        elif skip_corrupt:
+            skipped.append(paths[i])
+        else:
+            raise UserError(f"{paths[i]}: not a readable image ({problem}); replace it, or give --skip_corrupt")
+    if skipped:
+        print(f"skipped {len(skipped)} unreadable images: {', '.join(map(str, skipped))}", file=sys.stderr)
+    return pixels[: len(kept)], kept
+
+
+def _read_all(paths: Sequence[Path], size: int) -> Iterator[tuple[np.ndarray | None, str | None]]:
+    def attempt(path: Path) -> tuple[np.ndarray | None, str | None]:
+        try:
+            return read_image(path, size), None
+        except DAMAGED as error:
+            return None, " ".join(str(error).split()) or type(error).__name__
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of files that it reads nevertheless, and doesn't name
+        read = pool.map(attempt, paths)
+        if sys.stderr.isatty():
+            import progressbar  # takes hold of the standard streams on import, so only where a bar is shown
+
+            read = progressbar.progressbar(read, max_value=len(paths), prefix="reading images ")
+        yield from read

@@ -1,0 +1,64 @@
+"""Small-ImageNet-127: downsampled ImageNet with its 1000 classes joined to 127, made by prepare_small_imagenet_127.py.
+
+Shape legend: N images (1,281,167 training, 50,000 test), 3 channels, S x S pixels, S = 32 or 64, C = 127.
+"""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from dataset.images import Dataset, Images
+from utils.errors import UserError
+
+NUM_CLASSES, SIZES = 127, (32, 64)
+PARTS = ("train", "val")
+PREPARE = "make it with python prepare_small_imagenet_127.py --source ARCHIVES --out"
+
+
+def class_map() -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which class (0 to 126) each label of downsampled ImageNet (1 to 1000) belongs to, int64 (1001,) with -1 for
+    label 0, and the names of the classes. Source: the published code's data, `small_imagenet127.csv` beside this file.
+    """
+    classes, names = np.full(1001, -1), []
+    with (Path(__file__).parent / "small_imagenet127.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            for span in row["labels"].split():
+                first, _, last = span.partition("-")
+                classes[int(first) : int(last or first) + 1] = int(row["class"])
+            names.append(row["name"])
+    return classes, tuple(names)
+
+
+def file_names(part: str, size: int) -> tuple[str, str]:
+    """The prepared files of a part, `train` or `val`: uint8 pixels (N, 3, S, S), and int64 labels (N,)."""
+    return f"{part}_{size}_images.npy", f"{part}_{size}_labels.npy"
+
+
+def load_small_imagenet127(root: Path, size: int) -> Dataset:
+    """The prepared set in the folder `root`, its pixels memory-mapped: nothing is read before a batch asks for it.
+
+    Normalisation: the published code's. Raises `UserError` for files that are missing, cut short or of other shapes.
+    """
+    train, test = (_part(root, part, size) for part in PARTS)
+    mean, std = (0.48109809, 0.45747185, 0.40785507), (0.26040889, 0.2532126, 0.26820634)
+    return Dataset(train, test, mean, std, class_map()[1])
+
+
+def _part(root: Path, part: str, size: int) -> Images:
+    paths = [root / name for name in file_names(part, size)]
+    try:
+        pixels, labels = (np.lib.format.open_memmap(path, mode="r") for path in paths)
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: no such file; {PREPARE} {root}") from None
+    except (ValueError, EOFError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"--data_root {root}: {part} files damaged ({reason}); make them anew: {PREPARE} {root}"
+        ) from None
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, size, size) or labels.shape != pixels.shape[:1]:
+        raise UserError(f"{paths[0]}: not uint8 images of {size} pixels with a label each; {PREPARE} {root}")
+    labels = np.array(labels, dtype=np.int64)
+    if not len(labels) or labels.min() < 0 or labels.max() >= NUM_CLASSES:
+        raise UserError(f"{paths[1]}: not labels from 0 to {NUM_CLASSES - 1}; {PREPARE} {root}")
+    return Images(pixels, labels)

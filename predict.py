@@ -1,0 +1,118 @@
+"""Name the classes of image files with a trained network: any checkpoint of any recipe here.
+
+    python predict.py --checkpoint RUN/checkpoint.pth.tar IMAGE_OR_FOLDER... --out predictions.csv
+
+The CSV has a line per image: its file, the three likeliest classes and their probabilities. What answers is what the
+recipes evaluate: the momentum encoder, with its own classifier, or in CoSSL with the balanced head's average.
+
+Shape legend: N images (N, 3, S, S), C classes.
+"""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dataset.augment import normalise
+from dataset.image_files import image_files, read_images
+from models.resnet import ResNet50
+from models.wrn import WideResNet
+from utils.args import Parser, gpu, path, pick_device, positive_int
+from utils.checkpoint import check_writable, read
+from utils.errors import UserError, run_main
+from utils.summary import replacing
+
+TOP = 3
+
+
+def main() -> None:
+    parser = Parser("Name the classes of image files with a trained network.")
+    add = parser.add_argument
+    add("--checkpoint", type=path, required=True, help="checkpoint of any recipe")
+    add("images", type=path, nargs="+", help="image files, or folders of them")
+    add("--out", type=path, default=Path("predictions.csv"), help="CSV file to write")
+    add("--batch-size", type=positive_int, default=100, help="images at a time")
+    add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
+    add("--skip_corrupt", action="store_true", help="leave out unreadable images, and say which")
+    args = parser.parse_args()
+
+    check_writable(args.out.parent)
+    facts, predict = load_model(args.checkpoint, device := pick_device(args.gpu))
+    files = find(args.images)
+    pixels, kept = read_images(files, facts["img_size"], args.skip_corrupt)
+    if not kept:
+        raise UserError("no readable image; give other files")
+    look = tuple(facts["mean"]), tuple(facts["std"])
+    with torch.no_grad():
+        batches = torch.from_numpy(pixels).split(args.batch_size)
+        probabilities = torch.cat(
+            [predict(normalise(batch.to(device), *look)).softmax(dim=1).cpu() for batch in batches]
+        )
+    write(args.out, [files[i] for i in kept], probabilities, facts["classes"])
+    classes, counts = np.unique(probabilities.argmax(dim=1), return_counts=True)
+    found = ", ".join(f"{n} {facts['classes'][c]}" for c, n in zip(classes, counts, strict=True))
+    print(found.encode(errors="backslashreplace").decode())  # folders' names need not be Unicode
+    print(f"results: {args.out}")
+
+
+def load_model(file: Path, device: torch.device) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
+    """(facts of the data it was trained on, images (N, 3, S, S) -> logits (N, C)) of a checkpoint.
+
+    The network's kind and sizes are read off its weights. Raises UserError for a file that isn't such a checkpoint.
+    """
+    state = read(file, "--checkpoint", ("ema_state_dict",))
+    facts = state.get("facts", {})
+    if not {"classes", "img_size", "mean", "std"} <= set(facts):
+        raise UserError(f"--checkpoint {file}: doesn't name its classes (of the published code, or an older version)")
+    classes = len(facts["classes"])
+    try:
+        network = network_like(state["ema_state_dict"], classes).to(device).eval()
+        network.load_state_dict(state["ema_state_dict"])
+        if "ema_teacher" not in state:
+            return facts, network
+        head = nn.Linear(network.output.in_features, classes).to(device)
+        head.load_state_dict(state["ema_teacher"])
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"--checkpoint {file}: its weights are of no network here for {classes} classes") from error
+    return facts, lambda images: head(network.features(images))
+
+
+def network_like(weights: dict[str, Tensor], classes: int) -> nn.Module:
+    """An untrained network with weights of the names and shapes of these."""
+    if "init_conv.weight" in weights:
+        blocks = {name.split(".")[1] for name in weights if name.startswith("unit1.")}
+        return WideResNet(classes, depth=6 * len(blocks) + 4, width=len(weights["unit4.0.weight"]) // 64)
+    return ResNet50(classes, width=len(weights["conv1.weight"]))
+
+
+def find(paths: list[Path]) -> list[Path]:
+    """The files themselves, and the image files in the folders. Raises UserError for a path where nothing is."""
+    found = []
+    for given in paths:
+        files = image_files(given) if given.is_dir() else [given] if given.is_file() else []
+        if not files:
+            raise UserError(f"{given}: no such image, or a folder without any; check the path")
+        found += files
+    return found
+
+
+def write(out: Path, files: list[Path], probabilities: Tensor, classes: list[str]) -> None:
+    """A CSV of the likeliest classes: file, class, probability, class_2, probability_2, ...; probabilities: (N, C)."""
+    top = probabilities.topk(min(TOP, len(classes)), dim=1)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    suffixes = ["", *(f"_{i}" for i in range(2, top.indices.shape[1] + 1))]
+    encoding = {"encoding": "utf-8", "errors": "surrogateescape"}  # as the system's: files' names need not be Unicode
+    with replacing(out) as temporary, temporary.open("w", newline="", **encoding) as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", *(name + suffix for suffix in suffixes for name in ("class", "probability"))])
+        for path, values, indices in zip(files, top.values.tolist(), top.indices.tolist(), strict=True):
+            pairs = zip(indices, values, strict=True)
+            writer.writerow([path, *(cell for c, p in pairs for cell in (classes[c], f"{p:.6f}"))])
+
+
+if __name__ == "__main__":
+    run_main(main)

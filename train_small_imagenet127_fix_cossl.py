@@ -1,0 +1,69 @@
+"""Co-learn (CoSSL) on a network that train_small_imagenet127_fix.py has pre-trained with FixMatch.
+
+    python train_small_imagenet127_fix_cossl.py --img_size 32 --data_root PREPARED \
+        --epoch 100 --val-iteration 500 --resume DIR/checkpoint_401.pth.tar --out DIR2 \
+        --max_lam 0.6 --manualSeed 1 --gpu 0
+"""
+
+from functools import partial
+
+import torch
+
+from dataset.long_tail import labelled_share
+from dataset.small_imagenet127 import load_small_imagenet127
+from dataset.streams import streams
+from methods.classifier import crt, decay_all_but_bias, tfe
+from methods.cossl import cossl
+from methods.fixmatch import VIEWS, fixmatch
+from methods.warmup import warm_up_on_batches
+from models.resnet import ResNet50
+from utils.args import add_cossl_flags, add_fixmatch_flags, add_small_imagenet_flags, common_parser, pick_device
+from utils.averaged import STUDENT, TEACHER, Averaged
+from utils.checkpoint import FREE, continued, pretrained, restore
+from utils.errors import run_main
+from utils.fit import fit
+from utils.metrics import evaluate
+
+
+def main() -> None:
+    about = "Co-learn (CoSSL) with FixMatch on Small-ImageNet-127."
+    parser = common_parser("train_small_imagenet127_fix_cossl", about, epochs=400)
+    add_small_imagenet_flags(parser)
+    add_cossl_flags(parser)
+    add_fixmatch_flags(parser, tau=0.95)
+    args = parser.parse_args()
+
+    start = continued(args, STUDENT + TEACHER, FREE - {"resume"})
+    stage1 = pretrained(args, STUDENT)
+    device = pick_device(args.gpu)
+    images = load_small_imagenet127(args.data_root, args.img_size)
+    split = labelled_share(images, args.labeled_percent, args.manualSeed)
+    data = streams(images, split, VIEWS, args.batch_size, args.manualSeed, device, mu=args.mu, learner_view="weak")
+
+    torch.manual_seed(args.manualSeed)
+    network = ResNet50(len(data.classes), args.width).to(device)
+    optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
+    student = Averaged(network, optimizer, args.ema_decay)
+    restore(student.objects(STUDENT), stage1, args.resume)
+
+    head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)
+    adam = lambda lr: torch.optim.Adam(decay_all_but_bias(head, args.wd_tfe), lr)
+    # As published: FixMatch's script trains the head with --lr, and takes --lr_tfe for the warm-up only.
+    teacher = Averaged(head, adam(args.lr), args.ema_decay)
+    counts = torch.from_numpy(data.counts).to(device)
+    classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
+    prepare = partial(
+        warm_up_on_batches, student.ema.features, teacher.using(adam(args.lr_tfe)), classifier,
+        data.balanced.again("balanced warm-up"), data.partners.again("partners warm-up"),
+        steps=args.warm_tfe * args.val_iteration,
+    )  # fmt: skip
+
+    step, predict = cossl(partial(fixmatch, tau=args.tau), classifier, student, teacher, data)
+    objects = student.objects(STUDENT) | teacher.objects(TEACHER)
+    facts = {"method": "FixMatch+CoSSL", "start_epoch": stage1["epoch"]} | data.facts()
+    scores = lambda: evaluate(predict, data.test(), data.counts)
+    fit(step, scores, objects, args, facts, start, prepare, first_copy=args.copy_every + 1)
+
+
+if __name__ == "__main__":
+    run_main(main)
