@@ -312,7 +312,7 @@ def test_digits_statistics(digits):
 
 
 def test_unknown_name_lists_the_known(tmp_path):
-    assert NAMES == ("cifar10", "cifar100", "fashion_mnist", "digits")
+    assert NAMES == ("cifar10", "cifar100", "fashion_mnist", "digits", "folder")
     assert_user_error(["--dataset mnist", *NAMES], "mnist", tmp_path)
 
 
