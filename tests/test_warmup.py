@@ -81,8 +81,8 @@ def test_head_learns_and_its_average_follows():
     optimizer = torch.optim.Adam(decay_all_but_bias(head, 5e-4), 0.01)
     teacher = Averaged(head, torch.optim.SGD(head.parameters(), 0.0), 0.99)
     batches = SimpleNamespace(x=[([x], y)], u=[([x, x], y)])
-    plan = {"optimizer": optimizer, "batch_size": 16, "epochs": 5, "steps": 60, "seed": 1}
-    warm_up(lambda f: f, teacher, batches.x, batches.u, np.array([60, 4]), **plan)
+    plan = {"batch_size": 16, "epochs": 5, "steps": 60, "seed": 1}
+    warm_up(lambda f: f, teacher.using(optimizer), batches.x, batches.u, np.array([60, 4]), **plan)
     right = teacher.live(x).argmax(1) == y
     assert right.float().mean() > 0.9  # the blends, labelled as the tail class, cost the head class a few
     assert right[y == 1].all()
