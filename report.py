@@ -1,0 +1,85 @@
+"""Report of many runs: tables like the paper's, with the published figures beside them, and a page to look at.
+
+    python report.py RESULTS_DIR... --out report
+
+Finds every run in the folders and below, ours and the published code's, finished or not. Runs that differ only in their
+seed are one row: mean, standard deviation (n - 1), n. Writes report.html (one file, needs no network), tables.md,
+tables.tex, figures.csv and classes.csv; prints the tables.
+
+Shape legend: none.
+"""
+
+from pathlib import Path
+
+from reporting.groups import Group, group
+from reporting.page import page
+from reporting.runs import Run, find
+from reporting.tables import Table, classes_csv, figure_table, figures_csv, latex, markdown, overview
+from utils.args import Parser, path
+from utils.checkpoint import check_writable
+from utils.errors import UserError, run_main
+from utils.summary import atomic_write_text
+
+
+def main() -> None:
+    parser = Parser("Report of many runs: tables with the published figures beside them, and a page to look at.")
+    add = parser.add_argument
+    add("results", metavar="RESULTS_DIR", nargs="+", type=path, help="folder of a run, or one that runs lie below")
+    add("--out", type=path, default=Path("report"), help="folder for report.html and the tables")
+    args = parser.parse_args()
+
+    check_writable(args.out)
+    runs = find(args.results)
+    if not runs:
+        raise UserError(f"{shown(' '.join(map(str, args.results)))}: no runs there; give the folders that --out named")
+    groups = group(runs)
+    if not groups:
+        problems = "; ".join(f"{run.folder}: {run.problems[0]}" for run in runs)
+        raise UserError(f"nothing to report, no run is whole: {shown(problems)}")
+    write(args.out, runs, groups)
+
+
+def write(out: Path, runs: list[Run], groups: list[Group]) -> None:
+    """Write every file of the report, and print its tables, its problems and where it is."""
+    finished = [one for one in groups if one.finished]
+    sections = tables(finished)
+    out.mkdir(parents=True, exist_ok=True)
+    text = "\n\n".join(f"## {name}\n\n" + "\n\n".join(map(markdown, part)) for name, part in sections.items())
+    files = {
+        "report.html": page(runs, groups),
+        "tables.md": text + "\n",
+        "tables.tex": "% needs \\usepackage{booktabs}\n" + "\n\n".join(latex(t) for p in sections.values() for t in p) + "\n",
+        "figures.csv": figures_csv(finished),
+        "classes.csv": classes_csv(finished),
+    }
+    for name, content in files.items():
+        atomic_write_text(out / name, content.encode(errors="backslashreplace").decode())
+    print(shown(text))
+    for run in runs:
+        if run.status != "finished" or run.problems:
+            print(f"{shown(run.folder)}: {run.status}{'; ' * bool(run.problems)}{shown('; '.join(run.problems))}")
+    print(f"\nreport of {len(runs)} run(s): {shown(str(out / 'report.html'))}")
+
+
+def tables(groups: list[Group]) -> dict[str, list[Table]]:
+    """Heading -> tables: of each data set with several settings the paper's table, of each setting all figures."""
+    found: dict[str, list[Table]] = {}
+    for dataset in dict.fromkeys(one.dataset for one in groups):
+        here = [one for one in groups if one.dataset == dataset]
+        settings = list(dict.fromkeys(one.setting for one in here))
+        if len(settings) > 1:
+            found[dataset] = [overview(here)]
+        for setting in settings:
+            part = [one for one in here if one.setting == setting]
+            heading = f"{dataset}, {setting}" if setting else dataset
+            found[heading] = [figure_table(part, statistic) for statistic in ("last_20_mean", "best")]
+    return found
+
+
+def shown(text: str) -> str:
+    """In characters that any terminal can show: files' names need not be Unicode, and may hold newlines."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+if __name__ == "__main__":
+    run_main(main)

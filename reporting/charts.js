@@ -1,0 +1,181 @@
+"use strict";
+/* Draws the charts of the page: lines over epochs, classes or ratios; dots of seeds; confusion matrices. */
+
+const NS = "http://www.w3.org/2000/svg";
+
+function svg(parent, name, attributes, text) {
+  const node = document.createElementNS(NS, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  if (text !== undefined) node.textContent = text;
+  parent.append(node);
+  return node;
+}
+
+/* About `n` round numbers from low to high. */
+function ticks(low, high, n) {
+  const raw = (high - low) / n || 1, power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].find(m => m * power >= raw) * power, found = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(+(i * step).toPrecision(12));
+  return found;
+}
+
+const show = v => v === null ? "–" : Math.abs(v) >= 10 ? v.toFixed(1) : v.toFixed(2);
+
+function canvasOf(host, height) {
+  const width = Math.max(200, host.clientWidth - 24);
+  return [width, svg(host, "svg", {viewBox: `0 0 ${width} ${height}`, height, role: "img", tabindex: 0})];
+}
+
+/* chart: see reporting/charts.py; look: series -> its classes; label: series -> its name. */
+function drawLines(host, chart, look, label) {
+  const names = chart.names, lines = chart.lines.filter(line => look(line.series));
+  const widest = names ? Math.max(...names.map(n => n.length)) : 0, height = names ? 270 : 200;
+  const [width, root] = canvasOf(host, height);
+  root.setAttribute("aria-label", `${chart.title}: chart of ${lines.map(l => label(l.series)).join(", ")}`);
+  const shown = lines.flatMap(l => [...l.y, ...(l.low || []), ...(l.high || [])]).filter(v => v !== null);
+  const xs = names ? [-0.5, names.length - 0.5] : [Math.min(...chart.lines.map(l => l.x[0])),
+    Math.max(...chart.lines.map(l => l.x[l.x.length - 1]))];
+  let [low, high] = shown.length ? [Math.min(...shown), Math.max(...shown)] : [0, 1];
+  if (chart.unit === "%") [low, high] = names || high - low > 40 ? [0, 100] : [Math.max(0, low - 3), Math.min(100, high + 3)];
+  else [low, high] = [Math.min(0, low), high * 1.05 || 1];
+  const slanted = names && names.length * (widest * 6.5 + 8) > width - 40;
+  const bottom = !names ? 34 : slanted ? 30 + Math.min(widest, 14) * 4.6 : chart.area ? 46 : 36;
+  const box = {left: 34, right: width - (chart.area ? 30 : 8), top: 8, bottom: height - bottom};
+  const X = v => box.left + (box.right - box.left) * (xs[1] > xs[0] ? (v - xs[0]) / (xs[1] - xs[0]) : 0.5);
+  const Y = v => box.bottom - (box.bottom - box.top) * (v - low) / (high - low || 1);
+  if (chart.area) drawArea(root, chart.area, box, X);
+  for (const v of ticks(low, high, 4)) {
+    svg(root, "line", {class: "rule", x1: box.left, x2: box.right, y1: Y(v), y2: Y(v)});
+    svg(root, "text", {x: box.left - 5, y: Y(v) + 4, "text-anchor": "end"}, v);
+  }
+  if (names) nameClasses(root, names, chart.area, box, X, slanted);
+  else for (const v of ticks(...xs, Math.min(6, width / 60)).filter(Number.isInteger))
+    svg(root, "text", {x: X(v), y: box.bottom + 15, "text-anchor": "middle"}, v);
+  svg(root, "text", {x: (box.left + box.right) / 2, y: height - 3, "text-anchor": "middle"}, chart.xlabel);
+  for (const line of lines) drawLine(svg(root, "g", {class: look(line.series)}), line, X, Y, box);
+  follow(root, box, lines, X, xs, at => {
+    const head = names ? names[at] + (chart.area ? `, ${chart.area[at]} labelled` : "") : `${chart.xlabel} ${at}`;
+    return [head, lines.filter(l => l.x.includes(at)).map(l => {
+      const i = l.x.indexOf(at), range = l.low && l.low[i] !== null ? ` (${show(l.low[i])} to ${show(l.high[i])})` : "";
+      return [look(l.series), label(l.series), show(l.y[i]) + range];
+    })];
+  });
+}
+
+/* Breaks where a figure is undefined; points where there are few. */
+function drawLine(group, line, X, Y, box) {
+  const points = line.x.map((x, i) => [X(x), line.y[i] === null ? null : Y(line.y[i]), i]);
+  if (line.low) {
+    const known = points.filter(p => line.low[p[2]] !== null && line.high[p[2]] !== null);
+    const edge = [...known.map(p => [p[0], Y(line.high[p[2]])]), ...known.reverse().map(p => [p[0], Y(line.low[p[2]])])];
+    svg(group, "path", {class: "band", d: edge.length ? `M${edge.map(p => p.map(v => v.toFixed(1))).join("L")}Z` : ""});
+  }
+  let d = "", pen = "M";
+  for (const [x, y] of points) {
+    if (y !== null) d += `${pen}${x.toFixed(1)},${Math.min(Math.max(y, box.top), box.bottom).toFixed(1)}`;
+    pen = y === null ? "M" : "L";
+  }
+  svg(group, "path", {class: "path", d});
+  if (points.length <= 30) for (const [x, y] of points) if (y !== null) svg(group, "circle", {cx: x, cy: y, r: 3});
+}
+
+function drawArea(root, counts, box, X) {
+  const most = Math.log10(Math.max(...counts, 1) + 1), step = X(1) - X(0);
+  const Y = n => box.bottom - (box.bottom - box.top) * Math.log10(n + 1) / (most || 1) * 0.97;
+  counts.forEach((n, i) => svg(root, "rect", {class: "area", x: X(i) - step / 2 + (counts.length < 40 ? 1.5 : -0.1),
+    width: Math.max(1, step - (counts.length < 40 ? 3 : -0.2)), y: Y(n), height: box.bottom - Y(n)}));
+  const marks = [...new Set([1, 10, 100, 1000, 10000].filter(n => n <= Math.max(...counts)))];
+  for (const n of marks) svg(root, "text", {x: box.right + 4, y: Y(n) + 4}, n);
+}
+
+function nameClasses(root, names, counts, box, X, slanted) {
+  const room = X(1) - X(0), every = Math.ceil(13 / Math.max(room, 0.1));
+  names.forEach((name, i) => {
+    if (slanted && i % every) return;
+    const short = name.length > 14 ? name.slice(0, 13) + "…" : name;
+    if (slanted) svg(root, "text", {x: 0, y: 0, "text-anchor": "end", transform: `translate(${X(i) + 4},${box.bottom + 11}) rotate(-40)`}, short);
+    else {
+      svg(root, "text", {class: "name", x: X(i), y: box.bottom + 15, "text-anchor": "middle"}, short);
+      if (counts) svg(root, "text", {x: X(i), y: box.bottom + 28, "text-anchor": "middle"}, counts[i]);
+    }
+  });
+}
+
+/* A rule that follows pointer and arrow keys, and the values at it. tell: x -> [heading, [[classes, name, value]]]. */
+function follow(root, box, lines, X, xs, tell) {
+  const places = [...new Set(lines.flatMap(l => l.x))].sort((a, b) => a - b);
+  if (!places.length) return;
+  const cross = svg(root, "line", {class: "cross", y1: box.top, y2: box.bottom, visibility: "hidden"});
+  let at = 0;
+  const move = (index, px, py) => {
+    at = Math.min(Math.max(index, 0), places.length - 1);
+    for (const end of ["x1", "x2"]) cross.setAttribute(end, X(places[at]));
+    cross.setAttribute("visibility", "visible");
+    tip(px, py, ...tell(places[at]));
+  };
+  root.addEventListener("pointermove", event => {
+    const frame = root.getBoundingClientRect(), px = (event.clientX - frame.left) * root.viewBox.baseVal.width / frame.width;
+    const near = places.reduce((best, p, i) => Math.abs(X(p) - px) < Math.abs(X(places[best]) - px) ? i : best, 0);
+    move(near, event.clientX, event.clientY);
+  });
+  root.addEventListener("keydown", event => {
+    const by = {ArrowLeft: -1, ArrowRight: 1}[event.key];
+    if (!by) return;
+    event.preventDefault();
+    const frame = root.getBoundingClientRect();
+    move(at + by, frame.left + X(places[Math.min(Math.max(at + by, 0), places.length - 1)]), frame.top + 40);
+  });
+  for (const kind of ["pointerleave", "blur"]) root.addEventListener(kind, () => {
+    cross.setAttribute("visibility", "hidden");
+    tip();
+  });
+}
+
+/* A row per group: a dot per seed, a bar of one standard deviation, a diamond for the published figure. */
+function drawDots(host, chart, look, label) {
+  const rows = chart.rows.filter(row => look(row.series)), [width, root] = canvasOf(host, 30 + 34 * rows.length);
+  root.setAttribute("aria-label", `${chart.title}: ${rows.map(r => `${r.label} ${show(r.mean)}`).join(", ")}`);
+  const all = chart.rows.flatMap(r => [...r.seeds, r.mean - (r.sd || 0), r.mean + (r.sd || 0), ...(r.paper === null ? [] : [r.paper])]);
+  const low = Math.max(0, Math.min(...all) - 4), high = Math.min(100, Math.max(...all) + 4), end = width - 44;
+  const X = v => 6 + (end - 6) * (v - low) / (high - low || 1), foot = 34 * rows.length + 6;
+  for (const v of ticks(low, high, width / 80)) {
+    svg(root, "line", {class: "rule", x1: X(v), x2: X(v), y1: 4, y2: foot});
+    svg(root, "text", {x: X(v), y: foot + 15, "text-anchor": "middle"}, v);
+  }
+  rows.forEach((row, i) => {
+    const y = 34 * i + 26, group = svg(root, "g", {class: look(row.series)});
+    svg(group, "text", {class: "name", x: 4, y: y - 10}, row.label);
+    if (row.sd) svg(group, "rect", {class: "bar", x: X(row.mean - row.sd), width: X(row.mean + row.sd) - X(row.mean - row.sd), y: y - 5, height: 10, rx: 3});
+    svg(group, "line", {x1: X(row.mean), x2: X(row.mean), y1: y - 7, y2: y + 7});
+    for (const value of row.seeds) svg(group, "circle", {cx: X(value), cy: y, r: 4});
+    if (row.paper !== null) svg(root, "path", {class: "paper", d: `M${X(row.paper) - 6},${y}l6,-6l6,6l-6,6Z`});
+    svg(root, "text", {class: "name", x: width - 2, y: y + 4, "text-anchor": "end"}, show(row.mean));
+    const wording = [["", "mean", show(row.mean)], ["", "seeds", row.seeds.map(show).join(", ")],
+      ...(row.sd ? [["", "standard deviation", show(row.sd)]] : []), ...(row.paper === null ? [] : [["", "published (diamond)", show(row.paper)]])];
+    const hit = svg(root, "rect", {x: 0, y: y - 20, width, height: 34, fill: "transparent"});
+    hit.addEventListener("pointermove", event => tip(event.clientX, event.clientY, row.label, wording));
+    hit.addEventListener("pointerleave", () => tip());
+  });
+}
+
+/* A pixel per cell, the series' colour as opaque as the cell is full, so that it suits light and dark. */
+function drawConfusion(host, chart, look) {
+  const n = chart.names.length, canvas = document.createElement("canvas");
+  const right = chart.cells.reduce((sum, row, i) => sum + row[i], 0) / n;
+  Object.assign(canvas, {width: n, height: n, className: look(chart.series)});
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `confusion matrix of ${chart.title}: ${show(right)} % on the diagonal on average`);
+  host.append(canvas);
+  const pen = canvas.getContext("2d");
+  pen.fillStyle = getComputedStyle(canvas).getPropertyValue("--c").trim();
+  chart.cells.forEach((row, i) => row.forEach((value, j) => {
+    pen.globalAlpha = (value / 100) ** 0.6;
+    pen.fillRect(j, i, 1, 1);
+  }));
+  canvas.addEventListener("pointermove", event => {
+    const frame = canvas.getBoundingClientRect(), place = v => Math.min(n - 1, Math.max(0, Math.floor(v * n)));
+    const i = place((event.clientY - frame.top) / frame.height), j = place((event.clientX - frame.left) / frame.width);
+    tip(event.clientX, event.clientY, "true, predicted", [["", `${chart.names[i]}, ${chart.names[j]}`, `${chart.cells[i][j]} %`]]);
+  });
+  canvas.addEventListener("pointerleave", () => tip());
+}
