@@ -45,10 +45,11 @@ def write(out: Path, runs: list[Run], groups: list[Group]) -> None:
     sections = tables(finished)
     out.mkdir(parents=True, exist_ok=True)
     text = "\n\n".join(f"## {name}\n\n" + "\n\n".join(map(markdown, part)) for name, part in sections.items())
+    floats = ["% needs \\usepackage{booktabs}", *(latex(table) for part in sections.values() for table in part)]
     files = {
         "report.html": page(runs, groups),
         "tables.md": text + "\n",
-        "tables.tex": "% needs \\usepackage{booktabs}\n" + "\n\n".join(latex(t) for p in sections.values() for t in p) + "\n",
+        "tables.tex": "\n\n".join(floats) + "\n",
         "figures.csv": figures_csv(finished),
         "classes.csv": classes_csv(finished),
     }

@@ -44,7 +44,7 @@ function drawLines(host, chart, look, label) {
   const X = v => box.left + (box.right - box.left) * (xs[1] > xs[0] ? (v - xs[0]) / (xs[1] - xs[0]) : 0.5);
   const Y = v => box.bottom - (box.bottom - box.top) * (v - low) / (high - low || 1);
   if (chart.area) drawArea(root, chart.area, box, X);
-  for (const v of ticks(low, high, 4)) {
+  for (const v of ticks(low, high, 5)) {
     svg(root, "line", {class: "rule", x1: box.left, x2: box.right, y1: Y(v), y2: Y(v)});
     svg(root, "text", {x: box.left - 5, y: Y(v) + 4, "text-anchor": "end"}, v);
   }
@@ -52,7 +52,11 @@ function drawLines(host, chart, look, label) {
   else for (const v of ticks(...xs, Math.min(6, width / 60)).filter(Number.isInteger))
     svg(root, "text", {x: X(v), y: box.bottom + 15, "text-anchor": "middle"}, v);
   svg(root, "text", {x: (box.left + box.right) / 2, y: height - 3, "text-anchor": "middle"}, chart.xlabel);
-  for (const line of lines) drawLine(svg(root, "g", {class: look(line.series)}), line, X, Y, box);
+  lines.forEach((line, i) => {
+    const group = svg(root, "g", {class: look(line.series)});
+    if (chart.area === undefined) drawLine(group, line, X, Y, box);
+    else drawClasses(group, line, v => X(v + (i - (lines.length - 1) / 2) * Math.min(0.14, 0.7 / lines.length)), Y);
+  });
   follow(root, box, lines, X, xs, at => {
     const head = names ? names[at] + (chart.area ? `, ${chart.area[at]} labelled` : "") : `${chart.xlabel} ${at}`;
     return [head, lines.filter(l => l.x.includes(at)).map(l => {
@@ -77,6 +81,17 @@ function drawLine(group, line, X, Y, box) {
   }
   svg(group, "path", {class: "path", d});
   if (points.length <= 30) for (const [x, y] of points) if (y !== null) svg(group, "circle", {cx: x, cy: y, r: 3});
+}
+
+/* Points side by side, their range over seeds as whiskers, and a faint line that shows which belong together. */
+function drawClasses(group, line, X, Y) {
+  const known = line.x.filter(x => line.y[x] !== null), dense = line.x.length > 30;
+  svg(group, "path", {class: dense ? "path" : "path faint", d: known.map((x, i) => `${i ? "L" : "M"}${X(x).toFixed(1)},${Y(line.y[x]).toFixed(1)}`).join("")});
+  if (dense) return;
+  for (const x of known) {
+    if (line.low && line.low[x] !== null) svg(group, "line", {class: "whisker", x1: X(x), x2: X(x), y1: Y(line.low[x]), y2: Y(line.high[x])});
+    svg(group, "circle", {cx: X(x), cy: Y(line.y[x]), r: 3.5});
+  }
 }
 
 function drawArea(root, counts, box, X) {
@@ -146,7 +161,7 @@ function drawDots(host, chart, look, label) {
     const y = 34 * i + 26, group = svg(root, "g", {class: look(row.series)});
     svg(group, "text", {class: "name", x: 4, y: y - 10}, row.label);
     if (row.sd) svg(group, "rect", {class: "bar", x: X(row.mean - row.sd), width: X(row.mean + row.sd) - X(row.mean - row.sd), y: y - 5, height: 10, rx: 3});
-    svg(group, "line", {x1: X(row.mean), x2: X(row.mean), y1: y - 7, y2: y + 7});
+    svg(group, "line", {class: "mean", x1: X(row.mean), x2: X(row.mean), y1: y - 7, y2: y + 7});
     for (const value of row.seeds) svg(group, "circle", {cx: X(value), cy: y, r: 4});
     if (row.paper !== null) svg(root, "path", {class: "paper", d: `M${X(row.paper) - 6},${y}l6,-6l6,6l-6,6Z`});
     svg(root, "text", {class: "name", x: width - 2, y: y + 4, "text-anchor": "end"}, show(row.mean));

@@ -1,11 +1,11 @@
 """What the page's charts show, as plain numbers for charts.js to draw.
 
-A chart is {"kind": "line", "title", "unit", "xlabel", "names" and "area" (both or neither; (C,)), "lines": [{"series",
-"x", "y", "low", "high"}]}, or of kind "dots" or "confusion", see there. A series is a group, by its place in the section.
+A chart is {"kind": "line", "title", "unit", "xlabel", "names" of the places on the x axis (else it is numbers), "area"
+(of classes: labelled images), "lines": [{"series", "x", "y", "low", "high"}]}, or of kind "dots" or "confusion", see
+there. A series is a group, by its place in the section.
 Shape legend: E epochs, C classes, R ratios.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ SHARES = {"acc_u", "acc_selected", "mask"}  # the log has shares of 1
 
 
 def dots(groups: list[Group], metric: str) -> list[dict[str, Any]]:
-    """Last-20 mean of every seed, their mean, standard deviation, and the published figure: {"kind": "dots", "rows"}."""
+    """Last-20 mean of every seed, their mean and standard deviation, the published figure: {"kind": "dots", "rows"}."""
     rows = []
     for series, group in enumerate(groups):
         figure = group.finished and group.figures["last_20_mean"][metric]
@@ -66,8 +66,9 @@ def _over_epochs(series: int, group: Group, column: str) -> list[dict[str, Any]]
 
 
 def per_class(groups: list[Group]) -> list[dict[str, Any]]:
-    """Charts over the classes, most frequent first: test recall, and the last epoch's pseudo-labels; one of each for every
-    list of classes and counts."""
+    """Charts over the classes, most frequent first: test recall, and the last epoch's pseudo-labels; one of each for
+    every list of classes and counts.
+    """
     charts = []
     kinds = list(dict.fromkeys((tuple(g.classes), tuple(g.counts or ())) for g in groups if g.classes))
     for names, counts in kinds:
@@ -75,11 +76,11 @@ def per_class(groups: list[Group]) -> list[dict[str, Any]]:
         here = [(s, g) for s, g in enumerate(groups) if (tuple(g.classes), tuple(g.counts or ())) == (names, counts)]
         base = {"kind": "line", "unit": "%", "xlabel": "class, most frequent first", "names": [names[i] for i in order],
                 "area": [counts[i] for i in order] if counts else None}  # fmt: skip
-        recall = [_classes(s, [r.figures["last_20_mean"]["recall"] for r in g.runs], order) for s, g in here if g.finished]
-        charts.append(base | {"title": "test recall, last-20 mean", "lines": [line for line in recall if line]})
+        recall = {s: [r.figures["last_20_mean"]["recall"] for r in g.runs] for s, g in here if g.finished}
+        charts.append(base | {"title": "test recall, last-20 mean", "lines": _classes(recall, order)})
         for figure, title in _LAST.items():
-            lines = [_classes(s, _last(g, *figure), order) for s, g in here]
-            charts.append(base | {"title": f"{title}, last epoch", "lines": [line for line in lines if line]})
+            last = {s: _last(g, *figure) for s, g in here}
+            charts.append(base | {"title": f"{title}, last epoch", "lines": _classes(last, order)})
     return [chart for chart in charts if chart["lines"]]
 
 
@@ -97,13 +98,15 @@ def _last(group: Group, part: str, whole: str) -> list[np.ndarray]:
         return [100 * found[part][-1] / found[whole][-1] for found in known if len(found[part])]
 
 
-def _classes(series: int, values: Iterable[Any], order: np.ndarray) -> dict[str, Any] | None:
-    values = np.array([list(row) for row in values], dtype=float)
-    return _line(series, list(range(len(order))), values[:, order]) if values.size and np.isfinite(values).any() else None
+def _classes(values: dict[int, list[Any]], order: np.ndarray) -> list[dict[str, Any]]:
+    """values: series -> (C,) per run; a series without a number has no line."""
+    arrays = {series: np.array(rows, dtype=float) for series, rows in values.items() if len(rows)}
+    known = {series: array for series, array in arrays.items() if np.isfinite(array).any()}
+    return [_line(series, list(range(len(order))), array[:, order]) for series, array in known.items()]
 
 
 def shifted(groups: list[Group]) -> list[dict[str, Any]]:
-    """Top-1 on the shifted test sets, a chart per list of ratios; the band is the seeds' range, for one seed its interval."""
+    """Top-1 on the shifted test sets, a chart per list of ratios; band: the seeds' range, of one seed its interval."""
     charts: dict[tuple, dict[str, Any]] = {}
     for series, group in enumerate(groups):
         for ratios in dict.fromkeys(tuple(run.shifted["ratios"]) for run in group.runs if run.shifted):
@@ -118,7 +121,7 @@ def shifted(groups: list[Group]) -> list[dict[str, Any]]:
 
 
 def confusions(groups: list[Group]) -> list[dict[str, Any]]:
-    """Per group, rows in percent of the true class, all seeds together: {"kind": "confusion", "names", "cells" (C, C)}."""
+    """Per group, percent of the true class in rows, all seeds: {"kind": "confusion", "names", "cells" (C, C)}."""
     charts = []
     for series, group in enumerate(groups):
         found = [r.diagnostics["confusion"] for r in group.runs if r.diagnostics and "confusion" in r.diagnostics]

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-PER_CLASS = ("guessed", "selected", "present", "right", "right_selected", "precision", "recall", "mask_rate", "test_recall")
+PER_CLASS = (
+    "guessed", "selected", "present", "right", "right_selected", "precision", "recall", "mask_rate", "test_recall",
+)  # fmt: skip
 
 
 def read_diagnostics(folder: Path, classes: int, problems: list[str]) -> dict[str, np.ndarray] | None:

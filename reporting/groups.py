@@ -1,7 +1,7 @@
 """Runs that differ in nothing but their seed make a group: its mean, standard deviation and n.
 
-A setting is what groups must share to be compared: data set, class counts and imbalance. Within it a row is a method with
-its arguments, and the row's name says in which of them it differs from the method's other rows.
+A setting is what groups must share to be compared: data set, class counts and imbalance. Within it a row is a method
+with its arguments, and the row's name says in which of them it differs from the method's other rows.
 Shape legend: C classes.
 """
 
@@ -89,7 +89,7 @@ def method_of(run: Run) -> str:
 
 
 def protocol_of(run: Run) -> dict[str, Any]:
-    """Everything that decides a run's numbers but its seed; unset arguments (false, none) are those of older versions."""
+    """All that decides a run's numbers but its seed; false and none count as not there, as in older versions."""
     arguments = ADDED | run.arguments | {"start_epoch": run.about.get("start_epoch")} if run.arguments else {}
     unused = NOT_PROTOCOL | (UNUSED_BY_FOLDER if arguments.get("dataset") == "folder" else set())
     found = {k: v for k, v in sorted(arguments.items()) if k not in unused and v is not None and v is not False}
@@ -99,7 +99,8 @@ def protocol_of(run: Run) -> dict[str, Any]:
 def group(runs: Iterable[Run]) -> list[Group]:
     """Groups in the order data set, setting, method; runs with no arguments stand alone. Broken runs are in none.
 
-    Of runs with the same seed the first one counts, and the others' problems say so. Unfinished runs make groups of their own.
+    Of runs with the same seed the first one counts, and the others' problems say so. Unfinished runs make groups of
+    their own.
     """
     found: dict[str, list[Run]] = {}
     for run in runs:
@@ -124,7 +125,9 @@ def _order(group: Group) -> tuple:
     known = ("supervised", "MixMatch", "ReMixMatch", "FixMatch")
     place = known.index(base) if base in known else len(known)
     data = [float(v) if isinstance(v := group.protocol.get(name), (int, float)) else 0.0 for name in DATA]
-    return group.dataset, data, group.setting, not group.finished, place, base, learner, group.name
+    unknown = group.protocol.keys() == {"folder"}
+    row = not group.finished, place, base, learner, group.name
+    return unknown, group.dataset, data, group.setting, *row
 
 
 def _aggregate(runs: list[Run]) -> Group:
@@ -161,7 +164,7 @@ def setting_of(protocol: dict[str, Any]) -> str:
         unlabelled = protocol.get("imb_ratio_u")
         words.append(f"γ {labelled}" if labelled == unlabelled else f"γ {labelled}, unlabelled {unlabelled}")
     if "num_max" in protocol:
-        words.append(f"num_max {protocol['num_max']}, ratio {protocol.get('ratio', 0):g}")
+        words += [f"num_max {protocol['num_max']}", f"ratio {protocol.get('ratio', 0):g}"]
     if "labeled_percent" in protocol:
         words.append(f"{100 * protocol['labeled_percent']:g} % labelled")
     if "img_size" in protocol and (protocol.get("dataset") == "folder" or "num_max" not in protocol):

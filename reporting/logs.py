@@ -16,10 +16,10 @@ PERCENT = ("top1", "gm")
 
 
 def read_log(path: Path) -> tuple[dict[str, list[float]], list[str], bool]:
-    """Columns (E,) by our names, with `epoch`; what is wrong with the file, in words; whether it is the published code's.
+    """Columns (E,) by our names, with `epoch`; what is wrong, in words; whether it is the published code's file.
 
-    A line that isn't whole (another number of cells, no number, no end of line) is left out. Accuracies of the published
-    code in shares of 1 become percent. A file that can't be read gives no columns.
+    A line that isn't whole (another number of cells, no number, no end of line) is left out. Accuracies of the
+    published code in shares of 1 become percent. A file that can't be read gives no columns.
     """
     try:
         text = path.read_bytes().decode("utf-8")

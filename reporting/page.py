@@ -19,11 +19,13 @@ from utils.summary import jsonable
 HERE = Path(__file__).parent
 COLOURS = 7
 NOTES = {
-    "curves": "Of the averaged model on the test set, unless training is named. Lines: mean over seeds; bands: lowest to "
-    "highest seed; dotted: unfinished. Co-learning counts its epochs from where pre-training left off.",
-    "classes": "Grey: labelled images of each class, log scale.",
-    "confusion": "Rows: true class, most frequent first; columns: predicted class; percent of the row; last epoch, all seeds.",
-    "pseudo": "Where the true labels of the unlabelled images are known. Of an epoch's steps; line: mean over seeds.",
+    "curves": "Of the averaged model on the test set, unless training is named. Lines: mean over seeds; bands: lowest "
+    "to highest seed; dotted: unfinished. Co-learning counts its epochs from where pre-training left off.",
+    "classes": "Points: mean over seeds; whiskers: lowest to highest seed; grey: labelled images, log scale.",
+    "confusion": "Rows: true class, most frequent first; columns: predicted class, in the same order. Percent of the "
+    "row, in the last epoch, all seeds together.",
+    "pseudo": "Means over an epoch's steps, where the true labels of the unlabelled images are known. Lines: mean over "
+    "seeds; bands: lowest to highest seed.",
     "shifted": "Band: lowest to highest seed; of a single one, its 95 % interval.",
 }
 
@@ -57,16 +59,17 @@ def page(runs: list[Run], groups: list[Group]) -> str:
 
 def lead(runs: list[Run]) -> str:
     """How many runs there are of each kind, and below it what is wrong with which."""
-    kinds = {"finished": "finished", "published code": "of the published code", "unfinished": "unfinished", "broken": "broken"}
-    counts = {words: sum(run.status == kind for run in runs) for kind, words in kinds.items()}
-    tiles = "".join(f"<li><b>{count}</b> {words}</li>" for words, count in counts.items() if count)
-    worst = [run for run in runs if run.problems]
+    kinds = ("finished", "published code", "unfinished", "broken")
+    counts = {kind: sum(run.status == kind for run in runs) for kind in kinds}
+    tiles = "".join(f"<li><b>{count}</b> {kind}</li>" for kind, count in counts.items() if count)
     items = "".join(
-        f"<li><b>{run.status}</b> <code>{escape(run.folder)}</code>: {escape('; '.join(run.problems))}</li>" for run in worst
+        f"<li><b>{run.status}</b> <code>{escape(run.folder)}</code>: {escape('; '.join(run.problems))}</li>"
+        for run in runs
+        if run.problems
     )
-    is_open = " open" * any(run.status in ("unfinished", "broken") for run in runs)
-    notes = f"<details class=problems{is_open}><summary>Problems and remarks: {len(worst)}</summary><ul>{items}</ul></details>"
-    return f"<ul class=tiles>{tiles}</ul>{notes if worst else ''}"
+    is_open = " open" * (counts["unfinished"] + counts["broken"] > 0)
+    notes = f"<details class=problems{is_open}><summary>Problems and remarks</summary><ul>{items}</ul></details>"
+    return f"<ul class=tiles>{tiles}</ul>{notes if items else ''}"
 
 
 def section(groups: list[Group], charts: list[dict[str, Any]]) -> str:
@@ -88,9 +91,10 @@ def section(groups: list[Group], charts: list[dict[str, Any]]) -> str:
 
 
 def legend(groups: list[Group]) -> str:
+    line = "<svg width=26 height=10 aria-hidden=true><line x1=1 x2=25 y1=5 y2=5 /></svg>"
     buttons = "".join(
-        f'<button type=button aria-pressed=true data-series={i} class="{series_class(i, group)}"><svg width=26 height=10 '
-        f"aria-hidden=true><line x1=1 x2=25 y1=5 y2=5 /></svg>{escape(group.name)}</button>"
+        f'<button type=button aria-pressed=true data-series={i} class="{series_class(i, group)}">{line}'
+        f"{escape(group.name)}</button>"
         for i, group in enumerate(groups)
     )
     return f'<div class=legend role=group aria-label="Shown in the charts">{buttons}</div>'
@@ -101,7 +105,7 @@ def series_class(i: int, group: Group) -> str:
     return f"series c{i % COLOURS} {dash}"
 
 
-def figures(heading: str, note: str, new: list[dict[str, Any]], charts: list[dict[str, Any]], wide: bool = False) -> str:
+def figures(heading: str, note: str, new: list[dict[str, Any]], charts: list[dict[str, Any]], wide=False) -> str:
     """A grid of charts under a heading; empty without charts."""
     if not new:
         return ""
@@ -116,7 +120,7 @@ def table_html(table: Table) -> str:
     heads = "".join(f"<th scope=col><button type=button>{escape(name)}</button></th>" for name in table.headings)
     rows = "".join(f"<tr>{''.join(_cell(cell, i == 0) for i, cell in enumerate(row))}</tr>\n" for row in table.rows)
     scroll = f'<div class=scroll tabindex=0 role=region aria-label="{escape(table.caption)}">'
-    caption = f"<caption>{escape(table.caption)}</caption>"
+    caption = f"<caption><span>{escape(table.caption)}</span></caption>"
     return f"{scroll}<table>{caption}<thead><tr>{heads}</tr></thead><tbody>\n{rows}</tbody></table></div>"
 
 

@@ -69,8 +69,8 @@ def other_budget(dataset: str, arguments: dict[str, Any]) -> str:
 
 
 def standard_error(a: Figure, b: Figure) -> float | None:
-    """Of the difference of two means: sqrt(s_a^2 / n_a + s_b^2 / n_b). Where one standard deviation isn't known, the other
-    stands for both; None if neither is.
+    """Of the difference of two means: sqrt(s_a^2 / n_a + s_b^2 / n_b). Where one standard deviation isn't known, the
+    other stands for both; None if neither is.
     """
     a_sd, b_sd = a.sd if a.sd is not None else b.sd, b.sd if b.sd is not None else a.sd
     if a_sd is None or b_sd is None:
@@ -80,9 +80,9 @@ def standard_error(a: Figure, b: Figure) -> float | None:
 
 def difference(measured: Figure, paper: Figure, budget: str) -> str:
     """Measured minus published in points, and whether it is within two standard errors of the difference."""
-    points, error = measured.mean - paper.mean, standard_error(measured, paper)
+    points, error = round(measured.mean - paper.mean, 1) + 0.0, standard_error(measured, paper)
     if error is None:
         mark = "spread not known"
     else:
         mark = f"{'within' if abs(points) <= 2 * error else 'outside'} ±{2 * error:.1f}"
-    return f"{points:+.1f} ({mark}{'; other budget: ' + budget if budget else ''})".replace("+-", "-")
+    return f"{points:+.1f} ({mark}{'; other budget: ' * bool(budget)}{budget})"

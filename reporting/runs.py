@@ -27,9 +27,9 @@ OPTIONAL = {"arguments": dict, "versions": dict, "start_epoch": int, "wall_secon
 class Run:
     """One folder. status: finished, unfinished, broken, published code; problems: in words, one each.
 
-    about: what `summary.json` says, else what the checkpoint does; figures: {"last_20_mean", "best"}: {name: number or
-    None, "recall": (C,)}, None unless finished; columns: {name: (E,)} of `log.txt`; diagnostics, shifted: the contents of
-    diagnostics.npz and shifted.json, None without.
+    about: what `summary.json` says, else what the checkpoint does; figures: {"last_20_mean", "best"}: {name: number
+    or None, "recall": (C,)}, None unless finished; columns: {name: (E,)} of `log.txt`; diagnostics, shifted: the
+    contents of diagnostics.npz and shifted.json, None without.
     """
 
     folder: str
@@ -147,6 +147,7 @@ def _published(run: Run, state: dict[str, Any]) -> None:
     classes = len(weight) if weight is not None else 0
     remix = "ReMixMatch" if "emp_distb_u" in state else ""
     method = f"{remix}{'+' * bool(remix)}CoSSL" if "teacher_head" in state else remix or "pre-training"
+    method += " (published code)"
     run.about = {"method": method, "classes": [str(c) for c in range(classes)], "labelled_counts": None}
     columns = {name: run.columns[name] for name in ("top1", "gm", "test_loss") if name in run.columns}
     if "top1" not in columns:

@@ -48,7 +48,7 @@ def _cells(column: list[Figure | None]) -> list[Cell]:
 
 
 def figure_table(groups: list[Group], statistic: str) -> Table:
-    """All figures of a setting's groups in percent; for the last-20 mean also the published top-1 and the difference."""
+    """All figures of a setting's groups; for the last-20 mean also the published top-1 and the difference."""
     averaged = sorted({run.about["epochs_averaged"] for group in groups for run in group.runs})
     caption = f"Test figures in percent, {STATISTICS[statistic]}, mean ± standard deviation over n seeds"
     if statistic == "best":
@@ -67,8 +67,9 @@ def figure_table(groups: list[Group], statistic: str) -> Table:
 
 
 def overview(groups: list[Group]) -> Table:
-    """The paper's table of a data set: top-1, last-20 mean; a row per method, columns per setting: ours, the published one."""
+    """The paper's table of a data set: top-1, last-20 mean; a row per method, columns per setting."""
     settings = list(dict.fromkeys(group.setting for group in groups))
+    common = set.intersection(*(set(setting.split(", ")) for setting in settings))
     names = list(dict.fromkeys(group.name for group in groups))
     headings, columns = ["method"], [[Cell(name) for name in names]]
     for setting in settings:
@@ -78,7 +79,7 @@ def overview(groups: list[Group]) -> Table:
             cell._replace(text=f"{cell.text} (n = {here[name].n})") if cell.value is not None else cell
             for name, cell in zip(names, cells, strict=True)
         ]
-        headings.append(setting or "top-1")
+        headings.append(", ".join(word for word in setting.split(", ") if word not in common) or "top-1")
         columns.append(counted)
         if any(group.paper for group in here.values()):
             papers = [here[name].paper if name in here else None for name in names]
@@ -86,6 +87,7 @@ def overview(groups: list[Group]) -> Table:
             columns.append([Cell(show(paper), paper and paper.mean) for paper in papers])
             columns.append([Cell((here[name].versus if name in here else "") or "–") for name in names])
     caption = "Top-1 accuracy in percent, last-20 mean, mean ± standard deviation over n seeds"
+    caption += f"; {', '.join(word for word in settings[0].split(', ') if word in common)}" * bool(common)
     return Table(caption, headings, [list(row) for row in zip(*columns, strict=True)])
 
 

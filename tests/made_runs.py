@@ -15,8 +15,9 @@ from utils.summary import summarise, to_json
 TESTED = ("top1", "balanced", "gm", "many", "medium", "few")
 # The published co-learning run of CIFAR-10.
 PUBLISHED = {
-    "dataset": "cifar10", "num_max": 1500, "ratio": 2.0, "imb_ratio_l": 100, "imb_ratio_u": 100, "width": 2, "depth": 28,
-    "epochs": 100, "val_iteration": 500, "batch_size": 64, "lr": 0.002, "ema_decay": 0.999, "tau": 0.95, "max_lam": 0.6,
+    "dataset": "cifar10", "num_max": 1500, "ratio": 2.0, "imb_ratio_l": 100, "imb_ratio_u": 100, "width": 2,
+    "depth": 28, "epochs": 100, "val_iteration": 500, "batch_size": 64, "lr": 0.002, "ema_decay": 0.999, "tau": 0.95,
+    "max_lam": 0.6,
     "lr_tfe": 0.002, "wd_tfe": 5e-4, "warm_tfe": 10, "classifier": "tfe", "img_size": 32, "skip_corrupt": False,
     "recipe": "train_cifar_fix_cossl", "copy_every": 100, "overwrite": False, "gpu": "0", "data_root": "data",
 }  # fmt: skip
@@ -26,7 +27,7 @@ def make_run(
     folder: Path, method: str = "FixMatch+CoSSL", level: float = 80, seed: int = 1, epochs: int = 25, classes=10,
     finished: bool = True, diagnostics: bool = False, shifted: bool = False, start: int = 401, **changed,
 ) -> Path:  # fmt: skip
-    """A run whose top-1 is `level` + epoch / 10 - the mean of the last 20 of these, balanced accuracy 1 less, and so on.
+    """A run whose top-1 rises by 0.1 an epoch to a last-20 mean of `level`; balanced accuracy is 1 less, and so on.
 
     classes: their number or names; changed: arguments other than PUBLISHED's.
     """
@@ -40,9 +41,10 @@ def make_run(
         figures = {name: level + n / 10 - tail - i for i, name in enumerate(TESTED)}
         recall = [min(100.0, max(0.0, level + 20 - 40 * c / len(names))) for c in range(len(names))]
         history.append(figures | {"loss": 3 / n, "recall": recall})
-        lines.append("\t".join(f"{v:.6g}" for v in [n, 4 / n, 0.5 + n / 100, 0.9 - 1 / (n + 2), 3 / n, *figures.values()]))
+        row = [n, 4 / n, n / (n + 5), 0.9 - 1 / (n + 2), 3 / n, *figures.values()]
+        lines.append("\t".join(f"{value:.6g}" for value in row))
     (folder / "log.txt").write_text("\n".join(lines) + "\n")
-    facts = {"method": method, "classes": names, "labelled_counts": counts, "unlabelled_counts": counts, "start_epoch": start}
+    facts = {"method": method, "classes": names, "labelled_counts": counts, "start_epoch": start}
     state = {"epoch": epochs, "arguments": arguments, "facts": facts, "seconds": 60.0, "history": []}
     torch.save(state, folder / "checkpoint.pth.tar")
     if finished:
@@ -66,21 +68,25 @@ def make_diagnostics(folder: Path, epochs: int, classes: int, seed: int) -> None
         shares = {"precision": 100 * right_selected / selected, "recall": 100 * right_selected / present}
         shares["mask_rate"] = 100 * selected / guessed
     confusion = random.poisson(3.0, (classes, classes)) + np.diag(np.linspace(200, 60, classes).astype(np.int64))
-    counts = {"guessed": guessed, "selected": selected, "present": present, "right": right, "right_selected": right_selected}
+    counts = {"guessed": guessed, "selected": selected, "present": present, "right_selected": right_selected}
     np.savez(folder / "diagnostics.npz", epoch=np.arange(1, epochs + 1), confusion=confusion, **counts, **shares)
-    columns = {f"pl_{kind}_{third}": v for kind, v in (("precision", 90), ("recall", 80), ("mask", 60))
-               for third, _ in (("many", 0), ("medium", 1), ("few", 2))} | {"pl_kl": 0.3, "ece": 7}  # fmt: skip
+    ends = {"precision": 90, "recall": 80, "mask": 60}
+    columns = {f"pl_{kind}_{third}": v for kind, v in ends.items() for third in ("many", "medium", "few")}
+    columns |= {"pl_kl": 0.3, "ece": 7}
     first, *lines = (folder / "log.txt").read_text().splitlines()
-    lines = [line + "".join(f"\t{v - v / (n + 1) * (0.2 + seed / 9):.6g}" for v in columns.values()) for n, line in enumerate(lines, 1)]
-    (folder / "log.txt").write_text("\n".join([first + "".join(f"\t{name}" for name in columns), *lines]) + "\n")
+    lines = ["\t".join([first, *columns])] + [
+        "\t".join([line, *(f"{v - v / (n + 1) * (0.2 + seed / 9):.6g}" for v in columns.values())])
+        for n, line in enumerate(lines, 1)
+    ]
+    (folder / "log.txt").write_text("\n".join(lines) + "\n")
 
 
 def make_shifted(folder: Path, level: float, epoch: int) -> None:
     ratios = [512, 256, 150, 128, 64, 32, 16, 8, 4, 2, 1, -2, -4, -8, -16, -32, -64, -128, -256, -512]
     top1 = [level + 8 - i for i in range(len(ratios))]
-    found = {"dataset": "cifar10", "epoch": epoch, "checkpoint": "checkpoint.pth.tar", "n_max": 1000, "ratios": ratios,
-             "images": [1000] * len(ratios), "top1": top1, "low": [v - 1 for v in top1], "high": [v + 1 for v in top1],
-             "weighted": top1, "worst": {"ratio": ratios[-1], "top1": top1[-1]}, "area": level, "known_prior": None}  # fmt: skip
+    found = {"dataset": "cifar10", "epoch": epoch, "checkpoint": "checkpoint.pth.tar", "n_max": 1000, "ratios": ratios}
+    found |= {"images": [1000] * len(ratios), "top1": top1, "low": [v - 1 for v in top1], "high": [v + 1 for v in top1]}
+    found |= {"weighted": top1, "worst": {"ratio": -512, "top1": top1[-1]}, "area": level, "known_prior": None}
     (folder / "shifted.json").write_text(json.dumps(found))
 
 
@@ -90,6 +96,6 @@ def make_published(folder: Path, epochs: int = 30, cossl: bool = True) -> Path:
     lines = ["Train Loss\tTest Loss\tTest Acc.\tGM\t"]
     lines += [f"{2 / n:.6f}\t{1 / n:.6f}\t{70 + n / 10:.6f}\t{0.6 + n / 1000:.6f}\t" for n in range(1, epochs + 1)]
     (folder / "log.txt").write_text("\n".join(lines) + "\n")
-    state = {"epoch": epochs, "state_dict": {"output.weight": torch.zeros(10, 4)}, "ema_state_dict": {}, "optimizer": {}}
+    state = {"epoch": epochs, "state_dict": {"output.weight": torch.zeros(10, 4)}, "ema_state_dict": {}}
     torch.save(state | ({"teacher_head": {}, "ema_teacher": {}} if cossl else {}), folder / "checkpoint.pth.tar")
     return folder
