@@ -31,11 +31,11 @@ def main() -> None:
     check_writable(args.out)
     runs = find(args.results)
     if not runs:
-        raise UserError(f"{shown(' '.join(map(str, args.results)))}: no runs there; give the folders that --out named")
+        raise UserError(f"{' '.join(map(line, args.results))}: no runs there; give the folders that --out named")
     groups = group(runs)
     if not groups:
-        problems = "; ".join(f"{run.folder}: {run.problems[0]}" for run in runs)
-        raise UserError(f"nothing to report, no run is whole: {shown(problems)}")
+        problems = "; ".join(f"{line(run.folder)}: {run.problems[0]}" for run in runs)
+        raise UserError(f"nothing to report, no run is whole: {problems}")
     write(args.out, runs, groups)
 
 
@@ -55,11 +55,11 @@ def write(out: Path, runs: list[Run], groups: list[Group]) -> None:
     }
     for name, content in files.items():
         atomic_write_text(out / name, content.encode(errors="backslashreplace").decode())
-    print(shown(text))
+    print(text.encode(errors="backslashreplace").decode() + "\n")
     for run in runs:
         if run.status != "finished" or run.problems:
-            print(f"{shown(run.folder)}: {run.status}{'; ' * bool(run.problems)}{shown('; '.join(run.problems))}")
-    print(f"\nreport of {len(runs)} run(s): {shown(str(out / 'report.html'))}")
+            print(f"{line(run.folder)}: {'; '.join([run.status, *map(line, run.problems)])}")
+    print(f"report of {len(runs)} run{'s' * (len(runs) > 1)}: {line(out / 'report.html')}")
 
 
 def tables(groups: list[Group]) -> dict[str, list[Table]]:
@@ -77,9 +77,9 @@ def tables(groups: list[Group]) -> dict[str, list[Table]]:
     return found
 
 
-def shown(text: str) -> str:
-    """In characters that any terminal can show: files' names need not be Unicode, and may hold newlines."""
-    return text.encode(errors="backslashreplace").decode()
+def line(text: str | Path) -> str:
+    """In characters that a line on any terminal can show: files' names may hold anything."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 if __name__ == "__main__":

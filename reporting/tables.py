@@ -59,10 +59,10 @@ def figure_table(groups: list[Group], statistic: str) -> Table:
     columns += [_cells([group.figures[statistic][name] for group in groups]) for name in METRICS]
     headings = ["method", "n", *METRICS.values()]
     if statistic == "last_20_mean" and any(group.paper for group in groups):
-        headings += ["top-1, published", "difference"]
-        columns.append([Cell(show(g.paper), g.paper and g.paper.mean) for g in groups])
+        headings[3:3] = ["published", "difference"]  # beside top-1
         gap = lambda g: g.figures[statistic]["top1"].mean - g.paper.mean if g.paper else None
-        columns.append([Cell(g.versus or "–", gap(g)) for g in groups])
+        paper = [Cell(show(g.paper), g.paper and g.paper.mean) for g in groups]
+        columns[3:3] = [paper, [Cell(g.versus or "–", gap(g)) for g in groups]]
     return Table(caption, headings, [list(row) for row in zip(*columns, strict=True)])
 
 

@@ -24,20 +24,20 @@ PUBLISHED = {
 
 
 def make_run(
-    folder: Path, method: str = "FixMatch+CoSSL", level: float = 80, seed: int = 1, epochs: int = 25, classes=10,
+    folder: Path, method: str = "FixMatch+CoSSL", level: float = 80, seed: int = 1, logged: int = 25, classes=10,
     finished: bool = True, diagnostics: bool = False, shifted: bool = False, start: int = 401, **changed,
 ) -> Path:  # fmt: skip
     """A run whose top-1 rises by 0.1 an epoch to a last-20 mean of `level`; balanced accuracy is 1 less, and so on.
 
-    classes: their number or names; changed: arguments other than PUBLISHED's.
+    logged: epochs run; classes: their number or names; changed: arguments other than PUBLISHED's.
     """
     folder.mkdir(parents=True)
     names = [f"class {c}" for c in range(classes)] if isinstance(classes, int) else list(classes)
     arguments = PUBLISHED | {"manualSeed": seed, "out": str(folder), "resume": "x"} | changed
     counts = class_counts(arguments["num_max"], len(names), arguments["imb_ratio_l"]).tolist()
-    tail = np.mean([n / 10 for n in range(1, epochs + 1)][-20:])
+    tail = np.mean([n / 10 for n in range(1, logged + 1)][-20:])
     history, lines = [], ["\t".join(["epoch", "loss", "mask", "acc_u", "test_loss", *TESTED])]
-    for n in range(1, epochs + 1):
+    for n in range(1, logged + 1):
         figures = {name: level + n / 10 - tail - i for i, name in enumerate(TESTED)}
         recall = [min(100.0, max(0.0, level + 20 - 40 * c / len(names))) for c in range(len(names))]
         history.append(figures | {"loss": 3 / n, "recall": recall})
@@ -45,15 +45,15 @@ def make_run(
         lines.append("\t".join(f"{value:.6g}" for value in row))
     (folder / "log.txt").write_text("\n".join(lines) + "\n")
     facts = {"method": method, "classes": names, "labelled_counts": counts, "start_epoch": start}
-    state = {"epoch": epochs, "arguments": arguments, "facts": facts, "seconds": 60.0, "history": []}
+    state = {"epoch": logged, "arguments": arguments, "facts": facts, "seconds": 60.0, "history": []}
     torch.save(state, folder / "checkpoint.pth.tar")
     if finished:
         about = {"steps_per_epoch": arguments["val_iteration"], "arguments": arguments, "versions": {"torch": "2.14.1"}}
         (folder / "summary.json").write_text(to_json(facts | about | summarise(history) | {"wall_seconds": 3723.4}))
     if diagnostics:
-        make_diagnostics(folder, epochs, len(names), seed)
+        make_diagnostics(folder, logged, len(names), seed)
     if shifted:
-        make_shifted(folder, level, epochs)
+        make_shifted(folder, level, logged)
     return folder
 
 
