@@ -323,8 +323,7 @@ def test_the_page_in_a_browser(tmp_path):
         assert page.run("return document.querySelector('[aria-sort]').textContent") == "top-1"
         assert page.run(click.format(2) + names) == ["FixMatch", "supervised", "FixMatch+CoSSL"]
         assert page.run(click.format(0) + names) == sorted(before)
-        empty = "return [...document.querySelectorAll('figure')].filter(f => !f.querySelector('path, circle, canvas')).length"
-        assert page.run(empty) == 0
+        page.until("[...document.querySelectorAll('figure')].every(f => f.querySelector('path, circle, canvas'))")
         lines = "return document.querySelector('#s0 [data-chart=\"3\"]').querySelectorAll('.path').length"
         assert page.run(lines) == 3
         assert page.run("document.querySelector('#s0 .legend button').click();" + lines) == 2
@@ -335,6 +334,7 @@ def test_the_page_in_a_browser(tmp_path):
         for width, scheme in ((390, "dark"), (390, "light"), (1200, "dark")):
             page.look(width, 30000, scheme)
             page.open(tmp_path / "out" / "report.html")
+            page.until("[...document.querySelectorAll('figure')].every(f => f.hasChildNodes())")
             assert page.run("return document.documentElement.scrollWidth") == width
         ground = page.run("return getComputedStyle(document.body).backgroundColor")
         assert sum(map(int, re.findall(r"\d+", ground))) < 120
