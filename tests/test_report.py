@@ -328,7 +328,7 @@ def test_the_page_in_a_browser(tmp_path):
         assert page.run(lines) == 3
         assert page.run("document.querySelector('#s0 .legend button').click();" + lines) == 2
         hover = "const s = document.querySelector('#s0 [data-chart=\"3\"] svg'), f = s.getBoundingClientRect();" \
-            "s.dispatchEvent(new PointerEvent('pointermove', {clientX: f.right - 9, clientY: f.top + 9}));" \
+            "s.dispatchEvent(new PointerEvent('pointermove', {clientX: f.right - 1, clientY: f.top + 9}));" \
             "return document.getElementById('tip').textContent"  # fmt: skip
         assert "epoch 426" in page.run(hover)
         for width, scheme in ((390, "dark"), (390, "light"), (1200, "dark")):
