@@ -1,7 +1,7 @@
 "use strict";
 /* Draws the charts of the page: lines over epochs, classes or ratios; dots of seeds; confusion matrices. */
 
-const NS = "http://www.w3.org/2000/svg";
+const NS = "http://www.w3.org/2000/svg", POINTER = ["pointermove", "pointerdown"];
 
 function svg(parent, name, attributes, text) {
   const node = document.createElementNS(NS, name);
@@ -128,7 +128,7 @@ function follow(root, box, lines, X, xs, tell) {
     cross.setAttribute("visibility", "visible");
     tip(px, py, ...tell(places[at]));
   };
-  root.addEventListener("pointermove", event => {
+  for (const kind of POINTER) root.addEventListener(kind, event => {
     const frame = root.getBoundingClientRect(), px = (event.clientX - frame.left) * root.viewBox.baseVal.width / frame.width;
     const near = places.reduce((best, p, i) => Math.abs(X(p) - px) < Math.abs(X(places[best]) - px) ? i : best, 0);
     move(near, event.clientX, event.clientY);
@@ -168,7 +168,7 @@ function drawDots(host, chart, look, label) {
     const wording = [["", "mean", show(row.mean)], ["", "seeds", row.seeds.map(show).join(", ")],
       ...(row.sd ? [["", "standard deviation", show(row.sd)]] : []), ...(row.paper === null ? [] : [["", "published (diamond)", show(row.paper)]])];
     const hit = svg(root, "rect", {x: 0, y: y - 20, width, height: 34, fill: "transparent"});
-    hit.addEventListener("pointermove", event => tip(event.clientX, event.clientY, row.label, wording));
+    for (const kind of POINTER) hit.addEventListener(kind, event => tip(event.clientX, event.clientY, row.label, wording));
     hit.addEventListener("pointerleave", () => tip());
   });
 }
@@ -187,7 +187,7 @@ function drawConfusion(host, chart, look) {
     pen.globalAlpha = (value / 100) ** 0.6;
     pen.fillRect(j, i, 1, 1);
   }));
-  canvas.addEventListener("pointermove", event => {
+  for (const kind of POINTER) canvas.addEventListener(kind, event => {
     const frame = canvas.getBoundingClientRect(), place = v => Math.min(n - 1, Math.max(0, Math.floor(v * n)));
     const i = place((event.clientY - frame.top) / frame.height), j = place((event.clientX - frame.left) / frame.width);
     tip(event.clientX, event.clientY, "true, predicted", [["", `${chart.names[i]}, ${chart.names[j]}`, `${chart.cells[i][j]} %`]]);

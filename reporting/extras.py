@@ -26,12 +26,13 @@ def read_diagnostics(folder: Path, classes: int, problems: list[str]) -> dict[st
             found = {name: file[name] for name in file.files}
         epochs = len(found["epoch"])
         shapes = {name: (epochs, classes) for name in PER_CLASS} | {"confusion": (classes, classes)}
-        wrong = [name for name, shape in shapes.items() if name in found and found[name].shape != shape]
+        fits = lambda array, shape: array.shape == shape and array.dtype.kind in "iuf"
+        wrong = [name for name, shape in shapes.items() if name in found and not fits(found[name], shape)]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         problems.append("diagnostics.npz is not readable")
         return None
     if wrong:
-        problems.append(f"diagnostics.npz: {', '.join(wrong)} of another shape than the run's classes")
+        problems.append(f"diagnostics.npz: {', '.join(wrong)} not numbers in the shape of the run's epochs and classes")
         return None
     return found
 

@@ -59,6 +59,11 @@ class Group:
         return sorted(run.seed for run in self.runs if run.seed is not None)
 
     @property
+    def gap(self) -> float | None:
+        """Measured minus published top-1, points."""
+        return self.figures["last_20_mean"]["top1"].mean - self.paper.mean if self.paper else None
+
+    @property
     def averaged(self) -> str:
         """Epochs that the last-20 mean is over."""
         return " or ".join(map(str, sorted({run.about["epochs_averaged"] for run in self.runs})))

@@ -31,7 +31,7 @@ def read_log(path: Path) -> tuple[dict[str, list[float]], list[str], bool]:
     headings = [name.strip() for name in first.rstrip("\r\t ").split("\t")]
     names = [ALIASES.get(re.sub("[^a-z0-9]", "", name.lower()), name) for name in headings]
     names = ["epoch" if name.lower() == "epoch" else name for name in names]
-    whole, broken = _rows(lines, len(names))
+    whole, broken = _rows(lines, names)
     columns = {name: [row[i] for row in whole] for i, name in reversed(list(enumerate(names)))}
     columns.setdefault("epoch", [float(n) for n in range(1, len(whole) + 1)])
     foreign = names != headings
@@ -45,7 +45,7 @@ def read_log(path: Path) -> tuple[dict[str, list[float]], list[str], bool]:
     return columns if whole else {}, problems, foreign
 
 
-def _rows(lines: list[str], width: int) -> tuple[list[list[float]], list[int]]:
+def _rows(lines: list[str], names: list[str]) -> tuple[list[list[float]], list[int]]:
     """Whole lines as numbers, and the line numbers (from 1, the headings being 1) of the others."""
     rows, broken = [], []
     for number, line in enumerate(lines, 2):
@@ -56,7 +56,7 @@ def _rows(lines: list[str], width: int) -> tuple[list[list[float]], list[int]]:
             row = [float(cell) for cell in line.split("\t")]
         except ValueError:
             row = []
-        if ended and len(row) == width:
+        if ended and len(row) == len(names) and math.isfinite(dict(zip(names, row, strict=True)).get("epoch", 1)):
             rows.append(row)
         else:
             broken.append(number)

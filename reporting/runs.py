@@ -20,6 +20,9 @@ FILES = ("summary.json", "log.txt", checkpoint.NAME)
 KINDS = {
     "method": str, "classes": list, "labelled_counts": list, "epochs_averaged": int, "last_20_mean": dict, "best": dict,
 }  # fmt: skip
+NUMBERS = (
+    "manualSeed", "epochs", "num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "labeled_percent", "img_size",
+)  # fmt: skip
 OPTIONAL = {"arguments": dict, "versions": dict, "start_epoch": int, "wall_seconds": (int, float), "epochs": int}
 
 
@@ -92,7 +95,7 @@ def read_run(folder: Path) -> Run:
 def read_summary(path: Path) -> dict[str, Any]:
     """Raises ValueError, with the rest of a sentence about the file, where it is not what a finished run leaves."""
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = json.loads(path.read_text(encoding="utf-8"), parse_constant=float.fromhex)  # NaN isn't JSON
     except (OSError, ValueError, RecursionError):
         raise ValueError("is not readable JSON") from None
     if not isinstance(summary, dict):
@@ -102,20 +105,29 @@ def read_summary(path: Path) -> dict[str, Any]:
     given = {name: kind for name, kind in (KINDS | OPTIONAL).items() if summary.get(name) is not None}
     if wrong := [name for name, kind in given.items() if not isinstance(summary[name], kind)]:
         raise ValueError(f"is damaged, see its {', '.join(wrong)}")
-    number = lambda value: value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    if not _sound(summary.get("arguments") or {}):
+        raise ValueError("is damaged, see its arguments")
     classes = len(summary["classes"])
     for name in ("last_20_mean", "best"):
         part = summary[name]
         recall = part.get("recall")
-        if not all(key in part and number(part[key]) for key in SCALARS) or not isinstance(recall, list):
+        if not all(key in part and _number(part[key]) for key in SCALARS) or not isinstance(recall, list):
             raise ValueError(f"is damaged, see the figures of its {name}")
-        if len(recall) != classes or not all(map(number, recall)):
+        if len(recall) != classes or not all(map(_number, recall)):
             raise ValueError(f"is damaged, see the recall of its {name}")
     counts = summary["labelled_counts"]
     if len(counts) != classes or not all(isinstance(count, int) for count in counts):
         raise ValueError("is damaged, see its labelled_counts")
     optional = {name: summary[name] for name in OPTIONAL if summary.get(name) is None and name in summary}
     return {name: value for name, value in summary.items() if name not in optional}
+
+
+def _number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _sound(arguments: dict[str, Any]) -> bool:
+    return all(_number(arguments.get(name)) for name in NUMBERS)
 
 
 def _from_checkpoint(run: Run, path: Path, foreign: bool) -> None:
@@ -131,6 +143,9 @@ def _from_checkpoint(run: Run, path: Path, foreign: bool) -> None:
         _published(run, state)
         return
     arguments, facts = state.get("arguments", {}), state.get("facts", {})
+    if not _sound(arguments) or not isinstance(facts.get("classes", []), list):
+        run.problems.append(f"{path.name}: its arguments or facts are damaged")
+        arguments, facts = {}, {}
     run.about = facts | {"arguments": arguments, "wall_seconds": state.get("seconds")}
     done = state.get("epoch", int(run.columns["epoch"][-1]) if run.columns else 0)
     run.about["epochs"] = done

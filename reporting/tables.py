@@ -47,6 +47,13 @@ def _cells(column: list[Figure | None]) -> list[Cell]:
     return [Cell(show(f), f and f.mean, f is not None and round(f.mean, 2) == best) for f in column]
 
 
+def _beside(groups: list[Group | None]) -> list[list[Cell]]:
+    """Two columns: the published top-1, and how the measured one differs from it."""
+    known = [group if group and group.paper else None for group in groups]
+    paper = [Cell(show(g.paper), g.paper.mean) if g else Cell("–") for g in known]
+    return [paper, [Cell(g.versus, g.gap) if g else Cell("–") for g in known]]
+
+
 def figure_table(groups: list[Group], statistic: str) -> Table:
     """All figures of a setting's groups; for the last-20 mean also the published top-1 and the difference."""
     averaged = sorted({run.about["epochs_averaged"] for group in groups for run in group.runs})
@@ -60,9 +67,7 @@ def figure_table(groups: list[Group], statistic: str) -> Table:
     headings = ["method", "n", *METRICS.values()]
     if statistic == "last_20_mean" and any(group.paper for group in groups):
         headings[3:3] = ["published", "difference"]  # beside top-1
-        gap = lambda g: g.figures[statistic]["top1"].mean - g.paper.mean if g.paper else None
-        paper = [Cell(show(g.paper), g.paper and g.paper.mean) for g in groups]
-        columns[3:3] = [paper, [Cell(g.versus or "–", gap(g)) for g in groups]]
+        columns[3:3] = _beside(groups)
     return Table(caption, headings, [list(row) for row in zip(*columns, strict=True)])
 
 
@@ -82,10 +87,8 @@ def overview(groups: list[Group]) -> Table:
         headings.append(", ".join(word for word in setting.split(", ") if word not in common) or "top-1")
         columns.append(counted)
         if any(group.paper for group in here.values()):
-            papers = [here[name].paper if name in here else None for name in names]
             headings += ["published", "difference"]
-            columns.append([Cell(show(paper), paper and paper.mean) for paper in papers])
-            columns.append([Cell((here[name].versus if name in here else "") or "–") for name in names])
+            columns += _beside([here.get(name) for name in names])
     caption = "Top-1 accuracy in percent, last-20 mean, mean ± standard deviation over n seeds"
     caption += f"; {', '.join(word for word in settings[0].split(', ') if word in common)}" * bool(common)
     return Table(caption, headings, [list(row) for row in zip(*columns, strict=True)])
