@@ -14,7 +14,8 @@ from pathlib import Path
 from reporting.groups import Group, group
 from reporting.page import page
 from reporting.runs import Run, find
-from reporting.tables import Table, classes_csv, figure_table, figures_csv, latex, markdown, overview
+from reporting.sheets import classes_csv, figures_csv
+from reporting.tables import Table, figure_table, latex, markdown, overview
 from utils.args import Parser, path
 from utils.checkpoint import check_writable
 from utils.errors import UserError, run_main

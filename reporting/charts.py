@@ -1,4 +1,4 @@
-"""What the page's charts show, as plain numbers for charts.js to draw.
+"""What the page's charts show, as plain numbers for lines.js and panels.js to draw.
 
 A chart is {"kind": "line", "title", "unit", "xlabel", "names" of the places on the x axis (else it is numbers), "area"
 (of classes: labelled images), "lines": [{"series", "x", "y", "low", "high"}]}, or of kind "dots" or "confusion", see

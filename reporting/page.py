@@ -11,7 +11,8 @@ from string import Template
 from typing import Any
 
 from reporting.charts import CURVES, PSEUDO, confusions, dots, epochs, per_class, shifted
-from reporting.groups import Group, dataset_of, method_of
+from reporting.groups import Group
+from reporting.protocol import dataset_of, method_of
 from reporting.runs import Run
 from reporting.tables import Cell, Table, figure_table, overview
 from utils.summary import jsonable
@@ -53,7 +54,7 @@ def page(runs: list[Run], groups: list[Group]) -> str:
     # Within <script>, "<" might begin "</script>"; JSON may spell it otherwise.
     data = json.dumps(jsonable(charts), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     parts = {"lead": lead(runs), "links": links, "body": body, "data": data}
-    parts |= {"css": read("page.css"), "js": read("charts.js") + read("page.js")}
+    parts |= {"css": read("page.css"), "js": "".join(map(read, ("lines.js", "panels.js", "page.js")))}
     return Template(read("page.html")).substitute(parts)
 
 

@@ -1,10 +1,8 @@
-"""The report's tables, made once and written as Markdown, LaTeX, CSV (and HTML, see reporting.page).
+"""The report's tables, made once and written as Markdown and LaTeX (and HTML, see reporting.page).
 
 Shape legend: C classes.
 """
 
-import csv
-import io
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -125,40 +123,3 @@ def latex(table: Table) -> str:
     begin = [r"\begin{table}", r"\centering", rf"\caption{{{clean(table.caption)}}}"]
     begin += [rf"\begin{{tabular}}{{l{'r' * (len(table.headings) - 1)}}}", r"\toprule"]
     return "\n".join([*begin, *lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
-
-
-def figures_csv(groups: list[Group]) -> str:
-    """A line per group and statistic, numbers with all their digits."""
-    measured = [f"{name}_{part}" for name in METRICS for part in ("mean", "sd")]
-    names = ["dataset", "setting", "method", "statistic", "epochs_averaged", "n", "seeds", *measured]
-    rows = [[*names, "published_top1_mean", "published_top1_sd", "published_n", "difference", "folders"]]
-    for group in groups:
-        for statistic, words in STATISTICS.items():
-            row = [group.dataset, group.setting, group.name, words]
-            row += [group.averaged if statistic == "last_20_mean" else "", group.n, " ".join(map(str, group.seeds))]
-            for name in METRICS:
-                row += _mean_sd(group.figures[statistic][name])
-            paper = group.paper if statistic == "last_20_mean" else None
-            row += [*_mean_sd(paper), paper.n if paper else "", group.versus if paper else ""]
-            rows.append([*row, "\n".join(run.folder for run in group.runs)])
-    return _csv(rows)
-
-
-def classes_csv(groups: list[Group]) -> str:
-    """Recall per class, last-20 mean: a line per group and class."""
-    rows = [["dataset", "setting", "method", "class", "labelled", "recall_mean", "recall_sd", "n"]]
-    for group in groups:
-        counts = group.counts or [""] * len(group.classes)
-        for name, count, recall in zip(group.classes, counts, group.recall, strict=True):
-            rows.append([group.dataset, group.setting, group.name, name, count, *_mean_sd(recall), group.n])
-    return _csv(rows)
-
-
-def _mean_sd(figure: Figure | None) -> list[float | str]:
-    return ["", ""] if figure is None else [figure.mean, "" if figure.sd is None else figure.sd]
-
-
-def _csv(rows: list[list]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue()

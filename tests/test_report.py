@@ -178,6 +178,16 @@ def short_recall(run):
     (run / "summary.json").write_text(json.dumps(summary))
 
 
+def not_a_number(run):
+    path = run / "summary.json"
+    path.write_text(re.sub(r'"wall_seconds": [\d.]+', '"wall_seconds": NaN', path.read_text()))
+
+
+def words_for_arguments(run):
+    path = run / "summary.json"
+    path.write_text(path.read_text().replace('"ratio": 2.0', '"ratio": "two"'))
+
+
 def of_another_kind(run):
     (run / "summary.json").write_text("[1]")
 
@@ -187,6 +197,8 @@ BROKEN = {
     no_figures: "summary.json lacks classes",
     words_for_numbers: "summary.json is damaged, see the figures of its last_20_mean",
     short_recall: "summary.json is damaged, see the recall of its last_20_mean",
+    not_a_number: "summary.json is not readable JSON",
+    words_for_arguments: "summary.json is damaged, see its arguments",
     of_another_kind: "summary.json is not that of a run",
 }
 
@@ -257,6 +269,8 @@ def test_folders_of_the_published_code(tmp_path):
     (one,) = find([run])
     assert one.figures["last_20_mean"]["top1"] == pytest.approx(60)
     assert one.columns["epoch"] == [1, 2]
+    (run / "log.txt").write_text("Train Loss\tTest Loss\t\n1\t2\t\n")
+    assert_refused(run_here("report.py", run, "--out", tmp_path / "none"), "log.txt has no accuracies")
 
 
 def test_hostile_names_leave_everything_whole(tmp_path):
