@@ -7,8 +7,9 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 from browser import CHROMIUM, DRIVER, browser
-from conftest import ROOT, assert_refused, assert_runs, run_here, run_script
+from conftest import ROOT, assert_refused, assert_runs, load_checkpoint, run_here, run_script
 from made_runs import make_published, make_run
 
 from reporting.charts import CURVES, PSEUDO, confusions, epochs, per_class, shifted
@@ -229,10 +230,10 @@ def of_another_kind(run):
 BROKEN = {
     no_json: "summary.json is not readable JSON",
     no_figures: "summary.json lacks classes",
-    words_for_numbers: "summary.json is damaged, see the figures of its last_20_mean",
-    short_recall: "summary.json is damaged, see the recall of its last_20_mean",
+    words_for_numbers: "summary.json is damaged, see its figures of last_20_mean",
+    short_recall: "summary.json is damaged, see its recall of last_20_mean",
     not_a_number: "summary.json is not readable JSON",
-    words_for_arguments: "summary.json is damaged, see its arguments",
+    words_for_arguments: "summary.json is damaged, see its argument ratio",
     of_another_kind: "summary.json is not that of a run",
 }
 
@@ -278,12 +279,17 @@ def test_missing_parts_are_told(tmp_path):
 def test_unfinished_runs_are_listed_and_drawn(tmp_path):
     make_run(tmp_path / "done", seed=1)
     stopped = make_run(tmp_path / "stopped", seed=2, logged=7, finished=False)
-    text = report(tmp_path, "--out", tmp_path / "out")
-    assert f"{stopped}: unfinished; stopped after epoch 7 of 100" in text
+    (tmp_path / "link").symlink_to(stopped)
+    text = report(tmp_path, tmp_path / "link", stopped, "--out", tmp_path / "out")
+    assert text.count(f"{stopped}: unfinished; stopped after epoch 7 of 100") == 1
+    assert "report of 2 runs" in text
     assert {row["n"] for row in rows_of(tmp_path / "out" / "figures.csv")} == {"1"}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "FixMatch+CoSSL (unfinished, seed 2)" in page and "7 of 100" in page
     report(stopped, "--out", tmp_path / "only")  # curves are something to report
+    state = load_checkpoint(stopped / "checkpoint.pth.tar")
+    torch.save(state | {"facts": {"classes": 7}}, stopped / "checkpoint.pth.tar")
+    assert "checkpoint.pth.tar is damaged, see its classes" in report(tmp_path, "--out", tmp_path / "out")
     (stopped / "checkpoint.pth.tar").write_bytes(b"half")
     assert "checkpoint.pth.tar is damaged" in report(tmp_path, "--out", tmp_path / "out")
 
