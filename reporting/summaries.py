@@ -31,14 +31,13 @@ def read_summary(path: Path) -> dict[str, Any]:
     if missing := [name for name in NEEDED if summary.get(name) is None]:
         raise ValueError(f"lacks {', '.join(missing)}")
     summary = {name: value for name, value in summary.items() if value is not None}
-    name = damaged(summary)
-    for part in ("last_20_mean", "best") if name is None else ():
-        if not all(key in summary[part] and _number(summary[part][key]) for key in SCALARS):
-            name = f"figures of {part}"
-        elif not _numbers(summary[part].get("recall"), len(summary["classes"])):
-            name = f"recall of {part}"
-    if name is not None:
+    if name := damaged(summary):
         raise ValueError(f"is damaged, see its {name}")
+    for part in ("last_20_mean", "best"):
+        if not all(key in summary[part] and _number(summary[part][key]) for key in SCALARS):
+            raise ValueError(f"is damaged, see its figures of {part}")
+        if not _numbers(summary[part].get("recall"), len(summary["classes"])):
+            raise ValueError(f"is damaged, see its recall of {part}")
     return summary
 
 
@@ -71,7 +70,7 @@ def published_summary(columns: dict[str, list[float]], state: dict[str, Any]) ->
 
     It doesn't tell its arguments; figures that its log lacks are None, all of them where it has no accuracies.
     """
-    network = state.get("state_dict", {})
+    network = state["state_dict"] if isinstance(state.get("state_dict"), dict) else {}
     weights = [network[key] for key in ("output.weight", "fc.weight") if key in network]
     classes = weights[0].shape[0] if weights else 0
     base = "ReMixMatch" * ("emp_distb_u" in state)
