@@ -35,19 +35,16 @@ function draw(figure) {
 }
 
 const figures = [...document.querySelectorAll("figure[data-chart]")];
-const seen = new IntersectionObserver(entries => entries.filter(e => e.isIntersecting).forEach(e => {
-  seen.unobserve(e.target);
-  draw(e.target);
-}), {rootMargin: "600px"});
-const redraw = list => list.forEach(figure => figure.hasChildNodes() && draw(figure));
-figures.forEach(figure => seen.observe(figure));
+const redraw = list => list.forEach(draw);
+redraw(figures); // all at once, so that links within the page lead where they should
 let width = innerWidth;
 addEventListener("resize", () => {
   if (innerWidth !== width) redraw(figures);
   width = innerWidth;
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw(figures));
-addEventListener("beforeprint", () => figures.forEach(draw));
+addEventListener("beforeprint", () => redraw(figures));
+addEventListener("scroll", () => tip(), {passive: true});
 
 for (const button of document.querySelectorAll(".legend button")) button.addEventListener("click", () => {
   button.ariaPressed = String(button.ariaPressed !== "true");

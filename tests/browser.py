@@ -49,13 +49,6 @@ class Browser:
         """What the JavaScript returns."""
         return self._post("/execute/sync", script=script, args=[])
 
-    def until(self, expression: str) -> None:
-        """Wait for a JavaScript expression to hold: pages are drawn a little after they are loaded."""
-        end = time.monotonic() + 20
-        while not self.run(f"return {expression}"):
-            assert time.monotonic() < end, f"never came true: {expression}"
-            time.sleep(0.05)
-
     def console(self) -> list[str]:
         """Messages since the last call: errors, warnings, requests that were refused."""
         return [entry["message"] for entry in self._post("/se/log", type="browser")]

@@ -377,7 +377,8 @@ def test_the_page_in_a_browser(tmp_path):
         assert page.run("return document.querySelector('[aria-sort]').textContent") == "top-1"
         assert page.run(click.format(2) + names) == ["FixMatch", "supervised", "FixMatch+CoSSL"]
         assert page.run(click.format(0) + names) == sorted(before)
-        page.until("[...document.querySelectorAll('figure')].every(f => f.querySelector('path, circle, canvas'))")
+        drawn = "[...document.querySelectorAll('figure')].every(f => f.querySelector('path, circle, canvas'))"
+        assert page.run(f"return {drawn}")
         lines = "return document.querySelector('#s0 [data-chart=\"3\"]').querySelectorAll('.path').length"
         assert page.run(lines) == 3
         assert page.run("document.querySelector('#s0 .legend button').click();" + lines) == 2
@@ -388,7 +389,6 @@ def test_the_page_in_a_browser(tmp_path):
         for width, scheme in ((390, "dark"), (390, "light"), (1200, "dark")):
             page.look(width, 30000, scheme)
             page.open(tmp_path / "out" / "report.html")
-            page.until("[...document.querySelectorAll('figure')].every(f => f.hasChildNodes())")
             assert page.run("return document.documentElement.scrollWidth") == width
         ground = page.run("return getComputedStyle(document.body).backgroundColor")
         assert sum(map(int, re.findall(r"\d+", ground))) < 120
