@@ -104,7 +104,7 @@ function drawArea(root, counts, box, X) {
 }
 
 function nameClasses(root, names, counts, box, X, slanted) {
-  const room = X(1) - X(0), every = Math.ceil(13 / Math.max(room, 0.1));
+  const room = X(1) - X(0), every = Math.ceil(17 / Math.max(room, 0.1));
   names.forEach((name, i) => {
     if (slanted && i % every) return;
     const short = name.length > 14 ? name.slice(0, 13) + "…" : name;
