@@ -108,4 +108,4 @@ def remixmatch(
     loss_ent = cross_entropy(model(first), q)
     loss = loss_x + lambda_u * loss_u + w_rot * loss_rot + w_ent * loss_ent
     logs = {"loss": loss, "loss_x": loss_x, "loss_u": loss_u, "loss_rot": loss_rot, "loss_ent": loss_ent}
-    return loss, logs, PseudoLabels(q.argmax(dim=1))
+    return loss, logs, PseudoLabels(q.argmax(dim=1), q.shape[1])

@@ -1,6 +1,6 @@
 """The training loop: epochs, progress, log, checkpoints. It knows no method.
 
-Shape legend: logs are 0-d tensors on the device; K steps per epoch.
+Shape legend: logs are 0-d tensors on the device, and counts (rows, C) of pseudo-labels; K steps per epoch, C classes.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils import checkpoint
+from utils import checkpoint, diagnostics
 from utils.args import plain
 from utils.errors import UserError
 from utils.log import Board, Progress, Row, write_log
@@ -56,26 +56,41 @@ def fit(
     checkpoint.make_folder(out, args.overwrite)
     board = Board(out / "tensorboard", done)
     if history:
-        write_log(out / "log.txt", history, done)
+        record(out, history, done)
     with closing(Progress(args.epochs, args.val_iteration, done)) as progress:
         for n in range(done + 1, args.epochs + 1):
-            history.append({"train": train_epoch(step, n, args, progress), "test": evaluate()})
+            history.append(train_epoch(step, n, args, progress) | test_row(evaluate()))
+            if "counts" in history[-1]:
+                history[-1]["pseudo"] = diagnostics.columns(history[-1]["counts"], facts)
+            for row in history[:-1]:  # the latest is enough
+                row.pop("confusion", None)
             state = {key: thing.state_dict() for key, thing in objects.items()}
             state |= {"epoch": n, "history": history, "seconds": time.monotonic() - began, "arguments": plain(args)}
             state["facts"] = facts
             copied = n >= first_copy and n % args.copy_every == 1 % args.copy_every
             checkpoint.save(state, [out / f"checkpoint_{n}.pth.tar"] * copied + [out / checkpoint.NAME])
-            write_log(out / "log.txt", history, n)
+            record(out, history, n)
             board.write(history[-1], n)
             progress.epoch(n, history[-1])
     facts = facts | {"steps_per_epoch": args.val_iteration, "arguments": plain(args)}
     conclude(out, history, args.epochs - len(history) + 1, facts, time.monotonic() - began)
 
 
-def train_epoch(
-    step: Callable[[int], dict[str, Tensor]], n: int, args: Namespace, progress: Progress
-) -> dict[str, float]:
-    """Epoch n (from 1): K steps; the means of their logs. The device is read when the bar asks, and at the end."""
+def record(out: Path, history: list[Row], last: int) -> None:
+    """Write the files that hold a row per epoch, up to the epoch `last`."""
+    write_log(out / "log.txt", history, last)
+    diagnostics.write(out / diagnostics.NAME, history, last)
+
+
+def test_row(figures: dict[str, Any]) -> Row:
+    """The figures of `metrics.evaluate` as parts of an epoch's row."""
+    return {"test": figures, "confusion": figures.pop("confusion")}
+
+
+def train_epoch(step: Callable[[int], dict[str, Tensor]], n: int, args: Namespace, progress: Progress) -> Row:
+    """Epoch n (from 1): K steps; the means of their logs, `train`, and the sums of the counts of their pseudo-labels,
+    `counts` (absent for a method without any). The device is read when the bar asks, and at the end.
+    """
     totals: dict[str, Tensor] = {}
     for i in range(args.val_iteration):
         t = (n - 1) * args.val_iteration + i
@@ -84,15 +99,17 @@ def train_epoch(
             totals[name] = totals.get(name, 0) + value.detach()
         progress.step(t + 1, partial(means, totals, i + 1))
     figures = means(totals, args.val_iteration)
+    counts = {"counts": totals["pseudo"].cpu()} if "pseudo" in totals else {}
     for name, value in figures.items():
         if not math.isfinite(value):
             raise UserError(f"--lr {args.lr}: {name} is {value} in epoch {n}; lower the learning rate")
-    return figures
+    return {"train": figures} | counts
 
 
 def means(totals: dict[str, Tensor], n: int) -> dict[str, float]:
-    """Sums over n steps, 0-d each -> means as numbers, in one read of the device."""
-    return dict(zip(totals, (torch.stack(list(totals.values())) / n).tolist(), strict=True))
+    """Sums over n steps -> means as numbers of those that are 0-d, in one read of the device."""
+    scalars = {name: total for name, total in totals.items() if total.ndim == 0}
+    return dict(zip(scalars, (torch.stack(list(scalars.values())) / n).tolist(), strict=True))
 
 
 def conclude(out: Path, history: list[Row], first: int, facts: dict[str, Any], seconds: float) -> None:

@@ -1,8 +1,10 @@
 """What a run shows while it goes: progress bar or plain lines, `log.txt`, TensorBoard scalars.
 
-Shape legend: a history has a row per epoch: {"train": {name: float}, "test": figures of `metrics.evaluate`}.
+Shape legend: a history has a row per epoch: {"train": {name: float}, "test": figures of `metrics.evaluate`,
+"pseudo": {name: float} if there are pseudo-labels}, and arrays for `utils.diagnostics`.
 """
 
+import math
 import shutil
 import sys
 import time
@@ -21,14 +23,16 @@ Row = dict[str, dict[str, Any]]
 def columns(row: Row) -> dict[str, float]:
     """The figures of an epoch by their names in `log.txt`; the test set's loss is `test_loss`."""
     test = {name: value for name, value in row["test"].items() if name != "recall"}
-    return row["train"] | {"test_loss": test.pop("loss")} | test
+    return row["train"] | {"test_loss": test.pop("loss")} | test | row.get("pseudo", {})
 
 
 def write_log(path: Path, history: list[Row], last: int) -> None:
     """Tab-separated, a header and a line per epoch up to `last`; written anew, so that it is whole at any moment."""
-    lines = ["\t".join(["epoch", *columns(history[0])])]
+    names = list(columns(history[-1]))
+    lines = ["\t".join(["epoch", *names])]
     for epoch, row in enumerate(history, last - len(history) + 1):
-        lines.append("\t".join([str(epoch), *(f"{value:.6g}" for value in columns(row).values())]))
+        figures = columns(row)  # older versions had fewer
+        lines.append("\t".join([str(epoch), *(f"{figures.get(name, math.nan):.6g}" for name in names)]))
     atomic_write_text(path, "\n".join(lines) + "\n")
 
 
@@ -41,9 +45,9 @@ class Board:
     def write(self, row: Row, epoch: int) -> None:
         if self.writer is None:
             self.writer = SummaryWriter(self.folder, purge_step=self.done + 1)
-        for part, figures in row.items():
-            for name, value in figures.items():
-                if name != "recall":
+        for part in ("train", "test", "pseudo"):
+            for name, value in row.get(part, {}).items():
+                if name != "recall" and math.isfinite(value):
                     self.writer.add_scalar(f"{part}/{name}", value, epoch)
         self.writer.flush()
 
@@ -76,7 +80,8 @@ class Progress:
         now = time.monotonic()
         seconds, self.last = now - self.last, now
         left = (now - self.start) / (n - self.done) * (self.epochs - n)
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in columns(row).items())
+        shown = columns({**row, "pseudo": {}})  # those are too many for a line
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         print(f"epoch {n}/{self.epochs}  {figures}  {seconds:.1f} s, {timedelta(seconds=round(left))} left", flush=True)
 
     def close(self) -> None:
