@@ -1,0 +1,145 @@
+"""Several processes train one network under torchrun: each takes its rows of every batch, and means go round.
+
+Shape legend: W processes ("ranks" 0 to W - 1), B rows of a whole batch. Without torchrun W is 1, and nothing in here
+does anything; torch is imported where it is used, since scripts without a network pass through here, too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.errors import Disconnected, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+ENDED = "a process has said why it ends"
+
+
+def rank() -> int:
+    """Number of this process among all of the run; rank 0 prints, evaluates and writes."""
+    return int(os.environ.get("RANK", 0))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def my_rows(batch_size: int) -> slice:
+    """Which rows of a whole batch this process takes: the rank-th of W equal blocks, so that means over the ranks are
+    means over the batch. Raises UserError if the blocks wouldn't be equal.
+    """
+    share, rest = divmod(batch_size, world_size())
+    if rest:
+        raise UserError(
+            f"--batch-size {batch_size}: not a multiple of the {world_size()} processes that share it; "
+            "change it, or torchrun's --nproc_per_node"
+        )
+    return slice(rank() * share, (rank() + 1) * share)
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Within, the processes that torchrun started can reach each other, and only rank 0 prints.
+
+    Tensors on GPUs go through NCCL, others through gloo. Raises UserError where torchrun's settings are incomplete.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        yield
+        return
+    if missing := {"RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys():
+        raise UserError(f"WORLD_SIZE is set, but not {', '.join(sorted(missing))}: unset it, or start by torchrun")
+    import torch.distributed as dist
+
+    with _reaching():
+        dist.init_process_group(timeout=timedelta(hours=2))  # the others wait while rank 0 evaluates
+    if rank() == 0:
+        print(f"{world_size()} processes share every batch", flush=True)
+        yield
+    else:
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+    agree(0, "")  # no rank leaves before rank 0 has written all
+    dist.destroy_process_group()
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """What the engine raises when another process is gone becomes a Disconnected."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo's own; NCCL's and the store's derive from it
+        raise Disconnected(" ".join(str(error).split())) from error
+
+
+def mean_over_ranks(tensors: Sequence[Tensor]) -> None:
+    """Replace floating tensors, in place, by their means over the ranks; every rank gets the same bits."""
+    if world_size() == 1:
+        return
+    import torch
+    import torch.distributed as dist
+
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    with _reaching():
+        dist.all_reduce(flat)
+    parts = flat.div_(world_size()).split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(list(tensors), [part.view_as(like) for part, like in zip(parts, tensors, strict=True)])
+
+
+def agree(number: int, problem: str) -> None:
+    """Wait until all ranks are here. Raises UserError with `problem` unless all have the same number."""
+    if world_size() == 1:
+        return
+    import torch
+    import torch.distributed as dist
+
+    extremes = torch.tensor([number, -number])
+    with _reaching():
+        dist.all_reduce(extremes, dist.ReduceOp.MAX)
+    if extremes.sum():
+        raise UserError(f"{problem} ({-extremes[1]} and {extremes[0]})")
+
+
+def start_alike(modules: Sequence[nn.Module]) -> None:
+    """Give every rank the weights and buffers of rank 0: unlike processors may round initial weights otherwise."""
+    if world_size() == 1:
+        return
+    import torch.distributed as dist
+
+    with _reaching():
+        for module in modules:
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor.detach(), src=0)
+
+
+def say(line: str, key: str = ENDED) -> None:
+    """Print a last line on stderr, unless another rank has: of all the lines with the same key one is printed, rank 0's
+    where it has one. After any other line, one with the key ENDED isn't printed.
+    """
+    if world_size() == 1 or _first_to_say(key):
+        print(f"rank {rank()}: {line}" if rank() else line, file=sys.stderr, flush=True)
+
+
+def _first_to_say(key: str) -> bool:
+    import torch.distributed as dist
+
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:
+        store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=10))
+        store = dist.PrefixStore(f"last words {restarts}", store)
+        if rank():
+            with suppress(RuntimeError):  # rank 0 goes first, if it has something to say
+                store.wait([key], timedelta(seconds=5))
+        first = store.add(key, 1) == 1
+        if key != ENDED:
+            store.add(ENDED, 1)
+        return first
+    except RuntimeError:  # the process that kept the store is gone, too
+        return True
