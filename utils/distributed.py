@@ -7,9 +7,11 @@ does anything; torch is imported where it is used, since scripts without a netwo
 from __future__ import annotations
 
 import os
+import re
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +77,8 @@ def _reaching() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo's own; NCCL's and the store's derive from it
-        raise Disconnected(" ".join(str(error).split())) from error
+        reason = re.sub(r"^\[\S+\] ", "", " ".join(str(error).split()))  # without its place in the source
+        raise Disconnected(reason.split(". ")[0]) from error
 
 
 def mean_over_ranks(tensors: Sequence[Tensor]) -> None:
@@ -134,9 +137,9 @@ def _first_to_say(key: str) -> bool:
     try:
         store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=10))
         store = dist.PrefixStore(f"last words {restarts}", store)
-        if rank():
-            with suppress(RuntimeError):  # rank 0 goes first, if it has something to say
-                store.wait([key], timedelta(seconds=5))
+        latest = time.monotonic() + 5 * bool(rank())  # for rank 0 to go first, if it has something to say
+        while time.monotonic() < latest and not store.check([key]):
+            time.sleep(0.05)
         first = store.add(key, 1) == 1
         if key != ENDED:
             store.add(ENDED, 1)
