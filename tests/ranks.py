@@ -1,5 +1,6 @@
-"""A rank of test_distributed.py, started by torchrun: trains three steps of several recipes and, as rank 0, saves what
-came out: `python -m torch.distributed.run ... tests/ranks.py FLAGS.json OUT`.
+"""A rank of test_distributed.py: trains three steps of several recipes and saves what came out to OUT.RANK.
+
+    torchrun --nproc_per_node 2 tests/ranks.py FLAGS.json OUT
 
 Shape legend: none.
 """
@@ -48,8 +49,7 @@ def main() -> None:
         idle = SimpleNamespace(step=lambda *_: None)
         logs = train_epoch(run.step, 1, run.args, idle)
         results[script] = result(run.objects) | {"logs": logs}
-    mine = Path(sys.argv[2]).with_suffix(f".{rank()}")
-    torch.save(results, mine)
+    torch.save(results, f"{sys.argv[2]}.{rank()}")
 
 
 if __name__ == "__main__":
