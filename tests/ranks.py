@@ -14,15 +14,21 @@ from unittest.mock import patch
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent.parent))  # for a process of its own
+
+from utils.distributed import agree, mean_over_ranks, rank, start_alike
+from utils.errors import UserError, run_main
+from utils.fit import train_epoch
+
 STEPS = 3
 
 
 def composed(script: str, flags: list[str]) -> SimpleNamespace:
-    """What a recipe hands to `fit`: step, objects, args."""
+    """What a recipe hands to `fit`: step, objects, args, prepare."""
     recipe, found = importlib.import_module(Path(script).stem), SimpleNamespace()
 
     def fit(step, evaluate, objects, args, facts, start, prepare=None, first_copy=1):
-        found.__dict__.update(step=step, objects=objects, args=args)
+        found.__dict__.update(step=step, objects=objects, args=args, prepare=prepare or (lambda: None))
 
     with patch.object(recipe, "fit", fit), patch.object(sys, "argv", [script, *flags]):
         recipe.main()
@@ -39,22 +45,30 @@ def result(objects: dict) -> dict:
     return {"gradients": gradients} | {key: thing.state_dict() for key, thing in objects.items()}
 
 
-def main() -> None:
-    from utils.distributed import rank
-    from utils.fit import train_epoch
+def met() -> dict:
+    """What becomes of tensors, modules and numbers that differ between the ranks."""
+    some = [torch.full((2, 3), 1.0 + rank()), torch.tensor(4.0 * rank(), dtype=torch.float64)]
+    mean_over_ranks(some)
+    torch.manual_seed(rank())
+    norm = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    norm[1].num_batches_tracked += 5 * rank()
+    start_alike([norm])
+    try:
+        agree(rank() + 3, "--out: not the same")
+    except UserError as error:
+        return {"mean": some, "alike": norm.state_dict(), "problem": str(error)}
 
-    results = {}
+
+def main() -> None:
+    results = {"met": met()}
     for script, flags in json.loads(Path(sys.argv[1]).read_text()).items():
         run = composed(script, flags)
-        idle = SimpleNamespace(step=lambda *_: None)
-        logs = train_epoch(run.step, 1, run.args, idle)
+        run.prepare()
+        logs = train_epoch(run.step, 1, run.args, SimpleNamespace(step=lambda *_: None))
         results[script] = result(run.objects) | {"logs": logs}
     torch.save(results, f"{sys.argv[2]}.{rank()}")
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent.parent))
-    from utils.errors import run_main
-
     torch.set_num_threads(1)
     run_main(main)

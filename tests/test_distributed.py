@@ -28,7 +28,6 @@ from utils.args import pick_device
 from utils.averaged import Averaged
 from utils.distributed import my_rows
 from utils.errors import UserError
-from utils.fit import own
 from utils.seeding import fold_in
 
 FIX = "train_cifar_fix.py"
@@ -107,7 +106,7 @@ class Chunks:
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
             self.as_rank(rank)
-            torch.manual_seed(fold_in(seed, own("step"), t))
+            torch.manual_seed(fold_in(seed, "step, rank 1" if rank else "step", t))
             step(t)
         return before
 
@@ -150,8 +149,8 @@ def test_two_ranks_train_as_one_process_does_in_two_chunks(script, both_ranks, a
     torch.testing.assert_close(zero[script], one[script], rtol=0, atol=0)
 
     torch.set_num_threads(1)
-    as_rank(0)
     run = composed(script, flags[script])
+    run.prepare()  # the head's warm-up on the same features: not shared
     chunks = Chunks(run.objects, as_rank)
     with patch.object(Averaged, "descend", lambda averaged, loss: chunks.descend(averaged, loss)), \
          patch.object(RunningMean, "add", lambda running, p: chunks.add(running, p)):  # fmt: skip
@@ -160,6 +159,17 @@ def test_two_ranks_train_as_one_process_does_in_two_chunks(script, both_ranks, a
     expected = result(run.objects)
     assert any(grad.abs().max() > 1e-4 for grad in expected["gradients"]["state_dict"].values())
     torch.testing.assert_close(zero[script], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_ranks_tell_each_other(both_ranks):
+    _, zero, one = both_ranks
+    zero, one = zero["met"], one["met"]
+    torch.testing.assert_close(zero["mean"], [torch.full((2, 3), 1.5), torch.tensor(2.0, dtype=torch.float64)])
+    torch.manual_seed(0)
+    assert torch.equal(one["alike"]["0.weight"], torch.nn.Linear(2, 2).weight)
+    assert one["alike"]["1.num_batches_tracked"] == 0
+    assert zero.pop("problem") == one.pop("problem") == "--out: not the same (3 and 4)"
+    torch.testing.assert_close(zero, one, rtol=0, atol=0)
 
 
 def everything(stream: Stream, t: int) -> list[torch.Tensor]:
