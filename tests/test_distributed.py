@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, assert_runs, load_checkpoint
+from conftest import ROOT, TINY, assert_refused, assert_runs, load_checkpoint, run_here
 from ranks import STEPS, composed, result
 from test_resume import log_lines
 
@@ -241,6 +241,12 @@ def test_a_mistake_is_one_line(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_half_of_the_settings_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = run_here(FIX, *TINY, "--out", tmp_path / "out")
+    assert_refused(result, "WORLD_SIZE is set, but not LOCAL_RANK, MASTER_ADDR, MASTER_PORT, RANK", "torchrun")
+
+
 def rank_process(agent: int, rank: int) -> int:
     """The process id of a rank, out of the children of torchrun."""
     children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
@@ -272,10 +278,11 @@ def test_killed_rank_ends_the_run_which_goes_on_with_one_rank_or_two(tmp_path):
     shutil.copytree(one, two)
     result = run_ranks(FIX, *flags, two)
     assert result.returncode == 0, result.stderr
-    for stdout, out in ((assert_runs(FIX, *flags, one).stdout, one), (result.stdout, two)):
+    for number, stdout, out in ((1, assert_runs(FIX, *flags, one).stdout, one), (2, result.stdout, two)):
         epochs = [line.split()[1] for line in stdout.splitlines() if line.startswith("epoch ")]
         assert epochs == [f"{n}/4" for n in range(done + 1, 5)]
         assert stdout.count(f"continuing after epoch {done}") == stdout.count("mean balanced accuracy") == 1
         assert [row.split()[0] for row in log_lines(out)] == ["epoch", *map(str, range(1, 5))]
         assert load_checkpoint(out / "checkpoint.pth.tar")["epoch"] == 4
+        assert json.loads((out / "summary.json").read_text())["processes"] == number
     assert log_lines(one)[: done + 1] == log_lines(two)[: done + 1]

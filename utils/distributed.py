@@ -21,6 +21,7 @@ from utils.errors import Disconnected, UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+SETTINGS = {"WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 ENDED = "a process has said why it ends"
 
 
@@ -55,18 +56,25 @@ def joined() -> Iterator[None]:
     if "WORLD_SIZE" not in os.environ:
         yield
         return
-    if missing := {"RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} - os.environ.keys():
-        raise UserError(f"WORLD_SIZE is set, but not {', '.join(sorted(missing))}: unset it, or start by torchrun")
+    if missing := SETTINGS - os.environ.keys():
+        raise UserError(f"WORLD_SIZE is set, but not {', '.join(sorted(missing))}; unset it, or start by torchrun")
+    import torch
     import torch.distributed as dist
 
+    # Both, for `agree` has tensors on the CPU: by itself torch would take the GPU's engine alone.
+    engines = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _reaching():
-        dist.init_process_group(timeout=timedelta(hours=2))  # the others wait while rank 0 evaluates
-    if rank() == 0:
-        print(f"{world_size()} processes share every batch", flush=True)
-        yield
-    else:
+        store, number, of = next(dist.rendezvous("env://"))
+        store = dist.PrefixStore(_attempt(), store)
+        # The others wait while rank 0 evaluates.
+        dist.init_process_group(engines, store=store, rank=number, world_size=of, timeout=timedelta(hours=2))
+    if rank():
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
             yield
+    else:
+        if world_size() > 1:
+            print(f"{world_size()} processes share every batch", flush=True)
+        yield
     agree(0, "")  # no rank leaves before rank 0 has written all
     dist.destroy_process_group()
 
@@ -125,18 +133,22 @@ def say(line: str, key: str = ENDED) -> None:
     """Print a last line on stderr, unless another rank has: of all the lines with the same key one is printed, rank 0's
     where it has one. After any other line, one with the key ENDED isn't printed.
     """
-    if world_size() == 1 or _first_to_say(key):
+    if world_size() == 1 or not os.environ.keys() >= SETTINGS or _first_to_say(key):
         print(f"rank {rank()}: {line}" if rank() else line, file=sys.stderr, flush=True)
+
+
+def _attempt() -> str:
+    """Which start of the processes this is: with --max_restarts torchrun keeps one store for all of them."""
+    return f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
 def _first_to_say(key: str) -> bool:
     import torch.distributed as dist
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
         store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=10))
-        store = dist.PrefixStore(f"last words {restarts}", store)
+        store = dist.PrefixStore(f"last words of {_attempt()}", store)
         latest = time.monotonic() + 5 * bool(rank())  # for rank 0 to go first, if it has something to say
         while time.monotonic() < latest and not store.check([key]):
             time.sleep(0.05)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from utils import checkpoint
 from utils.args import plain
-from utils.distributed import agree, mean_over_ranks, rank, start_alike
+from utils.distributed import agree, mean_over_ranks, rank, start_alike, world_size
 from utils.errors import UserError
 from utils.log import Board, Progress, Row, write_log
 from utils.seeding import fold_in
@@ -127,7 +127,8 @@ def conclude(out: Path, history: list[Row], first: int, facts: dict[str, Any], s
     """
     figures = summarise([row["test"] for row in history])
     figures["best"]["epoch"] += first - 1
-    summary = facts | figures | {"versions": versions(), "wall_seconds": round(seconds, 1)}
+    machine = {"versions": versions(), "processes": world_size(), "wall_seconds": round(seconds, 1)}
+    summary = facts | figures | machine
     atomic_write_text(out / "summary.json", to_json(summary))
     mean, best = figures["last_20_mean"], figures["best"]
     print(
