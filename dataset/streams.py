@@ -17,6 +17,7 @@ from dataset.augment import views
 from dataset.folder import load_folder
 from dataset.images import Dataset, Images
 from dataset.long_tail import LongTailed, describe, long_tailed
+from utils.distributed import my_rows
 from utils.errors import UserError
 from utils.seeding import generator
 
@@ -59,6 +60,7 @@ class Stream:
     Unless `balanced`, passes over the set follow one another, each in an order of its own, and what doesn't fill a
     batch at the end of a pass is dropped. `balanced` draws a class, then one of its images, with replacement.
     look: the facts of the data set that the views need (mean, std, flip, pixel_scale).
+    Draws are made for whole batches and then cut, so that they don't depend on the number of ranks. `sweep` isn't cut.
     Raises UserError if the set is smaller than a batch.
     """
 
@@ -83,9 +85,9 @@ class Stream:
         return Stream(name, *parts)
 
     def at(self, t: int) -> Batch:
-        """The batch of step t (0, 1, ...)."""
+        """The batch of step t (0, 1, ...); under torchrun, this rank's rows of it."""
         rng = generator(self.seed, self.name, t)
-        return self._batch(self._rows(rng, t, self.batch_size), rng, self.wanted)
+        return self._batch(self._rows(rng, t, self.batch_size), rng, self.wanted, my_rows(self.batch_size))
 
     def sweep(self, wanted: tuple[str, ...] | None = None, batch_size: int = 500) -> Iterator[Batch]:
         """Every image once, in the order of `members`; in the views that are wanted here, or those of the batches."""
@@ -93,9 +95,12 @@ class Stream:
             rows = np.arange(start, min(start + batch_size, len(self.members)))
             yield self._batch(rows, generator(self.seed, f"{self.name} sweep", i), wanted or self.wanted)
 
-    def _batch(self, rows: np.ndarray, rng: np.random.Generator, wanted: tuple[str, ...]) -> Batch:
-        pixels, labels = self.images.take(self.members[rows])
-        return Batch(views(pixels, wanted, rng, **self.look), labels if self._known else None)
+    def _batch(
+        self, rows: np.ndarray, rng: np.random.Generator, wanted: tuple[str, ...], mine: slice = slice(None)
+    ) -> Batch:
+        pixels, labels = self.images.take(self.members[rows[mine]])
+        made = views(pixels, wanted, rng, batch_size=len(rows), rows=mine, **self.look)
+        return Batch(made, labels if self._known else None)
 
 
 def _passes(n: int, seed: int, name: str):
@@ -181,8 +186,9 @@ def streams(
 
     wanted: the views of the SSL method; batch_size: labelled images per step; mu: unlabelled images per labelled one;
     learner_view: what classifier learning sees (published code: strong, on Small-ImageNet-127 weak).
-    Raises UserError if a set is smaller than a batch.
+    Raises UserError if a set is smaller than a batch, or the ranks can't share a batch equally.
     """
+    my_rows(batch_size)
     train, test = (Pixels(images, device) for images in (dataset.train, dataset.test))
     look = {"mean": dataset.mean, "std": dataset.std, "flip": dataset.flip, "pixel_scale": dataset.pixel_scale}
     stream = partial(Stream, seed=seed, look=look)

@@ -4,12 +4,14 @@ Shape legend: none.
 """
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
+from utils.distributed import world_size
 from utils.errors import UserError
 
 
@@ -27,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, formatter_class=_Help)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see --help\n")
+        raise UserError(f"{message}; see --help")
 
 
 def number(kind: type, valid: Callable[[float], bool], meaning: str) -> Callable[[str], float]:
@@ -73,7 +75,7 @@ def common_parser(recipe: str, description: str, epochs: int) -> Parser:
     add("--ema-decay", type=share, default=0.999, help="share of the moving average kept per step")
     add("--data_root", type=path, default=Path("data"), help="folder of the data sets; missing ones are downloaded")
     add("--manualSeed", type=non_negative_int, default=0, help="seed of the split and of training")
-    add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
+    add("--gpu", type=gpu, default="0", help="number of the CUDA device (torchrun: left out), or 'cpu'")
     add("--out", type=path, default=Path("result"), help="folder for checkpoints, log and summary")
     add("--copy_every", type=positive_int, default=100, help="epochs between the checkpoints kept as copies")
     add("--overwrite", action="store_true", help="discard the run that --out holds")
@@ -162,14 +164,22 @@ def flag(name: str) -> str:
 def pick_device(gpu: str) -> torch.device:
     """The device that `--gpu` names: without CUDA the CPU, and one line that says so.
 
-    Raises UserError for a number that this machine doesn't have.
+    Under torchrun every process has the GPU of its number on its machine. Raises UserError for a number that this
+    machine doesn't have.
     """
     if gpu == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
         print(f"--gpu {gpu}: no CUDA device found, running on the CPU (--gpu cpu asks for it)")
         return torch.device("cpu")
-    count = torch.cuda.device_count()
-    if int(gpu) >= count:
+    count, number = torch.cuda.device_count(), int(gpu)
+    if world_size() > 1:
+        if number:
+            raise UserError(f"--gpu {gpu}: torchrun gives a GPU to each process; leave --gpu out")
+        number = int(os.environ["LOCAL_RANK"])
+        if number >= count:
+            raise UserError(f"--nproc_per_node: more processes than this machine has CUDA devices ({count})")
+        torch.cuda.set_device(number)  # for NCCL
+    if number >= count:
         raise UserError(f"--gpu {gpu}: this machine has {count} CUDA device(s), numbered from 0")
-    return torch.device("cuda", int(gpu))
+    return torch.device("cuda", number)

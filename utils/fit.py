@@ -17,6 +17,7 @@ from torch import Tensor
 
 from utils import checkpoint, diagnostics
 from utils.args import plain
+from utils.distributed import agree, mean_over_ranks, rank, start_alike, world_size
 from utils.errors import UserError
 from utils.log import Board, Progress, Row, write_log
 from utils.seeding import fold_in
@@ -40,7 +41,8 @@ def fit(
     before step 0; first_copy: the first epoch whose checkpoint is kept as a copy. With N = args.copy_every, copies are
     those of epochs 1, N + 1, 2 N + 1, ... from there on.
     Before step t the generators are seeded from (seed, t), so that a killed and resumed run repeats the bits of one
-    that wasn't. Raises UserError if the loss stops being a number or the folder can't be written to.
+    that wasn't. Under torchrun rank 0 alone evaluates and writes, and the others wait for it in their next step.
+    Raises UserError if the loss stops being a number or the folder can't be written to.
     """
     out, done, history, began = args.out, 0, [], time.monotonic()
     if start is not None:
@@ -50,9 +52,16 @@ def fit(
         if done > args.epochs or not (history or done < args.epochs):
             raise UserError(f"--epochs {args.epochs}: the checkpoint has {done} epochs already; raise --epochs")
         print(f"continuing after epoch {done}")
-    elif prepare is not None:
+    agree(done, "--out: not all processes see the same checkpoint; it must be a folder that all machines share")
+    if start is None and prepare is not None:
         print("preparing the first epoch", flush=True)
+        if rank():
+            torch.manual_seed(fold_in(args.manualSeed, own("prepare")))
         prepare()
+    start_alike([thing for thing in objects.values() if isinstance(thing, torch.nn.Module)])
+    if rank():
+        follow(step, done, args)
+        return
     checkpoint.make_folder(out, args.overwrite)
     board = Board(out / "tensorboard", done)
     if history:
@@ -76,6 +85,18 @@ def fit(
     conclude(out, history, args.epochs - len(history) + 1, facts, time.monotonic() - began)
 
 
+def follow(step: Callable[[int], dict[str, Tensor]], done: int, args: Namespace) -> None:
+    """Train as `fit` does, on a rank other than 0."""
+    with closing(Progress(args.epochs, args.val_iteration, done)) as progress:
+        for n in range(done + 1, args.epochs + 1):
+            train_epoch(step, n, args, progress)
+
+
+def own(name: str) -> str:
+    """The name of a stream of random numbers that is this rank's own; rank 0 has that of a run without torchrun."""
+    return f"{name}, rank {rank()}" if rank() else name
+
+
 def record(out: Path, history: list[Row], last: int) -> None:
     """Write the files that hold a row per epoch, up to the epoch `last`."""
     write_log(out / "log.txt", history, last)
@@ -88,18 +109,22 @@ def test_row(figures: dict[str, Any]) -> Row:
 
 
 def train_epoch(step: Callable[[int], dict[str, Tensor]], n: int, args: Namespace, progress: Progress) -> Row:
-    """Epoch n (from 1): K steps; the means of their logs, `train`, and the sums of the counts of their pseudo-labels,
-    `counts` (absent for a method without any). The device is read when the bar asks, and at the end.
+    """Epoch n (from 1), K steps on all ranks: the means of their logs, `train`, and the sums of the counts of their
+    pseudo-labels, `counts` (absent for a method without any). The device is read when the bar asks, and at the end.
     """
     totals: dict[str, Tensor] = {}
     for i in range(args.val_iteration):
         t = (n - 1) * args.val_iteration + i
-        torch.manual_seed(fold_in(args.manualSeed, "step", t))
+        torch.manual_seed(fold_in(args.manualSeed, own("step"), t))
         for name, value in step(t).items():
             totals[name] = totals.get(name, 0) + value.detach()
         progress.step(t + 1, partial(means, totals, i + 1))
-    figures = means(totals, args.val_iteration)
-    counts = {"counts": totals["pseudo"].cpu()} if "pseudo" in totals else {}
+    mean_over_ranks([total for total in totals.values() if total.ndim == 0])
+    figures, counts = means(totals, args.val_iteration), {}
+    if "pseudo" in totals:
+        share = totals["pseudo"].double()
+        mean_over_ranks([share])
+        counts["counts"] = (share * world_size()).round().long().cpu()
     for name, value in figures.items():
         if not math.isfinite(value):
             raise UserError(f"--lr {args.lr}: {name} is {value} in epoch {n}; lower the learning rate")
@@ -119,7 +144,8 @@ def conclude(out: Path, history: list[Row], first: int, facts: dict[str, Any], s
     """
     figures = summarise([row["test"] for row in history])
     figures["best"]["epoch"] += first - 1
-    summary = facts | figures | {"versions": versions(), "wall_seconds": round(seconds, 1)}
+    machine = {"versions": versions(), "processes": world_size(), "wall_seconds": round(seconds, 1)}
+    summary = facts | figures | machine
     atomic_write_text(out / "summary.json", to_json(summary))
     mean, best = figures["last_20_mean"], figures["best"]
     print(
