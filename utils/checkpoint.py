@@ -202,7 +202,7 @@ def make_folder(out: Path, overwrite: bool) -> None:
     if overwrite:
         for path in (*out.glob("checkpoint*.pth.tar"), *out.glob("tensorboard/events.out.tfevents.*")):
             path.unlink()
-        for name in ("log.txt", "summary.json"):
+        for name in ("log.txt", "summary.json", "shifted.json"):
             (out / name).unlink(missing_ok=True)
 
 

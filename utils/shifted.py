@@ -1,0 +1,151 @@
+"""Test sets whose class distribution is shifted, from long-tailed like the training set to long-tailed the other way.
+
+A shifted set holds the first n_c test images of each class c, in file order: so one pass over the whole test set
+answers for all of them.
+
+Shape legend: N test images, C classes, R ratios.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset.long_tail import class_counts
+from utils.errors import UserError
+from utils.seeding import generator
+
+# Source: published code (paper, section 4.3: test sets from forward to backward long-tailed).
+RATIOS = (512, 256, 150, 128, 64, 32, 16, 8, 4, 2, 1, -2, -4, -8, -16, -32, -64, -128, -256, -512)
+RESAMPLES, CONFIDENCE = 2000, 95
+
+
+def shifted_counts(labels: np.ndarray, order: np.ndarray, n_max: int | None = None) -> np.ndarray:
+    """Test images of each class in each shifted set, int64 (R, C), columns in label order.
+
+    labels: int (N,); order: the C classes, most frequent first at a ratio above 1; classes without test images stay
+    empty, the profile runs over the others. n_max: images of the largest class; None: as many as the smallest class
+    has, so that every profile can be served. On CIFAR-10 and CIFAR-100 that gives the published 1000 and 100.
+    Raises UserError if the test set has fewer than two classes.
+    """
+    sizes = np.bincount(labels, minlength=len(order))
+    present = order[sizes[order] > 0]
+    if len(present) < 2:
+        raise UserError("the test set has images of fewer than two classes, so there is nothing to shift; add some")
+    counts = np.zeros((len(RATIOS), len(order)), dtype=np.int64)
+    counts[:, present] = [class_counts(n_max or sizes[present].min(), len(present), ratio) for ratio in RATIOS]
+    return counts
+
+
+def profiles(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The share of each class at each ratio, (R, C), not rounded to images: no class with test images is at 0."""
+    sizes = np.bincount(labels, minlength=len(order))
+    present = order[sizes[order] > 0]
+    place = np.linspace(0, 1, len(present))
+    shares = np.zeros((len(RATIOS), len(order)))
+    shares[:, present] = [float(abs(ratio)) ** -(place if ratio > 0 else 1 - place) for ratio in RATIOS]
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def members(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Which test images are in each shifted set, bool (R, N). labels: int (N,); counts: (R, C)."""
+    by_class = np.argsort(labels, kind="stable")
+    sizes = np.bincount(labels)
+    rank = np.empty_like(labels)  # of an image within its class, in file order
+    rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return rank < counts[:, labels]
+
+
+def answers(logits: Tensor, priors: np.ndarray | None, prior: np.ndarray | None) -> np.ndarray:
+    """The likeliest class of each test image, int64 (1, N); with priors below it at each ratio, (1 + R, N).
+
+    logits: (N, C). At a ratio with known class distribution, log p_test - log p_train is added to the logits.
+    priors: p_test, (R, C); prior: p_train, (C,). The device is read once. Source: label-shift correction by Bayes'
+    rule (Saerens et al. 2002); not in the paper.
+    """
+    found = [logits.argmax(dim=1)]
+    if priors is not None:
+        with np.errstate(divide="ignore"):  # a class known to be absent gets -inf, and is never the answer
+            shifts = torch.from_numpy(np.log(priors) - np.log(prior)).to(logits.device)
+        logits = logits.double()
+        found += [(logits + shift).argmax(dim=1) for shift in shifts]
+    return torch.stack(found).cpu().numpy()
+
+
+def accuracies(right: np.ndarray, labels: np.ndarray, counts: np.ndarray, shares: np.ndarray) -> dict[str, np.ndarray]:
+    """Figures of each shifted set in percent, (R,) each.
+
+    right: whether each test image is answered correctly, bool (N,), or (R, N) where that depends on the ratio; labels:
+    int (N,); counts: (R, C); shares: (R, C).
+    top1: share of the set's images answered correctly; weighted: recall of each class over all its test images,
+    weighted by its share. low, high, weighted_low, weighted_high: percentiles 2.5 and 97.5 of a bootstrap that redraws
+    the images of each class among themselves, which keeps the class counts (so correct answers are binomial).
+    """
+    classes = counts.shape[1]
+    right = np.broadcast_to(right, (len(counts), len(labels)))
+    per_class = lambda rows: np.stack([np.bincount(labels, row, classes) for row in rows])
+    hits, all_hits = per_class(right & members(labels, counts)), per_class(right)
+    sizes = np.broadcast_to(np.bincount(labels, minlength=classes), counts.shape)
+    totals = counts.sum(axis=1, keepdims=True)
+    low, high = interval(hits, counts, counts / totals)
+    weighted_low, weighted_high = interval(all_hits, sizes, shares)
+    return {
+        "top1": 100 * (hits.sum(axis=1) / totals[:, 0]),
+        "low": low,
+        "high": high,
+        "weighted": 100 * (shares * all_hits / np.maximum(sizes, 1)).sum(axis=1),
+        "weighted_low": weighted_low,
+        "weighted_high": weighted_high,
+    }
+
+
+def interval(hits: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap of the weighted mean of recalls: lower and upper end in percent, (R,) each.
+
+    hits, counts: correct answers and images of each class, (R, C); weights: (R, C), rows sum to 1.
+    """
+    counts = counts.astype(np.int64)
+    recall = hits / np.maximum(counts, 1)
+    drawn = generator(0, "bootstrap").binomial(counts, recall, (RESAMPLES, *counts.shape))
+    means = np.einsum("src,rc->sr", drawn, weights / np.maximum(counts, 1))
+    tail = (100 - CONFIDENCE) / 2
+    low, high = np.percentile(100 * means, [tail, 100 - tail], axis=0)
+    return low, high
+
+
+def place(ratios: Sequence[int]) -> np.ndarray:
+    """Where ratios lie on the axis of shifts, float (R,): 512 at -9, 1 at 0, -512 at 9 (steps of two are equal)."""
+    return np.array([-np.sign(ratio) * np.log2(abs(ratio)) for ratio in ratios])
+
+
+def area(top1: np.ndarray) -> float:
+    """Mean of a curve (R,) over `place`, by trapezoids: the area under it, divided by its width; unit of the curve."""
+    x = place(RATIOS)
+    return float(((top1[1:] + top1[:-1]) / 2 * np.diff(x)).sum() / (x[-1] - x[0]))
+
+
+def shifted_figures(
+    logits: Tensor, labels: np.ndarray, order: np.ndarray, prior: np.ndarray | None = None
+) -> dict[str, Any]:
+    """All that is said of one run, as plain values: `n_max`; lists over RATIOS: `ratios`, `images` and those of
+    `accuracies`; the `worst` ratio by plain top-1; `area` under plain top-1; `known_prior`, None without `prior`.
+
+    logits: (N, C), all test images in file order; labels: int64 (N,); order: see `shifted_counts`; prior: class
+    distribution that the classifier learned from, (C,). Raises UserError as `shifted_counts`.
+    """
+    counts, shares = shifted_counts(labels, order), profiles(labels, order)
+    right = answers(logits, None if prior is None else shares, prior) == labels
+    figures = accuracies(right[0], labels, counts, shares)
+    known = None
+    if prior is not None:
+        corrected = accuracies(right[1:], labels, counts, shares)
+        known = {name: corrected[name].tolist() for name in corrected} | {"area": area(corrected["top1"])}
+    worst = int(figures["top1"].argmin())
+    return (
+        {"n_max": int(counts.max()), "ratios": list(RATIOS), "images": counts.sum(axis=1).tolist()}
+        | {name: values.tolist() for name, values in figures.items()}
+        | {"worst": {"ratio": RATIOS[worst], "top1": float(figures["top1"][worst])}}
+        | {"area": area(figures["top1"]), "known_prior": known}
+    )
