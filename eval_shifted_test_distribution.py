@@ -36,10 +36,10 @@ def main() -> None:
     parser = Parser("Evaluate trained networks on test sets with shifted class distributions, long-tailed to reversed.")
     add = parser.add_argument
     add("runs", metavar="RUN", type=path, nargs="+", help=f"folder of a run, whose {NAME} is taken; or a checkpoint")
-    about = "data set of all runs; by itself, the one they were trained on (published checkpoints don't tell)"
+    about = "data set of all runs; unless given, the one they were trained on (published checkpoints don't tell)"
     add("--dataset", choices=NAMES, help=about)
-    add("--data_root", type=path, help="folder of the data set; by itself, that of the training, else data")
-    about = "side of the images of folder and small_imagenet127; by itself, that of the training, else 32"
+    add("--data_root", type=path, help="folder of the data set; unless given, that of the training, else data")
+    about = "side of the images of folder and small_imagenet127; unless given, that of the training, else 32"
     add("--img_size", type=image_size, help=about)
     add("--skip_corrupt", action="store_true", help="leave out unreadable images of --dataset folder, and say which")
     about = "also correct the logits for the class distribution of each test set, as if it were known"

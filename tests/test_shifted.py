@@ -25,7 +25,6 @@ from utils.shifted import (
     answers,
     area,
     interval,
-    members,
     profiles,
     shifted_counts,
     shifted_figures,
@@ -40,34 +39,36 @@ def shuffled(sizes, seed=8):
     return np.random.RandomState(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
 
 
-def test_the_published_sets():
-    labels, order = shuffled([1000] * 10), np.arange(10)
-    counts = shifted_counts(labels, order)
-    chosen = members(labels, counts)
-    cases = golden("shifted_test.json")
-    assert [case["gamma"] for case in cases] == list(RATIOS)
-    for case, row, images in zip(cases, counts, chosen, strict=True):
-        assert row.tolist() == case["counts"]
-        # The published indices stand class by class.
-        index = np.concatenate([np.flatnonzero(images & (labels == c)) for c in range(10)])
-        assert len(index) == case["n"]
-        assert hashlib.sha256(index.astype("<i8").tobytes()).hexdigest() == case["sha256_int64_le"]
-
-
-def test_cifar100s_largest_class_has_100_images():
-    counts = shifted_counts(shuffled([100] * 100), np.arange(100))
-    assert counts.max(axis=1).tolist() == [100] * len(RATIOS)
-    assert counts.min(axis=1).tolist() == [100 // abs(ratio) for ratio in RATIOS]
-
-
 def slow_subset(labels, order, ratio, n_max):
     """Indices of a shifted set, image by image."""
     present = [c for c in order if (labels == c).any()]
     index = []
     for i, c in enumerate(present if ratio > 0 else present[::-1]):
         room = int(n_max * (1 / abs(ratio)) ** (i / (len(present) - 1)) + 1e-9)
-        index += [j for j in range(len(labels)) if labels[j] == c][:room]
+        index += np.flatnonzero(labels == c)[:room].tolist()
     return index
+
+
+def test_the_published_sets():
+    labels, order = shuffled([1000] * 10), np.arange(10)
+    counts, shares = shifted_counts(labels, order), profiles(labels, order)
+    right = np.random.default_rng(0).random((1, len(labels))) < 0.7
+    top1 = accuracies(right, labels, counts, shares)["top1"]
+    cases = golden("shifted_test.json")
+    assert [case["gamma"] for case in cases] == list(RATIOS)
+    for case, row, figure in zip(cases, counts, top1, strict=True):
+        assert row.tolist() == case["counts"]
+        index = slow_subset(labels, order, case["gamma"], 1000)
+        assert len(index) == case["n"]
+        index = sorted(index, key=lambda j: labels[j])  # the published indices stand class by class
+        assert hashlib.sha256(np.array(index, dtype="<i8").tobytes()).hexdigest() == case["sha256_int64_le"]
+        assert figure == 100 * right[0, index].mean()
+
+
+def test_cifar100s_largest_class_has_100_images():
+    counts = shifted_counts(shuffled([100] * 100), np.arange(100))
+    assert counts.max(axis=1).tolist() == [100] * len(RATIOS)
+    assert counts.min(axis=1).tolist() == [100 // abs(ratio) for ratio in RATIOS]
 
 
 SETS = {
@@ -127,7 +128,7 @@ def test_weighted_equals_plain_where_no_count_is_rounded():
     hits = np.empty(len(labels), dtype=bool)
     for c in range(3):
         hits[labels == c] = np.tile(right[c], 256)
-    figures = accuracies(hits, labels, counts, shares)
+    figures = accuracies(hits[None], labels, counts, shares)
     for ratio in (1, 4, 16, 64, 256, -4, -16, -64, -256):
         i = RATIOS.index(ratio)
         assert figures["top1"][i] == pytest.approx(figures["weighted"][i])

@@ -22,12 +22,12 @@ RATIOS = (512, 256, 150, 128, 64, 32, 16, 8, 4, 2, 1, -2, -4, -8, -16, -32, -64,
 RESAMPLES, CONFIDENCE = 2000, 95
 
 
-def shifted_counts(labels: np.ndarray, order: np.ndarray, n_max: int | None = None) -> np.ndarray:
+def shifted_counts(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Test images of each class in each shifted set, int64 (R, C), columns in label order.
 
     labels: int (N,); order: the C classes, most frequent first at a ratio above 1; classes without test images stay
-    empty, the profile runs over the others. n_max: images of the largest class; None: as many as the smallest class
-    has, so that every profile can be served. On CIFAR-10 and CIFAR-100 that gives the published 1000 and 100.
+    empty, the profile runs over the others. The largest class has as many images as there are of the smallest, so that
+    every profile can be served: on CIFAR-10 and CIFAR-100 the published 1000 and 100.
     Raises UserError if the test set has fewer than two classes.
     """
     sizes = np.bincount(labels, minlength=len(order))
@@ -35,7 +35,7 @@ def shifted_counts(labels: np.ndarray, order: np.ndarray, n_max: int | None = No
     if len(present) < 2:
         raise UserError("the test set has images of fewer than two classes, so there is nothing to shift; add some")
     counts = np.zeros((len(RATIOS), len(order)), dtype=np.int64)
-    counts[:, present] = [class_counts(n_max or sizes[present].min(), len(present), ratio) for ratio in RATIOS]
+    counts[:, present] = [class_counts(sizes[present].min(), len(present), ratio) for ratio in RATIOS]
     return counts
 
 
@@ -49,13 +49,18 @@ def profiles(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-def members(labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Which test images are in each shifted set, bool (R, N). labels: int (N,); counts: (R, C)."""
-    by_class = np.argsort(labels, kind="stable")
-    sizes = np.bincount(labels)
-    rank = np.empty_like(labels)  # of an image within its class, in file order
-    rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return rank < counts[:, labels]
+def correct(right: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Correct answers among the first `counts` images of each class in file order, int64 (R, C).
+
+    right: whether each test image is answered correctly, bool (R, N), or (1, N) for all R; labels: int (N,); counts:
+    int (R, C).
+    """
+    sizes = np.bincount(labels, minlength=counts.shape[1])
+    starts = np.cumsum(sizes) - sizes
+    sums = np.cumsum(right[:, np.argsort(labels, kind="stable")], axis=1)
+    sums = np.pad(sums, ((0, 0), (1, 0)))  # correct answers before each place, images sorted by class
+    before = lambda places: np.take_along_axis(sums, places, axis=1)
+    return before(starts + counts) - before(np.broadcast_to(starts, counts.shape))
 
 
 def answers(logits: Tensor, priors: np.ndarray | None, prior: np.ndarray | None) -> np.ndarray:
@@ -77,17 +82,14 @@ def answers(logits: Tensor, priors: np.ndarray | None, prior: np.ndarray | None)
 def accuracies(right: np.ndarray, labels: np.ndarray, counts: np.ndarray, shares: np.ndarray) -> dict[str, np.ndarray]:
     """Figures of each shifted set in percent, (R,) each.
 
-    right: whether each test image is answered correctly, bool (N,), or (R, N) where that depends on the ratio; labels:
-    int (N,); counts: (R, C); shares: (R, C).
+    right: whether each test image is answered correctly, bool (R, N), or (1, N) where that doesn't depend on the ratio;
+    labels: int (N,); counts: (R, C); shares: (R, C).
     top1: share of the set's images answered correctly; weighted: recall of each class over all its test images,
     weighted by its share. low, high, weighted_low, weighted_high: percentiles 2.5 and 97.5 of a bootstrap that redraws
     the images of each class among themselves, which keeps the class counts (so correct answers are binomial).
     """
-    classes = counts.shape[1]
-    right = np.broadcast_to(right, (len(counts), len(labels)))
-    per_class = lambda rows: np.stack([np.bincount(labels, row, classes) for row in rows])
-    hits, all_hits = per_class(right & members(labels, counts)), per_class(right)
-    sizes = np.broadcast_to(np.bincount(labels, minlength=classes), counts.shape)
+    sizes = np.broadcast_to(np.bincount(labels, minlength=counts.shape[1]), counts.shape)
+    hits, all_hits = correct(right, labels, counts), correct(right, labels, sizes)
     totals = counts.sum(axis=1, keepdims=True)
     low, high = interval(hits, counts, counts / totals)
     weighted_low, weighted_high = interval(all_hits, sizes, shares)
@@ -106,12 +108,13 @@ def interval(hits: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> tuple
 
     hits, counts: correct answers and images of each class, (R, C); weights: (R, C), rows sum to 1.
     """
-    counts = counts.astype(np.int64)
     recall = hits / np.maximum(counts, 1)
-    drawn = generator(0, "bootstrap").binomial(counts, recall, (RESAMPLES, *counts.shape))
-    means = np.einsum("src,rc->sr", drawn, weights / np.maximum(counts, 1))
+    # Draws of the same distribution one after another: NumPy prepares itself for each distribution only once.
+    size = (*counts.shape, RESAMPLES)
+    drawn = generator(0, "bootstrap").binomial(counts[:, :, None], recall[:, :, None], size)
+    means = np.einsum("rcs,rc->rs", drawn, weights / np.maximum(counts, 1))
     tail = (100 - CONFIDENCE) / 2
-    low, high = np.percentile(100 * means, [tail, 100 - tail], axis=0)
+    low, high = np.percentile(100 * means, [tail, 100 - tail], axis=1)
     return low, high
 
 
@@ -137,7 +140,7 @@ def shifted_figures(
     """
     counts, shares = shifted_counts(labels, order), profiles(labels, order)
     right = answers(logits, None if prior is None else shares, prior) == labels
-    figures = accuracies(right[0], labels, counts, shares)
+    figures = accuracies(right[:1], labels, counts, shares)
     known = None
     if prior is not None:
         corrected = accuracies(right[1:], labels, counts, shares)
