@@ -3,7 +3,7 @@
     python eval_shifted_test_distribution.py results/fix results/cossl --gpu 0
 
 RUN is the folder of a run, or a checkpoint; the data set is the one it was trained on, unless --dataset says otherwise.
-One pass over the test set answers for all ratios. Source: paper, section 4; the published evaluation script.
+One pass over the test set answers for all ratios. Source: the published script of this name.
 
 Shape legend: N test images (N, 3, S, S), C classes.
 """

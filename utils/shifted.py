@@ -17,7 +17,7 @@ from dataset.long_tail import class_counts
 from utils.errors import UserError
 from utils.seeding import generator
 
-# Source: published code (paper, section 4.3: test sets from forward to backward long-tailed).
+# Source: published code (the paper evaluates under shifted test distributions, from forward to backward long-tailed).
 RATIOS = (512, 256, 150, 128, 64, 32, 16, 8, 4, 2, 1, -2, -4, -8, -16, -32, -64, -128, -256, -512)
 RESAMPLES, CONFIDENCE = 2000, 95
 
@@ -33,7 +33,7 @@ def shifted_counts(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
     sizes = np.bincount(labels, minlength=len(order))
     present = order[sizes[order] > 0]
     if len(present) < 2:
-        raise UserError("the test set has images of fewer than two classes, so there is nothing to shift; add some")
+        raise UserError("--data_root: the test set has fewer than two classes, so there is nothing to shift; add some")
     counts = np.zeros((len(RATIOS), len(order)), dtype=np.int64)
     counts[:, present] = [class_counts(sizes[present].min(), len(present), ratio) for ratio in RATIOS]
     return counts
@@ -84,14 +84,15 @@ def accuracies(right: np.ndarray, labels: np.ndarray, counts: np.ndarray, shares
 
     right: whether each test image is answered correctly, bool (R, N), or (1, N) where that doesn't depend on the ratio;
     labels: int (N,); counts: (R, C); shares: (R, C).
-    top1: share of the set's images answered correctly; weighted: recall of each class over all its test images,
-    weighted by its share. low, high, weighted_low, weighted_high: percentiles 2.5 and 97.5 of a bootstrap that redraws
-    the images of each class among themselves, which keeps the class counts (so correct answers are binomial).
+    top1: share of the set's images answered correctly; low, high: percentiles 2.5 and 97.5 of its bootstrap, which
+    redraws the set's images. weighted: recall of each class over all its test images, weighted by its share;
+    weighted_low, weighted_high: likewise, each class's images redrawn among themselves.
     """
     sizes = np.broadcast_to(np.bincount(labels, minlength=counts.shape[1]), counts.shape)
     hits, all_hits = correct(right, labels, counts), correct(right, labels, sizes)
     totals = counts.sum(axis=1, keepdims=True)
-    low, high = interval(hits, counts, counts / totals)
+    # Redrawn class by class, too, a class of one image would seem to be known exactly.
+    low, high = interval(hits.sum(axis=1, keepdims=True), totals, np.ones(totals.shape))
     weighted_low, weighted_high = interval(all_hits, sizes, shares)
     return {
         "top1": 100 * (hits.sum(axis=1) / totals[:, 0]),
@@ -104,9 +105,10 @@ def accuracies(right: np.ndarray, labels: np.ndarray, counts: np.ndarray, shares
 
 
 def interval(hits: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap of the weighted mean of recalls: lower and upper end in percent, (R,) each.
+    """Percentile bootstrap of a weighted mean of shares: lower and upper end in percent, (R,) each.
 
-    hits, counts: correct answers and images of each class, (R, C); weights: (R, C), rows sum to 1.
+    hits, counts: correct answers and images in each of K groups, (R, K), whose images are redrawn among themselves: so
+    the correct ones are binomial. weights: (R, K), rows sum to 1.
     """
     recall = hits / np.maximum(counts, 1)
     # Draws of the same distribution one after another: NumPy prepares itself for each distribution only once.
