@@ -52,15 +52,15 @@ def profiles(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
 def correct(right: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Correct answers among the first `counts` images of each class in file order, int64 (R, C).
 
-    right: whether each test image is answered correctly, bool (R, N), or (1, N) for all R; labels: int (N,); counts:
-    int (R, C).
+    right: whether each test image is answered correctly, bool (R, N); labels: int (N,); counts: int (R, C). Either may
+    have one row for all R.
     """
     sizes = np.bincount(labels, minlength=counts.shape[1])
     starts = np.cumsum(sizes) - sizes
     sums = np.cumsum(right[:, np.argsort(labels, kind="stable")], axis=1)
     sums = np.pad(sums, ((0, 0), (1, 0)))  # correct answers before each place, images sorted by class
     before = lambda places: np.take_along_axis(sums, places, axis=1)
-    return before(starts + counts) - before(np.broadcast_to(starts, counts.shape))
+    return before(starts + counts) - before(starts[None])
 
 
 def answers(logits: Tensor, priors: np.ndarray | None, prior: np.ndarray | None) -> np.ndarray:
@@ -88,7 +88,7 @@ def accuracies(right: np.ndarray, labels: np.ndarray, counts: np.ndarray, shares
     redraws the set's images. weighted: recall of each class over all its test images, weighted by its share;
     weighted_low, weighted_high: likewise, each class's images redrawn among themselves.
     """
-    sizes = np.broadcast_to(np.bincount(labels, minlength=counts.shape[1]), counts.shape)
+    sizes = np.bincount(labels, minlength=counts.shape[1])[None]
     hits, all_hits = correct(right, labels, counts), correct(right, labels, sizes)
     totals = counts.sum(axis=1, keepdims=True)
     # Redrawn class by class, too, a class of one image would seem to be known exactly.
@@ -107,14 +107,14 @@ def accuracies(right: np.ndarray, labels: np.ndarray, counts: np.ndarray, shares
 def interval(hits: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Percentile bootstrap of a weighted mean of shares: lower and upper end in percent, (R,) each.
 
-    hits, counts: correct answers and images in each of K groups, (R, K), whose images are redrawn among themselves: so
-    the correct ones are binomial. weights: (R, K), rows sum to 1.
+    hits, counts: correct answers and images in each of K groups, whose images are redrawn among themselves: so the
+    correct ones are binomial; (R, K), or (1, K) for all R. weights: (R, K), rows sum to 1.
     """
     recall = hits / np.maximum(counts, 1)
     # Draws of the same distribution one after another: NumPy prepares itself for each distribution only once.
-    size = (*counts.shape, RESAMPLES)
+    size = (*recall.shape, RESAMPLES)
     drawn = generator(0, "bootstrap").binomial(counts[:, :, None], recall[:, :, None], size)
-    means = np.einsum("rcs,rc->rs", drawn, weights / np.maximum(counts, 1))
+    means = ((weights / np.maximum(counts, 1))[:, None, :] @ drawn.astype(float))[:, 0, :]
     tail = (100 - CONFIDENCE) / 2
     low, high = np.percentile(100 * means, [tail, 100 - tail], axis=1)
     return low, high
