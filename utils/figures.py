@@ -137,7 +137,8 @@ def tidy(axes: Axes) -> None:
 def finish(figure: Figure, axes: Axes, title: str, path: Path) -> None:
     """Legend of `axes` and title above the figure, then write it to `path` (PNG)."""
     handles, labels = axes.get_legend_handles_labels()
-    look = {"frameon": False, "fontsize": 11, "title_fontsize": 14, "ncols": min(len(labels), 4)}
+    fitting = 106 // (max(map(len, labels)) + 6)  # columns; six characters' room for the line and the gap
+    look = {"frameon": False, "fontsize": 11, "title_fontsize": 14, "ncols": max(1, min(len(labels), 4, fitting))}
     # The title belongs to the legend: only so are the two laid out one above the other.
     figure.legend(handles, labels, title=title or None, loc="outside upper center", **look)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)

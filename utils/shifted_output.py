@@ -4,6 +4,7 @@ Shape legend: R ratios. A record is a run's `run`, `method`, `dataset`, `epoch`,
 """
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -87,25 +88,32 @@ def _write_csv(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def shifted_curves(records: list[dict[str, Any]], path: Path) -> None:
-    """Draw top-1 over the ratios of shifted test sets to `path` (PNG), a curve with its interval for each run.
-
-    Curves with known prior are dashed.
+    """Draw top-1 over the ratios of shifted test sets to `path` (PNG), a curve with its interval for each run;
+    dashed with known prior.
     """
-    figure = Figure(figsize=(11, 6), layout="constrained")
+    figure = Figure(figsize=(11, 6 + 0.15 * len(records)), layout="constrained")
     axes = figure.subplots()
-    methods = [record["method"] for record in records]
-    for index, record in enumerate(records):
+    for index, (record, label) in enumerate(zip(records, _labels(records), strict=True)):
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index // len(COLOURS) % len(MARKERS)]
         x, style = place(record["ratios"]), {"color": colour, "marker": marker, "markersize": 4}
-        label = record["method"] + (f" ({record['run']})" if methods.count(record["method"]) > 1 else "")
-        label = label.replace("$", r"\$")  # no formula
         axes.plot(x, record["top1"], label=label, **style)
         axes.fill_between(x, record["low"], record["high"], color=colour, alpha=0.15, linewidth=0)
         if known := record["known_prior"]:
-            axes.plot(x, known["top1"], linestyle="--", label=f"{label}, known prior", **style)
+            axes.plot(x, known["top1"], linestyle="--", **style)
     named = [ratio for ratio in records[0]["ratios"] if ratio != 150]  # too close to 128
     axes.set_xticks(place(named), map(str, named))
     axes.set_xlabel("imbalance ratio of the test set (log scale; above 1: as in training; negative: reversed)")
-    axes.set_ylabel(f"top-1 accuracy (%), band: {CONFIDENCE} % interval")
+    dashed = "; dashed: with known prior" if records[0]["known_prior"] else ""
+    axes.set_ylabel(f"top-1 accuracy (%); band: {CONFIDENCE} % interval{dashed}")
     tidy(axes)
     finish(figure, axes, f"Shifted test sets of {records[0]['dataset']}", path)
+
+
+def _labels(records: list[dict[str, Any]]) -> list[str]:
+    """The runs' methods, and where one occurs twice what tells the paths of the runs apart."""
+    methods, paths = [record["method"] for record in records], [Path(record["run"]).absolute() for record in records]
+    common = os.path.commonpath(paths)
+    several = [methods.count(method) > 1 for method in methods]
+    labels = zip(methods, paths, several, strict=True)
+    labels = [f"{method} ({os.path.relpath(path, common)})" if more else method for method, path, more in labels]
+    return [label.replace("$", r"\$") for label in labels]  # no formula
