@@ -46,7 +46,7 @@ def curves(runs: list[dict[str, Any]], title: str, path: Path) -> None:
     steps = {run["summary"].get("steps_per_epoch") for run in runs}
     unit = f" (of {steps.pop()} steps)" if len(steps) == 1 and None not in steps else ""
     figure.supxlabel(f"epoch{unit}", fontsize=11)
-    _finish(figure, axes["balanced"], title, path)
+    finish(figure, axes["balanced"], title, path)
 
 
 def _curve_panel(axes: Axes, runs: list[dict[str, Any]], name: str) -> None:
@@ -56,7 +56,7 @@ def _curve_panel(axes: Axes, runs: list[dict[str, Any]], name: str) -> None:
         style = {"color": colour, "marker": marker, "markersize": 4, "label": run["label"]}
         axes.plot(run["epochs"], run["columns"][name], **style)
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    _tidy(axes)
+    tidy(axes)
 
 
 def per_class(runs: list[dict[str, Any]], title: str, path: Path) -> None:
@@ -81,8 +81,8 @@ def per_class(runs: list[dict[str, Any]], title: str, path: Path) -> None:
     axes.set_ylim(0, 100)
     averaged = sorted({run["summary"]["epochs_averaged"] for run in runs})
     axes.set_ylabel(f"recall (%), mean of the last {' or '.join(map(str, averaged))} epochs")
-    _tidy(axes)
-    _finish(figure, axes, title, path)
+    tidy(axes)
+    finish(figure, axes, title, path)
 
 
 def _bars(axes: Axes, runs: list[dict[str, Any]], recalls: list[np.ndarray]) -> None:
@@ -127,15 +127,18 @@ def _count_axis(axes: Axes, counts: np.ndarray) -> None:
     axes.patch.set_visible(False)
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Horizontal grid lines behind the data, no frame on top and right."""
     axes.grid(axis="y", color="0.85", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _finish(figure: Figure, axes: Axes, title: str, path: Path) -> None:
+def finish(figure: Figure, axes: Axes, title: str, path: Path) -> None:
+    """Legend of `axes` and title above the figure, then write it to `path` (PNG)."""
     handles, labels = axes.get_legend_handles_labels()
-    look = {"frameon": False, "fontsize": 11, "title_fontsize": 14, "ncols": min(len(labels), 4)}
+    fitting = 106 // (max(map(len, labels)) + 6)  # columns; six characters' room for the line and the gap
+    look = {"frameon": False, "fontsize": 11, "title_fontsize": 14, "ncols": max(1, min(len(labels), 4, fitting))}
     # The title belongs to the legend: only so are the two laid out one above the other.
     figure.legend(handles, labels, title=title or None, loc="outside upper center", **look)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
