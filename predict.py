@@ -10,6 +10,7 @@ Shape legend: N images (N, 3, S, S), C classes.
 
 import csv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from dataset.augment import normalise
-from dataset.image_files import image_files, read_images
+from dataset.crops import centre_crop
+from dataset.image_files import image_files, read_images, square
 from models.resnet import ResNet50
+from models.torchvision_resnet import TorchvisionResNet, depth_of
 from models.wrn import WideResNet
 from utils.args import Parser, gpu, path, pick_device, positive_int
 from utils.checkpoint import check_writable, read
@@ -43,7 +46,8 @@ def main() -> None:
     check_writable(args.out.parent)
     facts, predict = load_model(args.checkpoint, device := pick_device(args.gpu))
     files = find(args.images)
-    pixels, kept = read_images(files, facts["img_size"], args.skip_corrupt)
+    shape = partial(centre_crop, resize=facts["resize"]) if "resize" in facts else square  # as its training did
+    pixels, kept = read_images(files, facts["img_size"], args.skip_corrupt, shape)
     if not kept:
         raise UserError("no readable image; give other files")
     look = tuple(facts["mean"]), tuple(facts["std"])
@@ -86,6 +90,8 @@ def network_like(weights: dict[str, Tensor], classes: int) -> nn.Module:
     if "init_conv.weight" in weights:
         blocks = {name.split(".")[1] for name in weights if name.startswith("unit1.")}
         return WideResNet(classes, depth=6 * len(blocks) + 4, width=len(weights["unit4.0.weight"]) // 64)
+    if "fc.weight" in weights:
+        return TorchvisionResNet(classes, depth_of(weights))
     return ResNet50(classes, width=len(weights["conv1.weight"]))
 
 

@@ -33,7 +33,9 @@ def write_log(path: Path, history: list[Row], last: int) -> None:
 
 
 class Board:
-    """TensorBoard scalars `train/NAME` and `test/NAME` over epochs; what a killed run wrote too much is purged."""
+    """TensorBoard scalars `train/NAME`, `test/NAME` and `machine/NAME` over epochs; what a killed run wrote too
+    much is purged.
+    """
 
     def __init__(self, folder: Path, done: int) -> None:
         self.folder, self.done, self.writer = folder, done, None
@@ -76,7 +78,8 @@ class Progress:
         now = time.monotonic()
         seconds, self.last = now - self.last, now
         left = (now - self.start) / (n - self.done) * (self.epochs - n)
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in columns(row).items())
+        shown = columns(row) | row.get("machine", {})
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         print(f"epoch {n}/{self.epochs}  {figures}  {seconds:.1f} s, {timedelta(seconds=round(left))} left", flush=True)
 
     def close(self) -> None:
