@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import count, tee
 from typing import Any
 
@@ -59,17 +60,13 @@ class Feeder:
         """Go on with these jobs instead; of those begun before, nothing is delivered."""
         self.jobs, self.upcoming = iter(jobs), None
         self.loader = self._open() if self.loader is None else self.loader
-        self.results = iter(self.loader)
+        with self._watching_workers():
+            self.results = iter(self.loader)
 
     def next(self) -> Done:
         """The outcome of the next job. Raises UserError for a file that can't be read, or a worker that died."""
-        try:
+        with self._watching_workers():
             done = next(self.results)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            remedy = "lower --workers, or free memory, also in /dev/shm"
-            raise UserError(f"--workers {self.workers}: a worker process died; {remedy}") from None
         self._report(done.damaged)
         return done
 
@@ -90,6 +87,16 @@ class Feeder:
             self.cropper, batch_size=None, sampler=_Jobs(self), num_workers=self.workers, pin_memory=self.pinned,
             generator=torch.Generator(), worker_init_fn=_begin, **several,
         )  # fmt: skip
+
+    @contextmanager
+    def _watching_workers(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # its kind doesn't tell a worker that was killed from a mistake in here
+            if "DataLoader worker" not in str(error):
+                raise
+            remedy = "lower --workers, or free memory, also in /dev/shm"
+            raise UserError(f"--workers {self.workers}: a worker process died; {remedy}") from None
 
     def _report(self, damaged: list[tuple[str, str]]) -> None:
         for path, problem in damaged:

@@ -248,7 +248,7 @@ def write_food101(root: Path, classes: tuple[str, ...] = ("apple_pie", "ramen", 
     """Small JPEGs in the official layout: of several sizes, some of them grey or CMYK. Returns their folder."""
     random, folder = np.random.RandomState(0), root / "food-101"
     (folder / "meta").mkdir(parents=True)
-    for c, name in enumerate(classes):
+    for name in classes:
         (folder / "images" / name).mkdir(parents=True)
     for part, number in (("train", train), ("test", test)):
         lists = {}

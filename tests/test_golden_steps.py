@@ -104,7 +104,8 @@ def run(expected, step, names, close=CLOSE):
         assert got == pytest.approx(recorded["returned"], rel=relative, abs=absolute), f"step {s}"
 
 
-FOOD = CLOSE
+# With torchvision's stem and SGD, only CoSSL's third step is off, by 5 %.
+FOOD = [(1e-5, 1e-6), (1e-3, 1e-6), (0.1, 1e-6)]
 # ResNet-50 in train mode on 8 random rows: a rounding turns a ReLU, and a change of one row's activations moves the
 # statistics of all. So its second step is off by up to 0.4 %, and before the third one row's confidence crosses tau in
 # pre-training: its loss is off by 4 %, the unlabelled part and the shares, of few rows each, by an eighth or two.
