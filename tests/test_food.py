@@ -73,7 +73,7 @@ def test_reads_what_torchvision_reads(food101):
 
 
 def test_views_are_torchvisions(food101):
-    """Image by image: torchvision's RandomResizedCrop from the row's seed; flips, RandAugment as drawn for the batch."""
+    """Image by image: torchvision's RandomResizedCrop from the row's seed; the rest as drawn for the batch."""
     data, _ = open_streams(food101)
     stream, t = data.unlabelled, 1
     batch = stream.at(t)
