@@ -2,9 +2,9 @@
 
     python benchmarks/food_pipeline.py --batch 64 --size 224 --batches 4 --rounds 5
 
-Each image is decoded once, and gives a weak and a strong view. The plain pipeline makes them image by image in the workers
-of a `DataLoader`, with torchvision and Pillow; ours decodes and crops there, and does the rest in batches in the main
-process, on one thread here. Both first have to give equal values from equal draws. Then they take turns: each is
+Each image is decoded once, and gives a weak and a strong view. The plain pipeline makes them image by image in the
+workers of a `DataLoader`, with torchvision and Pillow; ours decodes and crops there, and does the rest in batches in the
+main process, on one thread here. Both first have to give equal values from equal draws. Then they take turns: each is
 started anew, delivers one batch unmeasured, and is timed over the next ones.
 
 Shape legend: B images a batch, uint8 crops (3, S, S); a view is float32 (3, S, S).
@@ -44,9 +44,8 @@ ENDLESS = 100_000  # batches that the plain pipeline could deliver
 
 
 class Plain(torch.utils.data.Dataset):
-    """Number i of an endless sequence of images, drawn as the batches of `FileStream` are -> its two views.
-
-    draws: rows are taken in turn, so that no pipeline has to draw operations image by image.
+    """Row i % B of batch i // B -> its two views, of images and with operations that are those of batch 0 of `stream`:
+    no pipeline has to draw them image by image. fixed: crops are drawn from the same seeds, too.
     """
 
     def __init__(self, files: Files, stream: FileStream, size: int, fixed: bool) -> None:
