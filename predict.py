@@ -10,6 +10,7 @@ Shape legend: N images (N, 3, S, S), C classes.
 
 import csv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor
 
 from dataset.augment import normalise
-from dataset.image_files import image_files, read_images
+from dataset.crops import centre_crop
+from dataset.image_files import image_files, read_images, square
 from models.trained import predictor
 from utils.args import Parser, gpu, path, pick_device, positive_int
 from utils.checkpoint import check_writable, read
@@ -42,7 +44,8 @@ def main() -> None:
     check_writable(args.out.parent)
     facts, predict = load_model(args.checkpoint, device := pick_device(args.gpu))
     files = find(args.images)
-    pixels, kept = read_images(files, facts["img_size"], args.skip_corrupt)
+    shape = partial(centre_crop, resize=facts["resize"]) if "resize" in facts else square  # as its training did
+    pixels, kept = read_images(files, facts["img_size"], args.skip_corrupt, shape)
     if not kept:
         raise UserError("no readable image; give other files")
     look = tuple(facts["mean"]), tuple(facts["std"])

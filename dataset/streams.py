@@ -68,16 +68,12 @@ class Stream:
         self, name: str, images: Pixels, members: np.ndarray, wanted: tuple[str, ...],
         batch_size: int, seed: int, look: dict, balanced: bool = False,
     ) -> None:  # fmt: skip
-        if len(members) < batch_size:
-            raise UserError(
-                f"--batch-size {batch_size}: the {name} set has only {len(members)} images; "
-                "lower --batch-size, or take more images"
-            )
+        check_size(name, members, batch_size)
         self.name, self.images, self.members, self.wanted = name, images, members, wanted
         self.batch_size, self.seed, self.look = batch_size, seed, look
         self.balanced = balanced
         self._known = bool((images.host_labels[members] >= 0).all())
-        self._rows = _balanced(images.host_labels[members]) if balanced else _passes(len(members), seed, name)
+        self._rows = balanced_rows(images.host_labels[members]) if balanced else passes(len(members), seed, name)
 
     def again(self, name: str) -> "Stream":
         """The same images and views in batches of their own, drawn under another name."""
@@ -103,7 +99,17 @@ class Stream:
         return Batch(made, labels if self._known else None)
 
 
-def _passes(n: int, seed: int, name: str):
+def check_size(name: str, members: np.ndarray, batch_size: int) -> None:
+    """Raise UserError if the set of a stream is smaller than a batch."""
+    if len(members) < batch_size:
+        raise UserError(
+            f"--batch-size {batch_size}: the {name} set has only {len(members)} images; "
+            "lower --batch-size, or take more images"
+        )
+
+
+def passes(n: int, seed: int, name: str):
+    """(generator, step, batch size) -> which of n images: pass after pass, each in an order of its own."""
     order = lru_cache(maxsize=2)(lambda k: generator(seed, f"{name} order", k).permutation(n))
 
     def rows(rng: np.random.Generator, t: int, size: int) -> np.ndarray:
@@ -113,7 +119,8 @@ def _passes(n: int, seed: int, name: str):
     return rows
 
 
-def _balanced(labels: np.ndarray):
+def balanced_rows(labels: np.ndarray):
+    """The same, but a class is drawn, then one of its images, with replacement."""
     by_class = np.argsort(labels, kind="stable")
     counts = np.bincount(labels)
     starts, present = np.cumsum(counts) - counts, np.flatnonzero(counts)

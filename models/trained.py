@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.resnet import ResNet50
+from models.torchvision_resnet import TorchvisionResNet, depth_of
 from models.wrn import WideResNet
 from utils.errors import UserError
 
@@ -37,6 +38,8 @@ def network_like(weights: dict[str, Tensor], classes: int) -> nn.Module:
     if "init_conv.weight" in weights:
         blocks = {name.split(".")[1] for name in weights if name.startswith("unit1.")}
         return WideResNet(classes, depth=6 * len(blocks) + 4, width=len(weights["unit4.0.weight"]) // 64)
+    if "fc.weight" in weights:
+        return TorchvisionResNet(classes, depth_of(weights))
     return ResNet50(classes, width=len(weights["conv1.weight"]))
 
 

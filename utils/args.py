@@ -55,6 +55,7 @@ sensible_float = number(float, lambda v: 1e-3 <= v <= 1e3, "a number from 0.001 
 non_negative_float = number(float, lambda v: 0 <= v < 1e9, "a number of at least 0 and below 1e9")
 positive_share = number(float, lambda v: 0 < v <= 1, "a number above 0 and up to 1")
 share = number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
+worker_count = number(int, lambda v: 0 <= v <= 256, "a whole number from 0 to 256")
 image_size = number(int, lambda v: 16 <= v <= 512 and v % 8 == 0, "a multiple of 8 from 16 to 512")
 wrn_depth = number(int, lambda v: v >= 10 and v % 6 == 4, "6 n + 4, as 10, 16, 22, 28")
 
@@ -63,15 +64,16 @@ def gpu(text: str) -> str:
     return text if text == "cpu" else str(number(int, lambda v: v >= 0, "a device number or 'cpu'")(text))
 
 
-def common_parser(recipe: str, description: str, epochs: int) -> Parser:
-    """The flags that all recipes share; `args.recipe` names the script."""
+def common_parser(recipe: str, description: str, epochs: int, steps: int | None = 500) -> Parser:
+    """The flags that all recipes share; `args.recipe` names the script. steps None: the data decide how many."""
     parser = Parser(description)
     parser.set_defaults(recipe=recipe)
     add = parser.add_argument
     add("--epochs", "--epoch", type=positive_int, default=epochs, help="epochs to train")
-    add("--val-iteration", type=positive_int, default=500, help="steps per epoch")
+    if steps is not None:
+        add("--val-iteration", type=positive_int, default=steps, help="steps per epoch")
     add("--batch-size", type=positive_int, default=64, help="labelled images per step")
-    add("--lr", "--learning-rate", type=positive_float, default=0.002, help="learning rate of Adam")
+    add("--lr", "--learning-rate", type=positive_float, default=0.002, help="learning rate")
     add("--ema-decay", type=share, default=0.999, help="share of the moving average kept per step")
     add("--data_root", type=path, default=Path("data"), help="folder of the data sets; missing ones are downloaded")
     add("--manualSeed", type=non_negative_int, default=0, help="seed of the split and of training")
@@ -105,6 +107,31 @@ def add_small_imagenet_flags(parser: Parser) -> None:
     add("--labeled_percent", type=positive_share, default=0.1, help="share of each class that is labelled, 0 to 1")
     add("--mu", type=positive_int, default=1, help="unlabelled images per labelled one in a step")
     add("--width", type=positive_int, default=64, help="channels of the ResNet-50's first stage")
+
+
+def add_food_flags(parser: Parser, ema_decay: float) -> None:
+    """Food-101, its long-tailed split, its ResNet and the workers that decode it; defaults as published."""
+    add = parser.add_argument
+    parser.set_defaults(batch_size=256, lr=0.04, ema_decay=ema_decay)
+    about = "processes that decode images ahead of the steps; 0: this one does, when a step asks"
+    add("--wd", type=non_negative_float, default=3e-4, help="weight decay of SGD")
+    add("--mu", type=positive_int, default=2, help="unlabelled images per labelled one in a step")
+    add("--num_max", type=positive_int, default=250, help="labelled images of the largest class")
+    add("--ratio", type=positive_float, default=2.0, help="unlabelled per labelled image of the largest class")
+    add("--imb_ratio_l", type=nonzero_int, default=50, help="gamma of the labelled set: largest / smallest class")
+    add("--imb_ratio_u", type=nonzero_int, default=50, help="gamma of the unlabelled set; negative: reversed")
+    add("--img_size", type=image_size, default=224, help="side of the crops, pixels; a multiple of 8")
+    add("--depth", type=int, choices=(10, 18, 34, 50), default=50, help="depth of the ResNet")
+    add("--workers", type=worker_count, default=min(8, os.cpu_count()), help=about)
+    add("--skip_corrupt", action="store_true", help="replace unreadable images by others, and say which and how many")
+
+
+def add_schedule_flags(parser: Parser) -> None:
+    """The learning rate of Food-101's pre-training: linear warm-up, then steps."""
+    add = parser.add_argument
+    add("--gamma", type=positive_float, default=0.1, help="factor on the learning rate every DECAY_EPOCHS epochs")
+    add("--warmup_epochs", type=non_negative_int, default=5, help="epochs over which the learning rate grows from 0")
+    add("--decay_epochs", type=positive_int, default=30, help="epochs between two steps of the learning rate")
 
 
 def add_pretrain_flags(parser: Parser) -> None:

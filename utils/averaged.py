@@ -51,10 +51,10 @@ class Averaged:
         if self.shrink:
             torch._foreach_mul_(live, 1 - self.shrink)
 
-    def using(self, optimizer: torch.optim.Optimizer) -> "Averaged":
-        """The same network and average, trained by another optimiser."""
+    def using(self, optimizer: torch.optim.Optimizer, decay: float | None = None) -> "Averaged":
+        """The same network and average, trained by another optimiser and, if one is given, with another decay."""
         other = copy(self)
-        other.optimizer = optimizer
+        other.optimizer, other.decay = optimizer, self.decay if decay is None else decay
         return other
 
     def objects(self, keys: tuple[str, str, str]) -> dict[str, Any]:

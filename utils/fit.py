@@ -33,13 +33,15 @@ def fit(
     start: dict[str, Any] | None,
     prepare: Callable[[], None] | None = None,
     first_copy: int = 1,
+    watch: Callable[[], dict[str, float]] = dict,
 ) -> None:
     """Train until `args.epochs`, from the start or from where the checkpoint `start` left off, then summarise.
 
     step: t -> logs, trains once; evaluate: -> figures of the test set, after every epoch; objects: what is saved and
     loaded, by checkpoint key; facts: what the summary says of the run besides its arguments; prepare: called once,
     before step 0; first_copy: the first epoch whose checkpoint is kept as a copy. With N = args.copy_every, copies are
-    those of epochs 1, N + 1, 2 N + 1, ... from there on.
+    those of epochs 1, N + 1, 2 N + 1, ... from there on. watch: -> figures of how the epoch went on this machine, which
+    are shown, and not part of the log.
     Before step t the generators are seeded from (seed, t), so that a killed and resumed run repeats the bits of one
     that wasn't. Under torchrun rank 0 alone evaluates and writes, and the others wait for it in their next step.
     Raises UserError if the loss stops being a number or the folder can't be written to.
@@ -79,8 +81,9 @@ def fit(
             copied = n >= first_copy and n % args.copy_every == 1 % args.copy_every
             checkpoint.save(state, [out / f"checkpoint_{n}.pth.tar"] * copied + [out / checkpoint.NAME])
             record(out, history, n)
-            board.write(history[-1], n)
-            progress.epoch(n, history[-1])
+            row = history[-1] | {"machine": watch()}
+            board.write(row, n)
+            progress.epoch(n, row)
     facts = facts | {"steps_per_epoch": args.val_iteration, "arguments": plain(args)}
     conclude(out, history, args.epochs - len(history) + 1, facts, time.monotonic() - began)
 

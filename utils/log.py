@@ -37,7 +37,9 @@ def write_log(path: Path, history: list[Row], last: int) -> None:
 
 
 class Board:
-    """TensorBoard scalars `train/NAME` and `test/NAME` over epochs; what a killed run wrote too much is purged."""
+    """TensorBoard scalars `train/NAME`, `test/NAME` and `machine/NAME` over epochs; what a killed run wrote too
+    much is purged.
+    """
 
     def __init__(self, folder: Path, done: int) -> None:
         self.folder, self.done, self.writer = folder, done, None
@@ -45,7 +47,7 @@ class Board:
     def write(self, row: Row, epoch: int) -> None:
         if self.writer is None:
             self.writer = SummaryWriter(self.folder, purge_step=self.done + 1)
-        for part in ("train", "test", "pseudo"):
+        for part in ("train", "test", "pseudo", "machine"):
             for name, value in row.get(part, {}).items():
                 if name != "recall" and math.isfinite(value):
                     self.writer.add_scalar(f"{part}/{name}", value, epoch)
@@ -80,7 +82,7 @@ class Progress:
         now = time.monotonic()
         seconds, self.last = now - self.last, now
         left = (now - self.start) / (n - self.done) * (self.epochs - n)
-        shown = columns({**row, "pseudo": {}})  # those are too many for a line
+        shown = columns({**row, "pseudo": {}}) | row.get("machine", {})  # the pseudo-labels' are too many for a line
         figures = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         print(f"epoch {n}/{self.epochs}  {figures}  {seconds:.1f} s, {timedelta(seconds=round(left))} left", flush=True)
 
