@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Set up .venv if need be, pre-train FixMatch (or MixMatch, ReMixMatch) on long-tailed digits, co-learn (CoSSL), compare
-# the two. Two to four minutes on two CPU cores after installation.
+# Set up .venv if need be, pre-train FixMatch (or MixMatch, ReMixMatch) on long-tailed digits, co-learn (CoSSL), and
+# report on the two. Two to four minutes on two CPU cores after installation.
 # Usage: bash run_demo.sh [--method fix|mix|remix] [--seed N] [--gpu N|cpu]
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -29,4 +29,4 @@ common="--dataset digits --num_max 40 --ratio 2 --imb_ratio_l 40 --imb_ratio_u 4
 .venv/bin/python train_cifar_$method.py $common --epoch 150 --val-iteration 12 --out $out/pretrain
 .venv/bin/python train_cifar_${method}_cossl.py $common --epoch 50 --val-iteration 12 --max_lam 0.6 \
     --resume $out/pretrain/checkpoint_101.pth.tar --out $out/cossl
-.venv/bin/python -m utils.compare $out/pretrain $out/cossl --out $out --title "Long-tailed digits, seed $seed"
+.venv/bin/python report.py $out/pretrain $out/cossl --out $out/report

@@ -1,0 +1,87 @@
+"""Report of many runs: tables like the paper's, with the published figures beside them, and a page to look at.
+
+    python report.py RESULTS_DIR... --out report
+
+Finds every run in the folders and below, ours and the published code's, finished or not. Runs that differ only in their
+seed are one row: mean, standard deviation (n - 1), n. Writes report.html (one file, needs no network), tables.md,
+tables.tex, figures.csv and classes.csv; prints the tables.
+
+Shape legend: none.
+"""
+
+from pathlib import Path
+
+from reporting.groups import Group, group
+from reporting.page import page
+from reporting.runs import Run, find
+from reporting.sheets import classes_csv, figures_csv
+from reporting.tables import Table, figure_table, latex, markdown, overview
+from utils.args import Parser, path
+from utils.checkpoint import check_writable
+from utils.errors import UserError, run_main
+from utils.summary import atomic_write_text
+
+
+def main() -> None:
+    parser = Parser("Report of many runs: tables with the published figures beside them, and a page to look at.")
+    add = parser.add_argument
+    add("results", metavar="RESULTS_DIR", nargs="+", type=path, help="folder of a run, or one that runs lie below")
+    add("--out", type=path, default=Path("report"), help="folder for report.html and the tables")
+    args = parser.parse_args()
+
+    check_writable(args.out)
+    runs = find(args.results)
+    if not runs:
+        raise UserError(f"{' '.join(map(line, args.results))}: no runs there; give the folders that --out named")
+    groups = group(runs)
+    if not groups:
+        problems = "; ".join(f"{line(run.folder)}: {run.problems[0]}" for run in runs)
+        raise UserError(f"nothing to report, no run is whole: {problems}")
+    write(args.out, runs, groups)
+
+
+def write(out: Path, runs: list[Run], groups: list[Group]) -> None:
+    """Write every file of the report, and print its tables, its problems and where it is."""
+    finished = [one for one in groups if one.finished]
+    sections = tables(finished)
+    out.mkdir(parents=True, exist_ok=True)
+    text = "\n\n".join(f"## {name}\n\n" + "\n\n".join(map(markdown, part)) for name, part in sections.items())
+    floats = ["% needs \\usepackage{booktabs}", *(latex(table) for part in sections.values() for table in part)]
+    files = {
+        "report.html": page(runs, groups),
+        "tables.md": text + "\n",
+        "tables.tex": "\n\n".join(floats) + "\n",
+        "figures.csv": figures_csv(finished),
+        "classes.csv": classes_csv(finished),
+    }
+    for name, content in files.items():
+        atomic_write_text(out / name, content.encode(errors="backslashreplace").decode())
+    print(text.encode(errors="backslashreplace").decode() + "\n")
+    for run in runs:
+        if run.status != "finished" or run.problems:
+            print(f"{line(run.folder)}: {'; '.join([run.status, *map(line, run.problems)])}")
+    print(f"report of {len(runs)} run{'s' * (len(runs) > 1)}: {line(out / 'report.html')}")
+
+
+def tables(groups: list[Group]) -> dict[str, list[Table]]:
+    """Heading -> tables: of each data set with several settings the paper's table, of each setting all figures."""
+    found: dict[str, list[Table]] = {}
+    for dataset in dict.fromkeys(one.dataset for one in groups):
+        here = [one for one in groups if one.dataset == dataset]
+        settings = list(dict.fromkeys(one.setting for one in here))
+        if len(settings) > 1:
+            found[dataset] = [overview(here)]
+        for setting in settings:
+            part = [one for one in here if one.setting == setting]
+            heading = f"{dataset}, {setting}" if setting else dataset
+            found[heading] = [figure_table(part, statistic) for statistic in ("last_20_mean", "best")]
+    return found
+
+
+def line(text: str | Path) -> str:
+    """In characters that a line on any terminal can show: files' names may hold anything."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+if __name__ == "__main__":
+    run_main(main)

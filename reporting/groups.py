@@ -1,0 +1,145 @@
+"""Runs that differ in nothing but their seed make a group: its mean, standard deviation and n.
+
+A setting is what groups must share to be compared: data set, class counts and imbalance. Within it a row is a method
+with its arguments, and the row's name says in which of them it differs from the method's other rows.
+Shape legend: C classes.
+"""
+
+import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from reporting.protocol import DATA, dataset_of, method_of, protocol_of, setting_of, word
+from reporting.published import Figure, difference, other_budget, published
+from reporting.runs import Run
+
+METRICS = {
+    "top1": "top-1",
+    "balanced": "balanced accuracy",
+    "gm": "geometric mean",
+    "many": "many",
+    "medium": "medium",
+    "few": "few",
+}
+STATISTICS = {"last_20_mean": "last-20 mean", "best": "best"}
+
+
+@dataclass
+class Group:
+    """Runs of one protocol, a seed each. figures: statistic -> metric -> Figure or None; recall: (C,) Figures or None.
+
+    finished: whether they enter tables; paper, versus: the published figure and how top-1 differs from it.
+    """
+
+    dataset: str
+    setting: str
+    name: str
+    method: str
+    protocol: dict[str, Any]
+    runs: list[Run]
+    finished: bool
+    figures: dict[str, dict[str, Figure | None]]
+    recall: list[Figure | None]
+    paper: Figure | None = None
+    versus: str = ""
+
+    @property
+    def n(self) -> int:
+        return len(self.runs)
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted(run.seed for run in self.runs if run.seed is not None)
+
+    @property
+    def gap(self) -> float | None:
+        """Measured minus published top-1, points."""
+        return self.figures["last_20_mean"]["top1"].mean - self.paper.mean if self.paper else None
+
+    @property
+    def averaged(self) -> str:
+        """Epochs that the last-20 mean is over."""
+        return " or ".join(map(str, sorted({run.about["epochs_averaged"] for run in self.runs})))
+
+    @property
+    def classes(self) -> list[str]:
+        return [str(name) for name in self.runs[0].about.get("classes", [])]
+
+    @property
+    def counts(self) -> list[int] | None:
+        return self.runs[0].about.get("labelled_counts")
+
+
+def group(runs: Iterable[Run]) -> list[Group]:
+    """Groups in the order data set, setting, method; runs with no arguments stand alone. Broken runs are in none.
+
+    Of runs with the same seed the first one counts, and the others' problems say so. Unfinished runs make groups of
+    their own.
+    """
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.status == "broken" or not (run.figures or run.columns):
+            continue
+        about = [run.about.get("classes"), run.about.get("labelled_counts")]
+        key = [dataset_of(run), method_of(run), run.figures is None, protocol_of(run), about]
+        members = found.setdefault(json.dumps(key, default=str), [])
+        twin = next((other for other in members if other.seed == run.seed), None)
+        if twin is None:
+            members.append(run)
+        else:
+            run.problems.append(f"not counted: the same protocol and seed as {twin.folder}")
+    groups = [_aggregate(members) for members in found.values()]
+    _name(groups)
+    return sorted(groups, key=_order)
+
+
+def _order(group: Group) -> tuple:
+    """Methods as in the paper, each before its CoSSL; numbers by size."""
+    base, learner = group.method.partition("+")[::2]
+    known = ("supervised", "MixMatch", "ReMixMatch", "FixMatch")
+    place = known.index(base) if base in known else len(known)
+    data = [float(v) if isinstance(v := group.protocol.get(name), (int, float)) else 0.0 for name in DATA]
+    unknown = group.protocol.keys() == {"folder"}
+    row = not group.finished, place, base, learner, group.name
+    return unknown, group.dataset, data, group.setting, *row
+
+
+def _aggregate(runs: list[Run]) -> Group:
+    first = runs[0]
+    finished = first.figures is not None
+    protocol, dataset, method = protocol_of(first), dataset_of(first), method_of(first)
+    figures, recall = {}, []
+    if finished:
+        figures = {
+            statistic: {name: figure_of([run.figures[statistic].get(name) for run in runs]) for name in METRICS}
+            for statistic in STATISTICS
+        }
+        per_run = [run.figures["last_20_mean"]["recall"] for run in runs]
+        recall = [figure_of(values) for values in zip(*per_run, strict=True)]
+    made = Group(dataset, setting_of(protocol), method, method, protocol, runs, finished, figures, recall)
+    if finished and (top := figures["last_20_mean"]["top1"]):
+        made.paper = published(method, dataset, protocol)
+        made.versus = difference(top, made.paper, other_budget(dataset, protocol)) if made.paper else ""
+    return made
+
+
+def figure_of(values: Iterable[float | None]) -> Figure | None:
+    """Mean, sample standard deviation (n - 1; None for one value) and n; None if a run has no such figure."""
+    values = list(values)
+    if any(value is None for value in values):
+        return None
+    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def _name(groups: list[Group]) -> None:
+    """Add to each name those arguments, not of the data, in which a method's groups on a data set differ."""
+    for one in groups:
+        others = [g for g in groups if (g.dataset, g.method) == (one.dataset, one.method)]
+        keys = sorted({key for g in others for key in g.protocol} - set(DATA))
+        different = [key for key in keys if len({str(g.protocol.get(key)) for g in others}) > 1]
+        words = [f"{word(key)} {one.protocol.get(key, 'off')}" for key in different]
+        seeds = ", ".join(f"seed {seed}" for seed in one.seeds)
+        words += [f"unfinished{', ' * bool(seeds)}{seeds}"] * (not one.finished)
+        one.name = f"{one.method} ({', '.join(words)})" if words else one.method

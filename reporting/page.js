@@ -1,0 +1,73 @@
+/* The page: legends that switch series, tables that sort, and the tip beside the pointer. */
+
+const charts = JSON.parse(document.getElementById("data").textContent);
+const box = document.getElementById("tip");
+
+/* heading and rows [[classes, name, value]] beside (x, y) of the window; without them, hidden. */
+function tip(x, y, heading, rows) {
+  box.hidden = heading === undefined;
+  if (box.hidden) return;
+  box.replaceChildren(heading);
+  for (const [look, name, value] of rows) {
+    const row = document.createElement("div"), strong = document.createElement("b");
+    if (look) row.append(Object.assign(document.createElement("i"), {className: look}));
+    strong.textContent = value;
+    row.append(`${name} `, strong);
+    box.append(row);
+  }
+  const {width, height} = box.getBoundingClientRect();
+  box.style.left = `${Math.max(4, x + 16 + width > innerWidth ? x - width - 16 : x + 16)}px`;
+  box.style.top = `${Math.max(4, Math.min(y + 14, innerHeight - height - 4))}px`;
+}
+
+function draw(figure) {
+  const chart = charts[figure.dataset.chart], section = figure.closest("section");
+  const button = series => section.querySelector(`[data-series="${series}"]`);
+  const look = series => button(series).ariaPressed === "true" && button(series).className;
+  const caption = document.createElement("figcaption"), unit = document.createElement("span");
+  unit.textContent = chart.unit ? ` (${chart.unit})` : "";
+  caption.append(chart.title[0].toUpperCase() + chart.title.slice(1), unit);
+  figure.replaceChildren(caption);
+  figure.hidden = chart.kind === "confusion" && !look(chart.series);
+  if (figure.hidden) return;
+  const kinds = {line: drawLines, dots: drawDots, confusion: drawConfusion};
+  kinds[chart.kind](figure, chart, look, series => button(series).textContent);
+}
+
+const figures = [...document.querySelectorAll("figure[data-chart]")];
+const seen = new IntersectionObserver(entries => entries.filter(e => e.isIntersecting).forEach(e => {
+  seen.unobserve(e.target);
+  draw(e.target);
+}), {rootMargin: "600px"});
+const redraw = list => list.forEach(figure => figure.hasChildNodes() && draw(figure));
+figures.forEach(figure => seen.observe(figure));
+let width = innerWidth;
+addEventListener("resize", () => {
+  if (innerWidth !== width) redraw(figures);
+  width = innerWidth;
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw(figures));
+addEventListener("beforeprint", () => figures.forEach(draw));
+
+for (const button of document.querySelectorAll(".legend button")) button.addEventListener("click", () => {
+  button.ariaPressed = String(button.ariaPressed !== "true");
+  redraw([...button.closest("section").querySelectorAll("figure[data-chart]")]);
+});
+
+/* Numbers highest first, words from A; a second click turns the order round; rows without a figure stay last. */
+function sort(head) {
+  const body = head.closest("table").tBodies[0], column = head.cellIndex, key = row => row.cells[column].dataset.value;
+  const rows = [...body.rows], numeric = rows.some(row => key(row) !== undefined);
+  const before = head.ariaSort, first = numeric ? "descending" : "ascending", other = numeric ? "ascending" : "descending";
+  const order = before === first ? other : first, sign = order === "ascending" ? 1 : -1;
+  rows.sort((a, b) => {
+    if (!numeric) return sign * a.cells[column].textContent.localeCompare(b.cells[column].textContent, "en", {numeric: true});
+    const [p, q] = [key(a), key(b)];
+    return p === undefined || q === undefined ? (p === undefined) - (q === undefined) : sign * (p - q);
+  });
+  for (const cell of head.parentNode.cells) cell.removeAttribute("aria-sort");
+  head.ariaSort = order;
+  body.append(...rows);
+}
+
+for (const head of document.querySelectorAll("thead th")) head.firstChild.addEventListener("click", () => sort(head));

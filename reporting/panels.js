@@ -1,0 +1,50 @@
+/* Draws the other charts: dots of seeds, confusion matrices. */
+
+/* A row per group: a dot per seed, a bar of one standard deviation, a diamond for the published figure. */
+function drawDots(host, chart, look, label) {
+  const rows = chart.rows.filter(row => look(row.series)), [width, root] = canvasOf(host, 30 + 34 * rows.length);
+  root.setAttribute("aria-label", `${chart.title}: ${rows.map(r => `${r.label} ${show(r.mean)}`).join(", ")}`);
+  const all = chart.rows.flatMap(r => [...r.seeds, r.mean - (r.sd || 0), r.mean + (r.sd || 0), ...(r.paper === null ? [] : [r.paper])]);
+  const low = Math.max(0, Math.min(...all) - 4), high = Math.min(100, Math.max(...all) + 4), end = width - 44;
+  const X = v => 6 + (end - 6) * (v - low) / (high - low || 1), foot = 34 * rows.length + 6;
+  for (const v of ticks(low, high, width / 80)) {
+    svg(root, "line", {class: "rule", x1: X(v), x2: X(v), y1: 4, y2: foot});
+    svg(root, "text", {x: X(v), y: foot + 15, "text-anchor": "middle"}, v);
+  }
+  rows.forEach((row, i) => {
+    const y = 34 * i + 26, group = svg(root, "g", {class: look(row.series)});
+    svg(group, "text", {class: "name", x: 4, y: y - 10}, row.label);
+    if (row.sd) svg(group, "rect", {class: "bar", x: X(row.mean - row.sd), width: X(row.mean + row.sd) - X(row.mean - row.sd), y: y - 5, height: 10, rx: 3});
+    svg(group, "line", {class: "mean", x1: X(row.mean), x2: X(row.mean), y1: y - 7, y2: y + 7});
+    for (const value of row.seeds) svg(group, "circle", {cx: X(value), cy: y, r: 4});
+    if (row.paper !== null) svg(root, "path", {class: "paper", d: `M${X(row.paper) - 6},${y}l6,-6l6,6l-6,6Z`});
+    svg(root, "text", {class: "name", x: width - 2, y: y + 4, "text-anchor": "end"}, show(row.mean));
+    const wording = [["", "mean", show(row.mean)], ["", "seeds", row.seeds.map(show).join(", ")],
+      ...(row.sd ? [["", "standard deviation", show(row.sd)]] : []), ...(row.paper === null ? [] : [["", "published (diamond)", show(row.paper)]])];
+    const hit = svg(root, "rect", {x: 0, y: y - 20, width, height: 34, fill: "transparent"});
+    for (const kind of POINTER) hit.addEventListener(kind, event => tip(event.clientX, event.clientY, row.label, wording));
+    hit.addEventListener("pointerleave", () => tip());
+  });
+}
+
+/* A pixel per cell, the series' colour as opaque as the cell is full, so that it suits light and dark. */
+function drawConfusion(host, chart, look) {
+  const n = chart.names.length, canvas = document.createElement("canvas");
+  const right = chart.cells.reduce((sum, row, i) => sum + row[i], 0) / n;
+  Object.assign(canvas, {width: n, height: n, className: look(chart.series)});
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `confusion matrix of ${chart.title}: ${show(right)} % on the diagonal on average`);
+  host.append(canvas);
+  const pen = canvas.getContext("2d");
+  pen.fillStyle = getComputedStyle(canvas).getPropertyValue("--c").trim();
+  chart.cells.forEach((row, i) => row.forEach((value, j) => {
+    pen.globalAlpha = (value / 100) ** 0.6;
+    pen.fillRect(j, i, 1, 1);
+  }));
+  for (const kind of POINTER) canvas.addEventListener(kind, event => {
+    const frame = canvas.getBoundingClientRect(), place = v => Math.min(n - 1, Math.max(0, Math.floor(v * n)));
+    const i = place((event.clientY - frame.top) / frame.height), j = place((event.clientX - frame.left) / frame.width);
+    tip(event.clientX, event.clientY, "true, predicted", [["", `${chart.names[i]}, ${chart.names[j]}`, `${chart.cells[i][j]} %`]]);
+  });
+  canvas.addEventListener("pointerleave", () => tip());
+}

@@ -1,0 +1,101 @@
+"""Folders like those that runs leave, without training: all figures follow a formula.
+
+Shape legend: E epochs, C classes.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dataset.long_tail import class_counts
+from utils.summary import summarise, to_json
+
+TESTED = ("top1", "balanced", "gm", "many", "medium", "few")
+# The published co-learning run of CIFAR-10.
+PUBLISHED = {
+    "dataset": "cifar10", "num_max": 1500, "ratio": 2.0, "imb_ratio_l": 100, "imb_ratio_u": 100, "width": 2,
+    "depth": 28, "epochs": 100, "val_iteration": 500, "batch_size": 64, "lr": 0.002, "ema_decay": 0.999, "tau": 0.95,
+    "max_lam": 0.6,
+    "lr_tfe": 0.002, "wd_tfe": 5e-4, "warm_tfe": 10, "classifier": "tfe", "img_size": 32, "skip_corrupt": False,
+    "recipe": "train_cifar_fix_cossl", "copy_every": 100, "overwrite": False, "gpu": "0", "data_root": "data",
+}  # fmt: skip
+
+
+def make_run(
+    folder: Path, method: str = "FixMatch+CoSSL", level: float = 80, seed: int = 1, logged: int = 25, classes=10,
+    finished: bool = True, diagnostics: bool = False, shifted: bool = False, start: int = 401, **changed,
+) -> Path:  # fmt: skip
+    """A run whose top-1 rises by 0.1 an epoch to a last-20 mean of `level`; balanced accuracy is 1 less, and so on.
+
+    logged: epochs run; classes: their number or names; changed: arguments other than PUBLISHED's.
+    """
+    folder.mkdir(parents=True)
+    names = [f"class {c}" for c in range(classes)] if isinstance(classes, int) else list(classes)
+    arguments = PUBLISHED | {"manualSeed": seed, "out": str(folder), "resume": "x"} | changed
+    counts = class_counts(arguments["num_max"], len(names), arguments["imb_ratio_l"]).tolist()
+    tail = np.mean([n / 10 for n in range(1, logged + 1)][-20:])
+    history, lines = [], ["\t".join(["epoch", "loss", "mask", "acc_u", "test_loss", *TESTED])]
+    for n in range(1, logged + 1):
+        figures = {name: level + n / 10 - tail - i for i, name in enumerate(TESTED)}
+        recall = [min(100.0, max(0.0, level + 20 - 40 * c / len(names))) for c in range(len(names))]
+        history.append(figures | {"loss": 3 / n, "recall": recall})
+        row = [n, 4 / n, n / (n + 5), 0.9 - 1 / (n + 2), 3 / n, *figures.values()]
+        lines.append("\t".join(f"{value:.6g}" for value in row))
+    (folder / "log.txt").write_text("\n".join(lines) + "\n")
+    facts = {"method": method, "classes": names, "labelled_counts": counts, "start_epoch": start}
+    state = {"epoch": logged, "arguments": arguments, "facts": facts, "seconds": 60.0, "history": []}
+    torch.save(state, folder / "checkpoint.pth.tar")
+    if finished:
+        about = {"steps_per_epoch": arguments["val_iteration"], "arguments": arguments, "versions": {"torch": "2.14.1"}}
+        (folder / "summary.json").write_text(to_json(facts | about | summarise(history) | {"wall_seconds": 3723.4}))
+    if diagnostics:
+        make_diagnostics(folder, logged, len(names), seed)
+    if shifted:
+        make_shifted(folder, level, logged)
+    return folder
+
+
+def make_diagnostics(folder: Path, epochs: int, classes: int, seed: int) -> None:
+    random, shape = np.random.default_rng(seed), (epochs, classes)
+    present = np.broadcast_to(np.linspace(2000, 20, classes).astype(np.int64), shape)
+    guessed = random.poisson(present)
+    right = random.binomial(np.minimum(present, guessed), np.linspace(0.95, 0.4, classes))
+    right_selected = random.binomial(right, 0.8)
+    selected = right_selected + random.binomial(guessed - np.minimum(right, guessed), 0.3)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = {"precision": 100 * right_selected / selected, "recall": 100 * right_selected / present}
+        shares["mask_rate"] = 100 * selected / guessed
+    confusion = random.poisson(3.0, (classes, classes)) + np.diag(np.linspace(200, 60, classes).astype(np.int64))
+    counts = {"guessed": guessed, "selected": selected, "present": present, "right_selected": right_selected}
+    np.savez(folder / "diagnostics.npz", epoch=np.arange(1, epochs + 1), confusion=confusion, **counts, **shares)
+    ends = {"precision": 90, "recall": 80, "mask": 60}
+    columns = {f"pl_{kind}_{third}": v for kind, v in ends.items() for third in ("many", "medium", "few")}
+    columns |= {"pl_kl": 0.3, "ece": 7}
+    first, *lines = (folder / "log.txt").read_text().splitlines()
+    lines = ["\t".join([first, *columns])] + [
+        "\t".join([line, *(f"{v - v / (n + 1) * (0.2 + seed / 9):.6g}" for v in columns.values())])
+        for n, line in enumerate(lines, 1)
+    ]
+    (folder / "log.txt").write_text("\n".join(lines) + "\n")
+
+
+def make_shifted(folder: Path, level: float, epoch: int) -> None:
+    ratios = [512, 256, 150, 128, 64, 32, 16, 8, 4, 2, 1, -2, -4, -8, -16, -32, -64, -128, -256, -512]
+    top1 = [level + 8 - i for i in range(len(ratios))]
+    found = {"dataset": "cifar10", "epoch": epoch, "checkpoint": "checkpoint.pth.tar", "n_max": 1000, "ratios": ratios}
+    found |= {"images": [1000] * len(ratios), "top1": top1, "low": [v - 1 for v in top1], "high": [v + 1 for v in top1]}
+    found |= {"weighted": top1, "worst": {"ratio": -512, "top1": top1[-1]}, "area": level, "known_prior": None}
+    (folder / "shifted.json").write_text(json.dumps(found))
+
+
+def make_published(folder: Path, epochs: int = 30, cossl: bool = True) -> Path:
+    """As the published code leaves it: shares or percent, a tab at the end of each line, no arguments, no summary."""
+    folder.mkdir(parents=True)
+    lines = ["Train Loss\tTest Loss\tTest Acc.\tGM\t"]
+    lines += [f"{2 / n:.6f}\t{1 / n:.6f}\t{70 + n / 10:.6f}\t{0.6 + n / 1000:.6f}\t" for n in range(1, epochs + 1)]
+    (folder / "log.txt").write_text("\n".join(lines) + "\n")
+    state = {"epoch": epochs, "state_dict": {"output.weight": torch.zeros(10, 4)}, "ema_state_dict": {}}
+    torch.save(state | ({"teacher_head": {}, "ema_teacher": {}} if cossl else {}), folder / "checkpoint.pth.tar")
+    return folder
