@@ -323,6 +323,17 @@ def test_small_imagenet127(pretrained_by, small_imagenet127, tmp_path):
     assert found["dataset"] == "small_imagenet127"
 
 
+def test_food101(pretrained_by, food101, tmp_path):
+    """The balanced set's top-1 is that of the training's evaluation; without flags here, too."""
+    folder = pretrained_by("train_food_fix.py")
+    assert_runs(SCRIPT, folder, "--out", tmp_path, *CPU)
+    (found,) = record(tmp_path)["runs"]
+    assert (found["dataset"], found["n_max"], found["images"][RATIOS.index(1)]) == ("food101", 6, 18)
+    with (folder / "log.txt").open() as file:
+        last = list(csv.DictReader(file, delimiter="\t"))[-1]
+    assert found["top1"][RATIOS.index(1)] == pytest.approx(float(last["top1"]), rel=1e-4)
+
+
 def test_own_images(tmp_path):
     """Classes and their order by the folder; other classes than those of the training are refused."""
     data, run, out = image_folder(tmp_path / "data"), tmp_path / "run", tmp_path / "out"

@@ -32,7 +32,7 @@ def metrics(logits: Tensor, labels: Tensor, counts: Tensor | Sequence[int]) -> d
     groups = thirds(torch.as_tensor(counts, device=logits.device))
     return {
         "loss": cross_entropy(logits.float(), labels),
-        "top1": 100 * hits.sum() / len(labels),
+        "top1": 100 * (hits.sum() / len(labels)),
         "balanced": 100 * mean_of(recall, present),
         "gm": 100 * mean_of(floored.log(), present).exp(),
         **{name: 100 * mean_of(recall, present & group) for name, group in groups.items()},

@@ -64,8 +64,9 @@ def read_run(given: Path, device: torch.device) -> Run:
     if not all(value.isfinite().all() for value in weights):
         raise UserError(f"{source}: its weights aren't all numbers (the training diverged); leave it out")
     told = {name: arguments[name] for name in ("dataset", "data_root", "skip_corrupt") if name in arguments}
-    if "small_imagenet127" in arguments.get("recipe", ""):  # its recipes have no --dataset
-        told["dataset"] = "small_imagenet127"
+    for recipes, name in (("small_imagenet127", "small_imagenet127"), ("food", "food101")):  # they have no --dataset
+        if recipes in arguments.get("recipe", ""):
+            told["dataset"] = name
     if "img_size" in facts:
         told["img_size"] = facts["img_size"]
     folder = checkpoint.parent if checkpoint.name == NAME else None
