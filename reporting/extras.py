@@ -22,13 +22,13 @@ def read_diagnostics(folder: Path, classes: int, problems: list[str]) -> dict[st
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
         epochs = len(found["epoch"])
         shapes = {name: (epochs, classes) for name in PER_CLASS} | {"confusion": (classes, classes)}
         fits = lambda array, shape: array.shape == shape and array.dtype.kind in "iuf"
         wrong = [name for name, shape in shapes.items() if name in found and not fits(found[name], shape)]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile):
         problems.append("diagnostics.npz is not readable")
         return None
     if wrong:
@@ -49,7 +49,7 @@ def read_shifted(folder: Path, problems: list[str]) -> dict[str, Any] | None:
             if len([float(value) for value in found[name]]) != length:
                 raise ValueError(name)
         float(found["area"]), float(found["worst"]["top1"]), int(found["worst"]["ratio"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         problems.append("shifted.json is not readable")
         return None
     return found

@@ -11,7 +11,7 @@ from typing import Any
 
 from reporting.extras import read_diagnostics, read_shifted
 from reporting.logs import read_log
-from reporting.summaries import published_summary, read_summary, sound
+from reporting.summaries import damaged, published_summary, read_summary
 from utils import checkpoint
 from utils.errors import UserError
 
@@ -100,13 +100,12 @@ def _from_checkpoint(run: Run, path: Path, foreign: bool) -> None:
             return
         run.figures = {name: run.about[name] for name in ("last_20_mean", "best")}
         return
-    arguments, facts = state.get("arguments", {}), state.get("facts", {})
-    if not sound(arguments) or not isinstance(facts.get("classes", []), list):
-        run.problems.append(f"{path.name}: its arguments or facts are damaged")
-        arguments, facts = {}, {}
-    run.about = facts | {"arguments": arguments, "wall_seconds": state.get("seconds")}
+    arguments = state.get("arguments", {})
     done = state.get("epoch", int(run.columns["epoch"][-1]) if run.columns else 0)
-    run.about["epochs"] = done
+    run.about = state.get("facts", {}) | {"arguments": arguments, "wall_seconds": state.get("seconds"), "epochs": done}
+    if name := damaged(run.about):
+        run.problems.append(f"{path.name} is damaged, see its {name}")
+        run.about, arguments = {}, {}
     if run.status == "finished":  # no summary
         run.status = "unfinished"
         run.problems.insert(0, f"stopped after epoch {done} of {arguments.get('epochs', 'an unknown number')}")

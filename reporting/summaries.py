@@ -10,13 +10,14 @@ from typing import Any
 
 from utils.summary import SCALARS
 
+NEEDED = ("method", "classes", "labelled_counts", "epochs_averaged", "last_20_mean", "best")
 KINDS = {
-    "method": str, "classes": list, "labelled_counts": list, "epochs_averaged": int, "last_20_mean": dict, "best": dict,
+    "method": str, "classes": list, "labelled_counts": list, "last_20_mean": dict, "best": dict, "arguments": dict,
+    "versions": dict, "start_epoch": int, "wall_seconds": (int, float), "epochs": int, "epochs_averaged": int,
 }  # fmt: skip
 NUMBERS = (
     "manualSeed", "epochs", "num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "labeled_percent", "img_size",
 )  # fmt: skip
-OPTIONAL = {"arguments": dict, "versions": dict, "start_epoch": int, "wall_seconds": (int, float), "epochs": int}
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -27,35 +28,42 @@ def read_summary(path: Path) -> dict[str, Any]:
         raise ValueError("is not readable JSON") from None
     if not isinstance(summary, dict):
         raise ValueError("is not that of a run")
-    if missing := [name for name in KINDS if name not in summary]:
+    if missing := [name for name in NEEDED if summary.get(name) is None]:
         raise ValueError(f"lacks {', '.join(missing)}")
-    given = {name: kind for name, kind in (KINDS | OPTIONAL).items() if summary.get(name) is not None}
-    if wrong := [name for name, kind in given.items() if not isinstance(summary[name], kind)]:
-        raise ValueError(f"is damaged, see its {', '.join(wrong)}")
-    if not sound(summary.get("arguments") or {}):
-        raise ValueError("is damaged, see its arguments")
-    classes = len(summary["classes"])
-    for name in ("last_20_mean", "best"):
-        part = summary[name]
-        recall = part.get("recall")
-        if not all(key in part and _number(part[key]) for key in SCALARS) or not isinstance(recall, list):
-            raise ValueError(f"is damaged, see the figures of its {name}")
-        if len(recall) != classes or not all(map(_number, recall)):
-            raise ValueError(f"is damaged, see the recall of its {name}")
-    counts = summary["labelled_counts"]
-    if len(counts) != classes or not all(isinstance(count, int) for count in counts):
-        raise ValueError("is damaged, see its labelled_counts")
-    optional = {name: summary[name] for name in OPTIONAL if summary.get(name) is None and name in summary}
-    return {name: value for name, value in summary.items() if name not in optional}
+    summary = {name: value for name, value in summary.items() if value is not None}
+    name = damaged(summary)
+    for part in ("last_20_mean", "best") if name is None else ():
+        if not all(key in summary[part] and _number(summary[part][key]) for key in SCALARS):
+            name = f"figures of {part}"
+        elif not _numbers(summary[part].get("recall"), len(summary["classes"])):
+            name = f"recall of {part}"
+    if name is not None:
+        raise ValueError(f"is damaged, see its {name}")
+    return summary
+
+
+def damaged(about: dict[str, Any]) -> str | None:
+    """The first entry, of those that the report calculates with, that can't be a run's; absent ones are no damage."""
+    given = {name: about[name] for name in KINDS if about.get(name) is not None}
+    for name, value in given.items():
+        if not isinstance(value, KINDS[name]) or (not isinstance(value, (str, list, dict)) and not _number(value)):
+            return name
+    classes, counts = given.get("classes", []), given.get("labelled_counts")
+    if not all(isinstance(name, str) for name in classes):
+        return "classes"
+    if counts is not None and not (_numbers(counts, len(classes)) and all(isinstance(n, int) for n in counts)):
+        return "labelled_counts"
+    arguments = given.get("arguments", {})
+    return next((f"argument {name}" for name in NUMBERS if not _number(arguments.get(name))), None)
 
 
 def _number(value: Any) -> bool:
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    """Whether it is a number, none (undefined figures are) included; no run has one of 10^12."""
+    return value is None or (type(value) in (int, float) and abs(value) < 1e12)
 
 
-def sound(arguments: dict[str, Any]) -> bool:
-    """Whether those arguments are numbers that the report calculates with."""
-    return all(_number(arguments.get(name)) for name in NUMBERS)
+def _numbers(values: Any, length: int) -> bool:
+    return isinstance(values, list) and len(values) == length and all(map(_number, values))
 
 
 def published_summary(columns: dict[str, list[float]], state: dict[str, Any]) -> dict[str, Any]:

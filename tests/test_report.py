@@ -7,10 +7,12 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 from browser import CHROMIUM, DRIVER, browser
-from conftest import ROOT, assert_refused, assert_runs, run_here, run_script
+from conftest import ROOT, assert_refused, assert_runs, load_checkpoint, run_here, run_script
 from made_runs import make_published, make_run
 
+from reporting.charts import CURVES, PSEUDO, confusions, epochs, per_class, shifted
 from reporting.groups import group
 from reporting.logs import read_log
 from reporting.published import Figure, difference, standard_error
@@ -151,6 +153,39 @@ def test_tables_are_whole_in_every_format(tmp_path):
     assert "γ" not in latex and "±" not in latex and r"num\_max" in latex
 
 
+def test_charts_show_what_the_files_hold(tmp_path):
+    """Means and ranges over seeds against loops over the files; classes by their number of labelled images."""
+    more = {"diagnostics": True, "shifted": True, "imb_ratio_l": -100}
+    runs = [make_run(tmp_path / f"s{seed}", level=80 + seed, seed=seed, **more) for seed in (1, 4)]
+    groups = group(find([tmp_path]))
+    logs = [list(csv.DictReader((run / "log.txt").open(), delimiter="\t")) for run in runs]
+    charts = {chart["title"]: chart["lines"][0] for chart in epochs(groups, CURVES | PSEUDO)}
+    for title, column, unit in (("top-1", "top1", 1), ("used by the loss, of all (mask rate)", "mask", 100)):
+        pairs = [[unit * float(row[column]) for row in rows] for rows in zip(*logs, strict=True)]
+        line = charts[title]
+        assert line["x"] == list(range(402, 427))
+        assert line["y"] == pytest.approx([sum(pair) / 2 for pair in pairs], rel=1e-3)
+        assert line["low"] == pytest.approx([min(pair) for pair in pairs], rel=1e-3)
+        assert line["high"] == pytest.approx([max(pair) for pair in pairs], rel=1e-3)
+
+    files = [np.load(run / "diagnostics.npz") for run in runs]
+    classes = {chart["title"]: chart for chart in per_class(groups)}
+    assert classes["mask rate, last epoch"]["names"] == [f"class {c}" for c in range(9, -1, -1)]  # the last has most
+    assert classes["mask rate, last epoch"]["area"][0] == 1500
+    for title, name in (
+        ("precision of the pseudo-labels used", "precision"), ("recall of the pseudo-labels used", "recall"),
+        ("mask rate", "mask_rate"),
+    ):  # fmt: skip
+        expected = sum(file[name][-1] for file in files)[::-1] / 2
+        assert classes[f"{title}, last epoch"]["lines"][0]["y"] == pytest.approx(expected, rel=1e-3)
+    total = files[0]["confusion"] + files[1]["confusion"]
+    expected = [[100 * total[i, j] / sum(total[i]) for j in range(9, -1, -1)] for i in range(9, -1, -1)]
+    assert np.allclose(confusions(groups)[0]["cells"], expected, atol=0.05)
+    assert shifted(groups)[0]["lines"][0]["y"][:2] == [90.5, 89.5]
+    single = shifted(group(find([runs[0]])))[0]["lines"][0]
+    assert (single["low"][0], single["y"][0], single["high"][0]) == (88, 89, 90)
+
+
 def test_equal_runs_give_equal_reports(tmp_path):
     make_run(tmp_path / "runs" / "a", diagnostics=True, shifted=True)
     make_run(tmp_path / "runs" / "b", seed=2)
@@ -195,10 +230,10 @@ def of_another_kind(run):
 BROKEN = {
     no_json: "summary.json is not readable JSON",
     no_figures: "summary.json lacks classes",
-    words_for_numbers: "summary.json is damaged, see the figures of its last_20_mean",
-    short_recall: "summary.json is damaged, see the recall of its last_20_mean",
+    words_for_numbers: "summary.json is damaged, see its figures of last_20_mean",
+    short_recall: "summary.json is damaged, see its recall of last_20_mean",
     not_a_number: "summary.json is not readable JSON",
-    words_for_arguments: "summary.json is damaged, see its arguments",
+    words_for_arguments: "summary.json is damaged, see its argument ratio",
     of_another_kind: "summary.json is not that of a run",
 }
 
@@ -244,12 +279,17 @@ def test_missing_parts_are_told(tmp_path):
 def test_unfinished_runs_are_listed_and_drawn(tmp_path):
     make_run(tmp_path / "done", seed=1)
     stopped = make_run(tmp_path / "stopped", seed=2, logged=7, finished=False)
-    text = report(tmp_path, "--out", tmp_path / "out")
-    assert f"{stopped}: unfinished; stopped after epoch 7 of 100" in text
+    (tmp_path / "link").symlink_to(stopped)
+    text = report(tmp_path, tmp_path / "link", stopped, "--out", tmp_path / "out")
+    assert text.count(f"{stopped}: unfinished; stopped after epoch 7 of 100") == 1
+    assert "report of 2 runs" in text
     assert {row["n"] for row in rows_of(tmp_path / "out" / "figures.csv")} == {"1"}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "FixMatch+CoSSL (unfinished, seed 2)" in page and "7 of 100" in page
     report(stopped, "--out", tmp_path / "only")  # curves are something to report
+    state = load_checkpoint(stopped / "checkpoint.pth.tar")
+    torch.save(state | {"facts": {"classes": 7}}, stopped / "checkpoint.pth.tar")
+    assert "checkpoint.pth.tar is damaged, see its classes" in report(tmp_path, "--out", tmp_path / "out")
     (stopped / "checkpoint.pth.tar").write_bytes(b"half")
     assert "checkpoint.pth.tar is damaged" in report(tmp_path, "--out", tmp_path / "out")
 
@@ -276,7 +316,7 @@ def test_folders_of_the_published_code(tmp_path):
 def test_hostile_names_leave_everything_whole(tmp_path):
     folder = tmp_path / 'a,b "c"\n<img src=x onerror=alert(1)>'
     run = make_run(folder, classes=EVIL, diagnostics=True, dataset="folder", data_root="/x/<i>&|")
-    stopped = make_run(tmp_path / "`x`\x1b[31m", finished=False)
+    stopped = make_run(tmp_path / "`x`\x1b[31m<img src=x>", finished=False)
     text = report(tmp_path, "--out", tmp_path / "out")
     assert "\x1b" not in text
     assert [row["class"] for row in rows_of(tmp_path / "out" / "classes.csv")] == EVIL
