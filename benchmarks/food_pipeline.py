@@ -3,9 +3,9 @@
     python benchmarks/food_pipeline.py --batch 64 --size 224 --batches 4 --rounds 5
 
 Each image is decoded once, and gives a weak and a strong view. The plain pipeline makes them image by image in the
-workers of a `DataLoader`, with torchvision and Pillow; ours decodes and crops there, and does the rest in batches in the
-main process, on one thread here. Both first have to give equal values from equal draws. Then they take turns: each is
-started anew, delivers one batch unmeasured, and is timed over the next ones.
+workers of a `DataLoader`, with torchvision and Pillow; ours decodes and crops there, and does the rest in batches in
+the main process, on one thread here. Both first have to give equal values from equal draws. Then they take turns: each
+is started anew, delivers one batch unmeasured, and is timed over the next ones.
 
 Shape legend: B images a batch, uint8 crops (3, S, S); a view is float32 (3, S, S).
 """
