@@ -6,7 +6,6 @@
 Afterwards, train_food_fix_cossl.py co-learns from DIR/checkpoint_801.pth.tar.
 """
 
-from contextlib import closing
 from functools import partial
 
 import torch
@@ -70,7 +69,7 @@ def main() -> None:
     objects = student.objects(STUDENT)
     facts = {"method": "FixMatch", "start_epoch": 0, "resize": resized(args.img_size)} | data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
-    with closing(feeder):
+    with feeder.running():
         fit(scheduled(step, optimizer, rate), scores, objects, args, facts, start, watch=feeder.figures)
 
 

@@ -4,7 +4,6 @@
         --epoch 200 --tau 0.90 --resume DIR/checkpoint_801.pth.tar --out DIR2 --max_lam 0.6 --manualSeed 1 --gpu 0
 """
 
-from contextlib import closing
 from copy import deepcopy
 from functools import partial
 
@@ -80,7 +79,7 @@ def main() -> None:
     facts = {"method": "FixMatch+CoSSL", "start_epoch": stage1["epoch"], "resize": resized(args.img_size)}
     facts |= data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
-    with closing(feeder):
+    with feeder.running():
         fit(step, scores, objects, args, facts, start, prepare, args.copy_every + 1, watch=feeder.figures)
 
 

@@ -22,7 +22,7 @@ AHEAD = 4  # jobs per worker that are begun before they are asked for
 
 
 class Feeder:
-    """Makes the crops of the batches that streams ask for. Workers start with the first job, and end with `close`.
+    """Makes the crops of the batches that streams ask for. Workers start with the first job, and end with `running`.
 
     workers: processes; 0 makes the crops in this one, when they are asked for. skip_corrupt: files that can't be read
     are counted, and each is named once; otherwise the first one raises UserError.
@@ -60,13 +60,11 @@ class Feeder:
         """Go on with these jobs instead; of those begun before, nothing is delivered."""
         self.jobs, self.upcoming = iter(jobs), None
         self.loader = self._open() if self.loader is None else self.loader
-        with self._watching_workers():
-            self.results = iter(self.loader)
+        self.results = iter(self.loader)
 
     def next(self) -> Done:
-        """The outcome of the next job. Raises UserError for a file that can't be read, or a worker that died."""
-        with self._watching_workers():
-            done = next(self.results)
+        """The outcome of the next job. Raises UserError for a file that can't be read."""
+        done = next(self.results)
         self._report(done.damaged)
         return done
 
@@ -75,6 +73,19 @@ class Feeder:
         figures = {"waited_s": self.waited} | ({"skipped": self.skipped} if self.skipped else {})
         self.waited, self.skipped = 0.0, 0
         return figures
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Around all that asks for batches: ends the workers afterwards. Raises UserError if one of them was killed."""
+        try:
+            yield
+        except RuntimeError as error:  # torch raises it from a signal's handler, in the middle of anything
+            if "DataLoader worker" not in str(error):
+                raise
+            remedy = "lower --workers, or free memory, also in /dev/shm"
+            raise UserError(f"--workers {self.workers}: a worker process died; {remedy}") from None
+        finally:
+            self.close()
 
     def close(self) -> None:
         """End the workers."""
@@ -87,16 +98,6 @@ class Feeder:
             self.cropper, batch_size=None, sampler=_Jobs(self), num_workers=self.workers, pin_memory=self.pinned,
             generator=torch.Generator(), worker_init_fn=_begin, **several,
         )  # fmt: skip
-
-    @contextmanager
-    def _watching_workers(self) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:  # its kind doesn't tell a worker that was killed from a mistake in here
-            if "DataLoader worker" not in str(error):
-                raise
-            remedy = "lower --workers, or free memory, also in /dev/shm"
-            raise UserError(f"--workers {self.workers}: a worker process died; {remedy}") from None
 
     def _report(self, damaged: list[tuple[str, str]]) -> None:
         for path, problem in damaged:

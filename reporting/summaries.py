@@ -33,6 +33,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     summary = {name: value for name, value in summary.items() if value is not None}
     name = damaged(summary)
     for part in ("last_20_mean", "best") if name is None else ():
+        summary[part].setdefault("ece", None)  # which runs of older versions lack
         if not all(key in summary[part] and _number(summary[part][key]) for key in SCALARS):
             name = f"figures of {part}"
         elif not _numbers(summary[part].get("recall"), len(summary["classes"])):

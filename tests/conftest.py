@@ -70,7 +70,7 @@ TINY = [
     "--depth", 10, "--width", 1, "--batch-size", 16, "--ema-decay", 0.9, "--manualSeed", 1,
 ]  # fmt: skip
 FOOD = [
-    "--gpu", "cpu", "--num_max", 12, "--imb_ratio_l", 3, "--imb_ratio_u", 3, "--depth", 10, "--img_size", 32,
+    "--gpu", "cpu", "--num_max", 12, "--imb_ratio_l", 3, "--imb_ratio_u", 3, "--depth", 10, "--img_size", 16,
     "--batch-size", 8, "--ema-decay", 0.9, "--tau", 0.4, "--workers", 0, "--manualSeed", 1,
 ]  # fmt: skip
 

@@ -108,8 +108,8 @@ def run(expected, step, names, close=CLOSE):
 # statistics of all. So its second step is off by up to 0.4 %, and before the third one row's confidence crosses tau in
 # pre-training: its loss is off by 4 %, the unlabelled part and the shares, of few rows each, by an eighth or two.
 CHAOTIC = [(1e-5, 1e-6), (1e-2, 1e-6), (0.1, 0.4)]
-# torchvision's ResNet-50 likewise: with one thread instead of two, or with weights changed by 1e-7 of their size,
-# CoSSL's second loss is off by 0.4 % and its third one by 8 %; the head, on the momentum encoder, isn't.
+# torchvision's ResNet-50 likewise: with one thread, or weights changed by 1e-7 of their size, CoSSL's second loss is
+# off by 0.4 %, its third one by 8 %; the head, on the momentum encoder, isn't.
 FOOD_COSSL = [(1e-5, 1e-6), (1e-2, 2e-3), (0.15, 0.1)]
 
 
