@@ -31,15 +31,14 @@ def read_summary(path: Path) -> dict[str, Any]:
     if missing := [name for name in NEEDED if summary.get(name) is None]:
         raise ValueError(f"lacks {', '.join(missing)}")
     summary = {name: value for name, value in summary.items() if value is not None}
-    name = damaged(summary)
-    for part in ("last_20_mean", "best") if name is None else ():
+    if name := damaged(summary):
+        raise ValueError(f"is damaged, see its {name}")
+    for part in ("last_20_mean", "best"):
         summary[part].setdefault("ece", None)  # which runs of older versions lack
         if not all(key in summary[part] and _number(summary[part][key]) for key in SCALARS):
-            name = f"figures of {part}"
-        elif not _numbers(summary[part].get("recall"), len(summary["classes"])):
-            name = f"recall of {part}"
-    if name is not None:
-        raise ValueError(f"is damaged, see its {name}")
+            raise ValueError(f"is damaged, see its figures of {part}")
+        if not _numbers(summary[part].get("recall"), len(summary["classes"])):
+            raise ValueError(f"is damaged, see its recall of {part}")
     return summary
 
 
