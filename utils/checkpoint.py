@@ -10,7 +10,7 @@ import pickle
 import sys
 import warnings
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from utils.summary import replacing
 NAME = "checkpoint.pth.tar"
 REMEDY = "take another folder (there, --resume makes a run longer), or --overwrite"
 # What may differ between the parts of one run: where things are and what they run on, not what is computed.
-FREE = {"out", "data_root", "gpu", "overwrite", "resume", "copy_every", "workers", "skip_corrupt"}
+FREE = {"out", "data_root", "gpu", "overwrite", "resume", "copy_every", "workers", "skip_corrupt", "time_limit"}
 ADDED = {"img_size": 32, "skip_corrupt": False}  # what older checkpoints, which lack these arguments, were trained with
 
 
@@ -56,10 +56,28 @@ def read(path: Path, source: str, keys: Iterable[str]) -> dict[str, Any]:
     if missing:
         raise UserError(f"{source} {path}: not a checkpoint of this kind of run, it lacks {', '.join(missing)}")
     kinds = {"epoch": int, "arguments": dict, "history": list, "seconds": float, "facts": dict}
+    kinds |= {"step": int, "totals": dict}
     wrong = [key for key, kind in kinds.items() if key in state and not isinstance(state[key], kind)]
     if wrong:
         raise UserError(f"{source} {path}: damaged or of another program, see its {', '.join(wrong)}")
     return state
+
+
+def tensors(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in dicts, lists and tuples, however they lie in each other or refer to themselves."""
+    found, rest = set(), [value]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in found:
+            found.add(id(value))
+            rest += value.values() if isinstance(value, dict) else value
+
+
+def finite(state: dict[str, Any]) -> bool:
+    """Whether all floating tensors of a state hold numbers only. Reads the device."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors(state) if tensor.is_floating_point())
 
 
 def restore(objects: dict[str, Any], state: dict[str, Any], path: Path) -> None:
@@ -193,7 +211,7 @@ def _inside(path: Path, args: Namespace) -> bool:
     return inside
 
 
-def make_folder(out: Path, overwrite: bool) -> None:
+def make_folder(out: Path, overwrite: bool = False) -> None:
     """Make the folder of a run; with `overwrite`, remove what an earlier run left in it, and nothing else."""
     try:
         out.mkdir(parents=True, exist_ok=True)
