@@ -47,7 +47,7 @@ class Sums:
             return
         terms = zip(self.scalars(), self.bad[1].tolist(), strict=True)
         text = ", ".join(f"{name} {value:.4g}" for name, value in terms)
-        raise UserError(f"--lr {args.lr:g}: not a number in step {step} of epoch {n} ({text}); {remedy(n)}")
+        raise UserError(f"{rates(args)}: not a number in step {step} of epoch {n} ({text}); {remedy(n)}")
 
     def scalars(self) -> dict[str, Tensor]:
         return {name: total for name, total in self.totals.items() if total.ndim == 0}
@@ -74,6 +74,11 @@ def so_far(checkpoint: dict[str, Any]) -> Sums:
     if rank() and "pseudo" in totals:
         totals["pseudo"] = torch.zeros_like(totals["pseudo"])
     return Sums(checkpoint.get("step", 0), totals)
+
+
+def rates(args: Namespace) -> str:
+    """The flags that name learning rates, with their values."""
+    return ", ".join(f"--{name} {getattr(args, name):g}" for name in ("lr", "lr_tfe") if name in args)
 
 
 def remedy(n: int) -> str:

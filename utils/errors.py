@@ -23,7 +23,7 @@ class Interrupted(KeyboardInterrupt):
 
 # Exit codes after a signal: those that shells give; after the alarm of --time_limit that of `timeout`.
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGALRM: 124}
-REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "interrupted (SIGTERM)", signal.SIGALRM: "--time_limit is over"}
+REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "interrupted (SIGTERM)", signal.SIGALRM: "--time_limit over"}
 
 
 class Disconnected(Exception):

@@ -56,8 +56,7 @@ def fit(
         if recorder.done > args.epochs or not (recorder.history or recorder.done < args.epochs):
             problem = f"the checkpoint has {recorder.done} epochs already"
             raise UserError(f"--epochs {args.epochs}: {problem}; raise --epochs")
-        at = f"step {sums.step} of epoch {recorder.done + 1}" if sums.step else f"epoch {recorder.done}"
-        print(f"continuing after {at}")
+        print(f"continuing after {recorder.place(sums)}")
     place = recorder.done * args.val_iteration + sums.step
     agree(place, "--out: not all processes see the same checkpoint; it must be a folder that all machines share")
     with Interrupts(args.time_limit) as interrupts, locked(args.out):
@@ -76,13 +75,13 @@ def fit(
                             test = evaluate()
                 except Halt:
                     recorder.save(sums)
-                    stop(interrupts, f"step {sums.step} of epoch {n}")
+                    stop(interrupts, recorder.place(sums))
                 row, sums = sums.row(), Sums()
                 if rank() == 0:
                     row = recorder.epoch(row, test, watch())
                     progress.epoch(n, row)
                 if any_rank(interrupts.came is not None) and n < args.epochs:
-                    stop(interrupts, f"epoch {n}")
+                        stop(interrupts, recorder.place(sums))
         if rank() == 0:
             recorder.conclude()
 

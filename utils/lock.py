@@ -22,8 +22,8 @@ def locked(out: Path) -> Iterator[None]:
     it for all.
 
     The lock is on `out`/.lock, which stays there; it ends with its process, however that ends. (It is one of lockf, for
-    flock's would pass on to the worker processes, which may live a little longer.) Where the file system has no locks, a
-    line on stderr says so. Raises UserError if another process is within, or the folder can't be written to.
+    flock's would pass on to the worker processes, which may live a little longer.) Where the file system has no locks,
+    a line on stderr says so. Raises UserError if another process is within, or the folder can't be written to.
     """
     if rank():
         yield

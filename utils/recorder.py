@@ -10,8 +10,9 @@ from typing import Any
 
 from utils import checkpoint, diagnostics
 from utils.args import plain
+from utils.checkpoint_file import NAME, finite, save
 from utils.distributed import world_size
-from utils.epoch import Sums, remedy
+from utils.epoch import Sums, rates, remedy
 from utils.errors import UserError
 from utils.log import Board, Row, write_log
 from utils.summary import atomic_write_text, summarise, to_json, versions
@@ -50,7 +51,7 @@ class Recorder:
         self.done += 1
         n, every = self.done, self.args.copy_every
         copied = n >= self.first_copy and n % every == 1 % every
-        self.save(Sums(), [f"checkpoint_{n}.pth.tar"] * copied + [checkpoint.NAME])
+        self.save(Sums(), [f"checkpoint_{n}.pth.tar"] * copied + [NAME])
         self._write()
         shown = row | {"machine": machine}
         self.board.write(shown, n)
@@ -59,12 +60,16 @@ class Recorder:
     def save(self, sums: Sums, names: list[str] | None = None) -> None:
         """A checkpoint after the whole epochs and the steps in `sums`. Raises UserError if a weight isn't a number."""
         state: dict[str, Any] = {key: thing.state_dict() for key, thing in self.objects.items()}
-        if not checkpoint.finite(state):
+        if not finite(state):
             n = self.done + (sums.step > 0)
-            raise UserError(f"--lr {self.args.lr:g}: a weight isn't a number after epoch {n}; {remedy(n)}")
+            raise UserError(f"{rates(self.args)}: a weight isn't a number in epoch {n}; {remedy(n)}")
         state |= {"epoch": self.done, "step": sums.step, "totals": sums.totals, "history": self.history}
         state |= {"seconds": self._seconds(), "arguments": plain(self.args), "facts": self.facts}
-        checkpoint.save(state, [self.args.out / name for name in names or [checkpoint.NAME]])
+        save(state, [self.args.out / name for name in names or [NAME]])
+
+    def place(self, sums: Sums) -> str:
+        """How far the run has come, in words."""
+        return f"step {sums.step} of epoch {self.done + 1}" if sums.step else f"epoch {self.done}"
 
     def conclude(self) -> None:
         """Write `summary.json`; the last printed lines say what came out, and where it is."""
