@@ -41,6 +41,11 @@ class Sums:
         first = (number < 0) & ~values.isfinite().all()
         self.bad = torch.where(first, self.step, number), torch.where(first, values, terms)
 
+    @property
+    def cheap(self) -> bool:
+        """Whether a read waits for nothing."""
+        return self.bad is not None and self.bad[0].device.type == "cpu"
+
     def check(self, n: int, args: Namespace) -> None:
         """Raise UserError if a step of this epoch, n, gave something else than numbers. Reads the device."""
         if self.bad is None or (step := int(self.bad[0])) < 0:
@@ -111,7 +116,7 @@ def train_epoch(
         torch.manual_seed(fold_in(args.manualSeed, own("step"), t))
         logs = step(t)
         sums.add(logs)
-        if sums.bad[0].device.type == "cpu":  # where a read waits for nothing
+        if sums.cheap:
             sums.check(n, args)
         progress.step(t + 1, partial(_read, sums, n, args))
     sums.check(n, args)
