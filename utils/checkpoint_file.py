@@ -28,10 +28,12 @@ def save(state: dict[str, Any], paths: Iterable[Path]) -> None:
     """Write `state` to each path through a temporary file that is renamed. Raises UserError if that fails."""
     for path in paths:
         try:
-            with replacing(path) as temporary:
-                torch.save(state, temporary)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            reason = str(error).splitlines()[0]
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                torch.save(state, file)
+        except (OSError, RuntimeError) as error:  # torch's own; its context is what happened
+            while error.__context__ is not None and not isinstance(error, OSError):
+                error = error.__context__
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             kept = "the file before it is kept; " if path.exists() else ""
             remedy = f"{kept}free some space, or take another folder"
             raise UserError(f"--out {path.parent}: cannot write {path.name} ({reason}); {remedy}") from error

@@ -7,8 +7,10 @@ Shape legend: a history has a row per epoch: {"train": {name: float}, "test": fi
 import math
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -47,11 +49,21 @@ class Board:
     def write(self, row: Row, epoch: int) -> None:
         if self.writer is None:
             self.writer = SummaryWriter(self.folder, purge_step=self.done + 1)
-        for part in ("train", "test", "pseudo", "machine"):
-            for name, value in row.get(part, {}).items():
-                if name != "recall" and math.isfinite(value):
-                    self.writer.add_scalar(f"{part}/{name}", value, epoch)
-        self.writer.flush()
+        with _quiet_threads():
+            for part in ("train", "test", "pseudo", "machine"):
+                for name, value in row.get(part, {}).items():
+                    if name != "recall" and math.isfinite(value):
+                        self.writer.add_scalar(f"{part}/{name}", value, epoch)
+            self.writer.flush()
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """No traceback from the thread that writes TensorBoard's file: `flush` raises its error, perhaps before the thread
+    has ended, so that after an error it stays quiet."""
+    shown, threading.excepthook = threading.excepthook, lambda failure: None
+    yield
+    threading.excepthook = shown
 
 
 class Progress:
