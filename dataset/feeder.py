@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from dataset.crops import Cropper, Done, Job
 from utils.errors import UserError
 
+LAST_SECONDS = 20  # that a worker lives on after SIGTERM
 AHEAD = 4  # jobs per worker that are begun before they are asked for
 
 
@@ -127,6 +128,10 @@ def _turns(stream: Any, t: int) -> Iterator[tuple[Any, int]]:
 
 
 def _begin(worker: int) -> None:
-    """Ctrl-C and SIGTERM may reach the workers, too; ending them is the main process's business, and needs no trace."""
+    """Ctrl-C and SIGTERM may reach the workers, too; ending them is the main process's business, and needs no trace.
+
+    After SIGTERM, by which Python ends what is left of them, they live on for the step that a run still finishes.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(LAST_SECONDS))

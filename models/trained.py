@@ -22,12 +22,15 @@ def predictor(state: dict[str, Any], classes: int, device: torch.device, source:
     source: the checkpoint, in words. Raises UserError if its weights are of no network here with so many classes.
     """
     try:
-        network = network_like(state["ema_state_dict"], classes).to(device).eval()
-        network.load_state_dict(state["ema_state_dict"])
+        with torch.device("meta"):  # without memory: sizes read off a hostile file may be absurd
+            network = network_like(state["ema_state_dict"], classes)
+            head = nn.Linear(network.output.in_features, classes)
+        network.load_state_dict(state["ema_state_dict"], assign=True)
+        network.to(device).eval()
         if "ema_teacher" not in state:
             return network
-        head = nn.Linear(network.output.in_features, classes).to(device)
-        head.load_state_dict(state["ema_teacher"])
+        head.load_state_dict(state["ema_teacher"], assign=True)
+        head.to(device)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source}: its weights are of no network here for {classes} classes") from error
     return lambda images: head(network.features(images))

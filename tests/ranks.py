@@ -17,8 +17,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for a process of its own
 
 from utils.distributed import agree, mean_over_ranks, rank, start_alike
+from utils.epoch import Sums, train_epoch
 from utils.errors import UserError, run_main
-from utils.fit import train_epoch
 
 STEPS = 3
 
@@ -64,8 +64,9 @@ def main() -> None:
     for script, flags in json.loads(Path(sys.argv[1]).read_text()).items():
         run = composed(script, flags)
         run.prepare()
-        logs = train_epoch(run.step, 1, run.args, SimpleNamespace(step=lambda *_: None))
-        results[script] = result(run.objects) | {"logs": logs}
+        sums = Sums()
+        train_epoch(run.step, 1, run.args, SimpleNamespace(step=lambda *_: None), sums)
+        results[script] = result(run.objects) | {"logs": sums.row()}
     torch.save(results, f"{sys.argv[2]}.{rank()}")
 
 

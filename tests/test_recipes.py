@@ -251,6 +251,7 @@ FIGURES = dict.fromkeys(SCALARS, 50.0) | {"recall": [50.0], "confusion": torch.t
 
 def loop_args(out, epochs, **changed):
     usual = {"val_iteration": 2, "manualSeed": 0, "lr": 0.1, "overwrite": False, "resume": None, "copy_every": 100}
+    usual["time_limit"] = None
     return Namespace(out=out, epochs=epochs, **usual | changed)
 
 

@@ -12,7 +12,7 @@ from conftest import ROOT, TINY, TWO_THREADS, assert_refused, assert_runs, comma
 
 EPOCHS = 4
 PUBLISHED = {"epoch", "state_dict", "ema_state_dict", "optimizer"}
-PRETRAINING = PUBLISHED | {"history", "seconds", "arguments", "facts"}
+PRETRAINING = PUBLISHED | {"step", "totals", "history", "seconds", "arguments", "facts"}
 COSSL = PRETRAINING | {"teacher_head", "ema_teacher", "teacher_optimizer"}
 # The keys of a recipe's checkpoints.
 RECIPES = {
@@ -216,5 +216,5 @@ def test_interrupt_is_one_line_and_leaves_a_checkpoint(tmp_path):
             break
     process.terminate()
     assert "interrupted" in process.stderr.read()
-    assert process.wait() == 130
+    assert process.wait() == 143
     assert load_checkpoint(tmp_path / "checkpoint.pth.tar")["epoch"] >= 1

@@ -80,6 +80,8 @@ def common_parser(recipe: str, description: str, epochs: int, steps: int | None 
     add("--gpu", type=gpu, default="0", help="number of the CUDA device (torchrun: left out), or 'cpu'")
     add("--out", type=path, default=Path("result"), help="folder for checkpoints, log and summary")
     add("--copy_every", type=positive_int, default=100, help="epochs between the checkpoints kept as copies")
+    about = "minutes of training after which the run is saved and ends with exit code 124; the same command continues"
+    add("--time_limit", metavar="MINUTES", type=positive_float, help=about)
     add("--overwrite", action="store_true", help="discard the run that --out holds")
     return parser
 

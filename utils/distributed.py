@@ -117,6 +117,19 @@ def agree(number: int, problem: str) -> None:
         raise UserError(f"{problem} ({-extremes[1]} and {extremes[0]})")
 
 
+def any_rank(flag: bool) -> bool:
+    """Whether the flag of any rank is set. Waits until all ranks are here."""
+    if world_size() == 1:
+        return flag
+    import torch
+    import torch.distributed as dist
+
+    highest = torch.tensor(int(flag))
+    with _reaching():
+        dist.all_reduce(highest, dist.ReduceOp.MAX)
+    return bool(highest)
+
+
 def start_alike(modules: Sequence[nn.Module]) -> None:
     """Give every rank the weights and buffers of rank 0: unlike processors may round initial weights otherwise."""
     if world_size() == 1:

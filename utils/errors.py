@@ -5,10 +5,25 @@ Shape legend: none.
 
 import signal
 from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
 
 
 class UserError(Exception):
     """A mistake of the user's; the message names the flag or file and the remedy, in one line."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ends the program: its number, and what that leaves, in words."""
+
+    def __init__(self, number: int, left: str = "a training run goes on from its last checkpoint by the same command"):
+        super().__init__(number)
+        self.number, self.left = number, left
+
+
+# Exit codes after a signal: those that shells give; after the alarm of --time_limit that of `timeout`.
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGALRM: 124}
+REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "interrupted (SIGTERM)", signal.SIGALRM: "--time_limit over"}
 
 
 class Disconnected(Exception):
@@ -16,23 +31,27 @@ class Disconnected(Exception):
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Run a script's `main`; exit 2 with one line after a `UserError`, 130 after Ctrl-C or SIGTERM.
+    """Run a script's `main`; exit 2 with one line after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM.
 
     Under torchrun `main` runs in several processes: a line that all have is printed once, and where one of them has
     ended, the others do so with exit code 1.
     """
     from utils import distributed  # here, for it raises the errors above
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    interrupted = "interrupted: a training run continues from its last whole epoch by the same command"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         code, line, key = _outcome(main)
-    except KeyboardInterrupt:
-        code, line, key = 130, interrupted, distributed.ENDED
+    except Interrupted as stop:
+        code, line, key = EXIT_CODES[stop.number], f"{REASONS[stop.number]}: {stop.left}", distributed.ENDED
     if code:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, to the processes that are left
         distributed.say(line, key)
         raise SystemExit(code)
+
+
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    raise Interrupted(number)
 
 
 def _outcome(main: Callable[[], None]) -> tuple[int, str, str]:

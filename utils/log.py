@@ -5,7 +5,9 @@ Shape legend: a history has a row per epoch: {"train": {name: float}, "test": fi
 """
 
 import math
+import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import scalar
 
 from utils.summary import atomic_write_text
 
@@ -42,16 +46,26 @@ class Board:
     """
 
     def __init__(self, folder: Path, done: int) -> None:
-        self.folder, self.done, self.writer = folder, done, None
+        self.folder, self.done, self.path = folder, done, None
 
     def write(self, row: Row, epoch: int) -> None:
-        if self.writer is None:
-            self.writer = SummaryWriter(self.folder, purge_step=self.done + 1)
-        for part in ("train", "test", "pseudo", "machine"):
-            for name, value in row.get(part, {}).items():
-                if name != "recall" and math.isfinite(value):
-                    self.writer.add_scalar(f"{part}/{name}", value, epoch)
-        self.writer.flush()
+        """Append to the run's file. (PyTorch's SummaryWriter does so in a thread, whose errors are tracebacks.)"""
+        figures = [
+            Event(step=epoch, summary=scalar(f"{part}/{name}", value))
+            for part in ("train", "test", "pseudo", "machine")
+            for name, value in row.get(part, {}).items()
+            if name != "recall" and math.isfinite(value)
+        ]
+        if self.path is None:
+            self.folder.mkdir(exist_ok=True)
+            self.path = self.folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+            purge = SessionLog(status=SessionLog.START)
+            version = Event(step=self.done + 1, file_version="brain.Event:2")
+            figures = [version, Event(step=self.done + 1, session_log=purge), *figures]
+        with self.path.open("ab") as file:
+            for event in figures:
+                event.wall_time = time.time()
+                RecordWriter(file).write(event.SerializeToString())
 
 
 class Progress:

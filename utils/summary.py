@@ -3,6 +3,7 @@
 Shape legend: C classes; a history holds one dict per epoch, with at least the keys of `metrics.evaluate`.
 """
 
+import errno
 import json
 import math
 import os
@@ -84,13 +85,29 @@ def to_json(value: Any) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it at the end: readers see a whole file, old or new."""
+    """A temporary path beside `path`, renamed to it at the end: readers see a whole file, old or new, also after the
+    machine has lost its power.
+    """
     temporary = path.with_name(f".{path.name}.tmp")  # always the same, so that a killed run leaves one at most
     try:
         yield temporary
+        _to_disk(temporary)
         temporary.replace(path)
+        _to_disk(path.parent)  # which holds the name
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until the content of a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that can't do it with folders
+            raise
+    finally:
+        os.close(handle)
 
 
 def atomic_write_text(path: Path, text: str) -> None:
