@@ -10,17 +10,18 @@ Shape legend: N images (N, 3, S, S), C classes.
 
 import csv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dataset.augment import normalise
-from dataset.image_files import image_files, read_images
-from models.resnet import ResNet50
-from models.wrn import WideResNet
+from dataset.crops import centre_crop
+from dataset.image_files import image_files, read_images, square
+from models.trained import predictor
 from utils.args import Parser, gpu, path, pick_device, positive_int
 from utils.checkpoint import check_writable, read
 from utils.errors import UserError, run_main
@@ -43,7 +44,8 @@ def main() -> None:
     check_writable(args.out.parent)
     facts, predict = load_model(args.checkpoint, device := pick_device(args.gpu))
     files = find(args.images)
-    pixels, kept = read_images(files, facts["img_size"], args.skip_corrupt)
+    shape = partial(centre_crop, resize=facts["resize"]) if "resize" in facts else square  # as its training did
+    pixels, kept = read_images(files, facts["img_size"], args.skip_corrupt, shape)
     if not kept:
         raise UserError("no readable image; give other files")
     look = tuple(facts["mean"]), tuple(facts["std"])
@@ -68,25 +70,7 @@ def load_model(file: Path, device: torch.device) -> tuple[dict[str, Any], Callab
     facts = state.get("facts", {})
     if not {"classes", "img_size", "mean", "std"} <= set(facts):
         raise UserError(f"--checkpoint {file}: doesn't name its classes (of the published code, or an older version)")
-    classes = len(facts["classes"])
-    try:
-        network = network_like(state["ema_state_dict"], classes).to(device).eval()
-        network.load_state_dict(state["ema_state_dict"])
-        if "ema_teacher" not in state:
-            return facts, network
-        head = nn.Linear(network.output.in_features, classes).to(device)
-        head.load_state_dict(state["ema_teacher"])
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"--checkpoint {file}: its weights are of no network here for {classes} classes") from error
-    return facts, lambda images: head(network.features(images))
-
-
-def network_like(weights: dict[str, Tensor], classes: int) -> nn.Module:
-    """An untrained network with weights of the names and shapes of these."""
-    if "init_conv.weight" in weights:
-        blocks = {name.split(".")[1] for name in weights if name.startswith("unit1.")}
-        return WideResNet(classes, depth=6 * len(blocks) + 4, width=len(weights["unit4.0.weight"]) // 64)
-    return ResNet50(classes, width=len(weights["conv1.weight"]))
+    return facts, predictor(state, len(facts["classes"]), device, f"--checkpoint {file}")
 
 
 def find(paths: list[Path]) -> list[Path]:

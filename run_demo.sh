@@ -29,4 +29,5 @@ common="--dataset digits --num_max 40 --ratio 2 --imb_ratio_l 40 --imb_ratio_u 4
 .venv/bin/python train_cifar_$method.py $common --epoch 150 --val-iteration 12 --out $out/pretrain
 .venv/bin/python train_cifar_${method}_cossl.py $common --epoch 50 --val-iteration 12 --max_lam 0.6 \
     --resume $out/pretrain/checkpoint_101.pth.tar --out $out/cossl
+.venv/bin/python eval_shifted_test_distribution.py $out/pretrain $out/cossl --gpu $gpu --out $out/shifted > /dev/null
 .venv/bin/python report.py $out/pretrain $out/cossl --out $out/report

@@ -40,6 +40,17 @@ class Views(NamedTuple):
     crop_flips: list[CropFlip | None]
     holes: list[Hole | None]
 
+    def of_rows(self, rows: slice, n_images: int) -> "Views":
+        """The draws of some rows of the n_images images, for all views."""
+
+        def cut(draw: tuple | None) -> tuple | None:
+            if draw is None:
+                return None
+            parts = (array.reshape(-1, n_images, *array.shape[1:])[:, rows] for array in draw)
+            return type(draw)(*(part.reshape(-1, *part.shape[2:]) for part in parts))
+
+        return Views(cut(self.randaugment), [cut(d) for d in self.crop_flips], [cut(d) for d in self.holes])
+
 
 def _on(device: torch.device, array: np.ndarray) -> Tensor:
     """A copy on the device that the host doesn't wait for."""
@@ -137,14 +148,18 @@ def apply_views(
 def views(
     pixels: Tensor, names: tuple[str, ...], rng: np.random.Generator, *, mean: tuple[float, ...],
     std: tuple[float, ...], flip: bool = True, n: int = 3, m: float = 4, pixel_scale: float = 1.0,
+    batch_size: int | None = None, rows: slice = slice(None),
 ) -> list[Tensor]:  # fmt: skip
     """Views of uint8 pixels (B, 3, S, S): float32 (B, 3, S, S) each, on their device, in the order of `names`.
 
     names: "weak" = crop, flip, normalise; "strong" = n operations of RandAugment at magnitude m of 30, crop, flip,
     normalise, a hole of zeros; "plain" = normalise. mean, std: per channel, of pixels scaled to 0 .. 1.
     flip: whether images may be mirrored. pixel_scale: factor on RandAugment's magnitudes in pixels.
+    batch_size, rows: where the pixels are not a whole batch but these rows of it, which then look as in the whole one.
     The same state of rng gives the same bits. Source: FixMatch's weak and strong augmentation, which the paper takes
     over; their order and sizes: published code, not in the paper.
     """
-    draw = draw_views(rng, names, len(pixels), pixels.shape[3], flip=flip, n=n, m=m, pixel_scale=pixel_scale)
+    whole = batch_size or len(pixels)
+    draw = draw_views(rng, names, whole, pixels.shape[3], flip=flip, n=n, m=m, pixel_scale=pixel_scale)
+    draw = draw if whole == len(pixels) else draw.of_rows(rows, whole)
     return apply_views(pixels, names, draw, mean, std)

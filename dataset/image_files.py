@@ -6,7 +6,7 @@ Shape legend: N images, 3 channels, S x S pixels.
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,19 +30,30 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in IMG_EXTENSIONS and not hidden(path))
 
 
-def read_image(path: Path, size: int) -> np.ndarray:
-    """An image as RGB, uint8 (3, size, size): turned upright, its shorter side resized to `size` pixels, and what the
-    longer side has more cut off evenly. Raises one of DAMAGED for a file that isn't an image.
+Shape = Callable[[Image.Image, int], Image.Image]
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The shorter side resized to `size` pixels, and what the longer side has more cut off evenly."""
+    return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+
+
+def read_image(path: Path, size: int, shape: Shape = square) -> np.ndarray:
+    """An image as RGB, uint8 (3, size, size): turned upright, then shaped. Raises one of DAMAGED for a file that isn't
+    an image.
     """
     with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")
-        return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        return np.asarray(shape(upright, size)).transpose(2, 0, 1)
 
 
-def read_images(paths: Sequence[Path], size: int, skip_corrupt: bool) -> tuple[np.ndarray, list[int]]:
+def read_images(
+    paths: Sequence[Path], size: int, skip_corrupt: bool, shape: Shape = square
+) -> tuple[np.ndarray, list[int]]:
     """The images in `paths`, uint8 (N, 3, size, size), and which of the paths they are, N indices.
 
-    skip_corrupt: leave out damaged files, and say how many and which; otherwise they raise UserError.
+    shape: (RGB image, size) -> one of size x size pixels; skip_corrupt: leave out damaged files, and say how many and
+    which; otherwise they raise UserError.
     """
     kept, skipped = [], []
     try:
@@ -51,7 +62,7 @@ def read_images(paths: Sequence[Path], size: int, skip_corrupt: bool) -> tuple[n
         needed = len(paths) * 3 * size**2 / 1e9
         problem = f"{len(paths)} images of {size} x {size} pixels need {needed:.0f} GB of memory"
         raise UserError(f"{problem}; take fewer images, or train with a smaller --img_size") from None
-    for i, (image, problem) in enumerate(_read_all(paths, size)):
+    for i, (image, problem) in enumerate(_read_all(paths, size, shape)):
         if problem is None:
             pixels[len(kept)] = image
             kept.append(i)
@@ -64,12 +75,17 @@ def read_images(paths: Sequence[Path], size: int, skip_corrupt: bool) -> tuple[n
     return pixels[: len(kept)], kept
 
 
-def _read_all(paths: Sequence[Path], size: int) -> Iterator[tuple[np.ndarray | None, str | None]]:
+def reason(error: BaseException) -> str:
+    """What is wrong with a file, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _read_all(paths: Sequence[Path], size: int, shape: Shape) -> Iterator[tuple[np.ndarray | None, str | None]]:
     def attempt(path: Path) -> tuple[np.ndarray | None, str | None]:
         try:
-            return read_image(path, size), None
+            return read_image(path, size, shape), None
         except DAMAGED as error:
-            return None, " ".join(str(error).split()) or type(error).__name__
+            return None, reason(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of files that it reads nevertheless, and doesn't name

@@ -1,4 +1,4 @@
-"""What every loader returns: uint8 pixels with labels, and the facts of a data set.
+"""What every loader returns: uint8 pixels or files with labels, and the facts of a data set.
 
 Shape legend: N images, 3 channels, S x S pixels, C classes.
 """
@@ -15,6 +15,13 @@ class Images(NamedTuple):
     labels: np.ndarray
 
 
+class Files(NamedTuple):
+    """Images that are decoded when a batch asks for them. paths: N files; labels: int64 (N,), values 0 .. C-1."""
+
+    paths: list[str]
+    labels: np.ndarray
+
+
 class Dataset(NamedTuple):
     """A training set, a test set and what augmentation needs to know of them.
 
@@ -23,8 +30,8 @@ class Dataset(NamedTuple):
     pixel_scale: factor on RandAugment's magnitudes given in pixels, which were published for 32-pixel images.
     """
 
-    train: Images
-    test: Images
+    train: Images | Files
+    test: Images | Files
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     classes: tuple[str, ...]

@@ -17,6 +17,7 @@ from dataset.augment import views
 from dataset.folder import load_folder
 from dataset.images import Dataset, Images
 from dataset.long_tail import LongTailed, describe, long_tailed
+from utils.distributed import my_rows
 from utils.errors import UserError
 from utils.seeding import generator
 
@@ -59,6 +60,7 @@ class Stream:
     Unless `balanced`, passes over the set follow one another, each in an order of its own, and what doesn't fill a
     batch at the end of a pass is dropped. `balanced` draws a class, then one of its images, with replacement.
     look: the facts of the data set that the views need (mean, std, flip, pixel_scale).
+    Draws are made for whole batches and then cut, so that they don't depend on the number of ranks. `sweep` isn't cut.
     Raises UserError if the set is smaller than a batch.
     """
 
@@ -66,16 +68,12 @@ class Stream:
         self, name: str, images: Pixels, members: np.ndarray, wanted: tuple[str, ...],
         batch_size: int, seed: int, look: dict, balanced: bool = False,
     ) -> None:  # fmt: skip
-        if len(members) < batch_size:
-            raise UserError(
-                f"--batch-size {batch_size}: the {name} set has only {len(members)} images; "
-                "lower --batch-size, or take more images"
-            )
+        check_size(name, members, batch_size)
         self.name, self.images, self.members, self.wanted = name, images, members, wanted
         self.batch_size, self.seed, self.look = batch_size, seed, look
         self.balanced = balanced
         self._known = bool((images.host_labels[members] >= 0).all())
-        self._rows = _balanced(images.host_labels[members]) if balanced else _passes(len(members), seed, name)
+        self._rows = balanced_rows(images.host_labels[members]) if balanced else passes(len(members), seed, name)
 
     def again(self, name: str) -> "Stream":
         """The same images and views in batches of their own, drawn under another name."""
@@ -83,9 +81,9 @@ class Stream:
         return Stream(name, *parts)
 
     def at(self, t: int) -> Batch:
-        """The batch of step t (0, 1, ...)."""
+        """The batch of step t (0, 1, ...); under torchrun, this rank's rows of it."""
         rng = generator(self.seed, self.name, t)
-        return self._batch(self._rows(rng, t, self.batch_size), rng, self.wanted)
+        return self._batch(self._rows(rng, t, self.batch_size), rng, self.wanted, my_rows(self.batch_size))
 
     def sweep(self, wanted: tuple[str, ...] | None = None, batch_size: int = 500) -> Iterator[Batch]:
         """Every image once, in the order of `members`; in the views that are wanted here, or those of the batches."""
@@ -93,12 +91,25 @@ class Stream:
             rows = np.arange(start, min(start + batch_size, len(self.members)))
             yield self._batch(rows, generator(self.seed, f"{self.name} sweep", i), wanted or self.wanted)
 
-    def _batch(self, rows: np.ndarray, rng: np.random.Generator, wanted: tuple[str, ...]) -> Batch:
-        pixels, labels = self.images.take(self.members[rows])
-        return Batch(views(pixels, wanted, rng, **self.look), labels if self._known else None)
+    def _batch(
+        self, rows: np.ndarray, rng: np.random.Generator, wanted: tuple[str, ...], mine: slice = slice(None)
+    ) -> Batch:
+        pixels, labels = self.images.take(self.members[rows[mine]])
+        made = views(pixels, wanted, rng, batch_size=len(rows), rows=mine, **self.look)
+        return Batch(made, labels if self._known else None)
 
 
-def _passes(n: int, seed: int, name: str):
+def check_size(name: str, members: np.ndarray, batch_size: int) -> None:
+    """Raise UserError if the set of a stream is smaller than a batch."""
+    if len(members) < batch_size:
+        raise UserError(
+            f"--batch-size {batch_size}: the {name} set has only {len(members)} images; "
+            "lower --batch-size, or take more images"
+        )
+
+
+def passes(n: int, seed: int, name: str):
+    """(generator, step, batch size) -> which of n images: pass after pass, each in an order of its own."""
     order = lru_cache(maxsize=2)(lambda k: generator(seed, f"{name} order", k).permutation(n))
 
     def rows(rng: np.random.Generator, t: int, size: int) -> np.ndarray:
@@ -108,7 +119,8 @@ def _passes(n: int, seed: int, name: str):
     return rows
 
 
-def _balanced(labels: np.ndarray):
+def balanced_rows(labels: np.ndarray):
+    """The same, but a class is drawn, then one of its images, with replacement."""
     by_class = np.argsort(labels, kind="stable")
     counts = np.bincount(labels)
     starts, present = np.cumsum(counts) - counts, np.flatnonzero(counts)
@@ -181,8 +193,9 @@ def streams(
 
     wanted: the views of the SSL method; batch_size: labelled images per step; mu: unlabelled images per labelled one;
     learner_view: what classifier learning sees (published code: strong, on Small-ImageNet-127 weak).
-    Raises UserError if a set is smaller than a batch.
+    Raises UserError if a set is smaller than a batch, or the ranks can't share a batch equally.
     """
+    my_rows(batch_size)
     train, test = (Pixels(images, device) for images in (dataset.train, dataset.test))
     look = {"mean": dataset.mean, "std": dataset.std, "flip": dataset.flip, "pixel_scale": dataset.pixel_scale}
     stream = partial(Stream, seed=seed, look=look)

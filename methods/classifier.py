@@ -44,15 +44,16 @@ def crt() -> Learner:
 
 def on_frozen_features(
     encoder: Callable[[Tensor], Tensor], head: nn.Module, learner: Learner,
-    balanced: tuple[list[Tensor], Tensor], partners: tuple[list[Tensor], Tensor],
+    balanced: tuple[list[Tensor], Tensor], partners: tuple[list[Tensor], Tensor] | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
     """The learner's loss and figures on one view of a class-balanced batch and of as many partners.
 
-    encoder: images -> features (B, D), which get no gradient; balanced, partners: ([images (B, 3, S, S)], labels (B,)).
+    encoder: images -> features (B, D), which get no gradient; balanced, partners: ([images (B, 3, S, S)], labels (B,));
+    partners None: for a learner that blends nothing.
     """
-    ((x,), y), ((others,), _) = balanced, partners
+    ((x,), y), (others, _) = balanced, partners or ([], None)
     with torch.no_grad():
-        f_x, f_u = encoder(torch.cat([x, others])).chunk(2)
+        f_x, f_u = encoder(torch.cat([x, *others])).tensor_split([len(x)])
     return learner(head, f_x, y, f_u)
 
 

@@ -39,9 +39,10 @@ def fixmatch(
     """
     weak, *strong = u
     with torch.no_grad():
-        confidence, guess = labeller(weak).softmax(dim=1).max(dim=1)
+        p = labeller(weak).softmax(dim=1)
+        confidence, guess = p.max(dim=1)
     selected = confidence >= tau
     logits_x, logits_u = model(torch.cat([x, *strong])).split([len(x), len(weak) * len(strong)])
     loss_x, loss_u = semi_loss(logits_x, y, logits_u, guess.repeat(len(strong)), selected.repeat(len(strong)))
     loss = loss_x + loss_u
-    return loss, {"loss": loss, "loss_x": loss_x, "loss_u": loss_u}, PseudoLabels(guess, selected)
+    return loss, {"loss": loss, "loss_x": loss_x, "loss_u": loss_u}, PseudoLabels(guess, p.shape[1], selected)

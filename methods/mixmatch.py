@@ -45,4 +45,4 @@ def mixmatch(
     logits_x, logits_u = forward_interleaved(model, images, len(x))
     loss_x, loss_u = semi_loss(logits_x, targets[: len(x)], logits_u, targets[len(x) :])
     loss = loss_x + lambda_u * loss_u
-    return loss, {"loss": loss, "loss_x": loss_x, "loss_u": loss_u}, PseudoLabels(q.argmax(dim=1))
+    return loss, {"loss": loss, "loss_x": loss_x, "loss_u": loss_u}, PseudoLabels(q.argmax(dim=1), q.shape[1])

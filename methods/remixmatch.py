@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from methods.mixing import draw_mixup, forward_interleaved, mixup, sharpen
 from methods.pseudo_labels import PseudoLabels
+from utils.distributed import mean_over_ranks
 
 VIEWS = {"labelled": ("strong",), "unlabelled": ("weak", "strong", "strong")}
 
@@ -34,8 +35,10 @@ class RunningMean(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def add(self, p: Tensor) -> None:
-        """Remember the mean of p (B, C), forget the oldest one. Never waits for the device."""
-        self.rows.copy_(torch.cat([self.rows[1:], p.mean(dim=0, keepdim=True)]))
+        """Remember the mean of p (B, C), over all ranks; forget the oldest one. Never waits for the device."""
+        mean = p.mean(dim=0, keepdim=True)
+        mean_over_ranks([mean])
+        self.rows.copy_(torch.cat([self.rows[1:], mean]))
         self.seen.add_(1).clamp_(max=len(self.rows))
 
     def forward(self) -> Tensor:
@@ -108,4 +111,4 @@ def remixmatch(
     loss_ent = cross_entropy(model(first), q)
     loss = loss_x + lambda_u * loss_u + w_rot * loss_rot + w_ent * loss_ent
     logs = {"loss": loss, "loss_x": loss_x, "loss_u": loss_u, "loss_rot": loss_rot, "loss_ent": loss_ent}
-    return loss, logs, PseudoLabels(q.argmax(dim=1))
+    return loss, logs, PseudoLabels(q.argmax(dim=1), q.shape[1])

@@ -109,10 +109,12 @@ def warm_up(
 def warm_up_on_batches(
     encoder: Callable[[Tensor], Tensor], teacher: Averaged, learner: Learner, balanced: Any, partners: Any, steps: int
 ) -> None:
-    """Train `teacher`, a fresh head, its EMA a copy, for `steps` steps by the classifier learner, in place.
+    """Train `teacher`, a new head, its EMA a copy, for `steps` steps by the classifier learner, in place.
 
-    encoder: images -> features (B, D), the momentum encoder in eval mode; balanced, partners: streams of one view.
+    encoder: images -> features (B, D), the momentum encoder in eval mode; balanced, partners: streams of one view;
+    partners None: for a learner that blends nothing.
     """
     for t in range(steps):
-        loss, _ = on_frozen_features(encoder, teacher.live, learner, balanced.at(t), partners.at(t))
+        others = None if partners is None else partners.at(t)
+        loss, _ = on_frozen_features(encoder, teacher.live, learner, balanced.at(t), others)
         teacher.descend(loss)

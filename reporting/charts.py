@@ -61,6 +61,8 @@ def _over_epochs(series: int, group: Group, column: str) -> list[dict[str, Any]]
         return []
     at = [dict(zip(columns["epoch"], columns[column], strict=True)) for columns in runs]
     values = np.array([[one[epoch] for epoch in common] for one in at]) * (100 if column in SHARES else 1)
+    if not np.isfinite(values).any():
+        return []
     start = group.runs[0].about.get("start_epoch") or 0
     return [_line(series, [start + epoch for epoch in common], values)]
 

@@ -34,6 +34,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     if name := damaged(summary):
         raise ValueError(f"is damaged, see its {name}")
     for part in ("last_20_mean", "best"):
+        summary[part].setdefault("ece", None)  # which runs of older versions lack
         if not all(key in summary[part] and _number(summary[part][key]) for key in SCALARS):
             raise ValueError(f"is damaged, see its figures of {part}")
         if not _numbers(summary[part].get("recall"), len(summary["classes"])):

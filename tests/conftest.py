@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.datasets
+from PIL import Image
 
 from dataset.small_imagenet127 import class_map
 from utils.errors import run_main
@@ -68,6 +69,15 @@ TINY = [
     "--dataset", "digits", "--gpu", "cpu", "--num_max", 40, "--imb_ratio_l", 20, "--imb_ratio_u", 20,
     "--depth", 10, "--width", 1, "--batch-size", 16, "--ema-decay", 0.9, "--manualSeed", 1,
 ]  # fmt: skip
+FOOD = [
+    "--gpu", "cpu", "--num_max", 12, "--imb_ratio_l", 3, "--imb_ratio_u", 3, "--depth", 10, "--img_size", 16,
+    "--batch-size", 8, "--ema-decay", 0.9, "--tau", 0.4, "--workers", 0, "--manualSeed", 1,
+]  # fmt: skip
+
+
+def steps(script: str, n: int) -> list:
+    """The flag for n steps per epoch; on Food-101, the data decide (on the small one here: 4)."""
+    return [] if "food" in script else ["--val-iteration", n]
 
 
 # The same number as within this process, since another one may change the last bits of sums.
@@ -122,6 +132,8 @@ def tiny(request):
     """Script -> the flags of a run of seconds."""
 
     def flags(script: str) -> list:
+        if "food" in script:
+            return [*FOOD, "--data_root", request.getfixturevalue("food101")]
         if "small_imagenet127" not in script:
             return TINY
         data = request.getfixturevalue("small_imagenet127")
@@ -142,7 +154,7 @@ def pretrained_by(tiny, tmp_path_factory):
     def run(script: str) -> Path:
         out = tmp_path_factory.mktemp("pretrained") / "run"
         align = ["--align"] if "remix" in script else []
-        assert_runs(script, *tiny(script), *align, "--epoch", 2, "--val-iteration", 6, "--out", out)
+        assert_runs(script, *tiny(script), *align, "--epoch", 2, *steps(script, 6), "--out", out)
         return out
 
     return run
@@ -230,3 +242,32 @@ def small_imagenet127(tmp_path_factory) -> Path:
     write_archives(folder / "archives", 32)
     assert_runs("prepare_small_imagenet_127.py", "--source", folder / "archives", "--out", folder / "prepared")
     return folder / "prepared"
+
+
+def write_food101(root: Path, classes: tuple[str, ...] = ("apple_pie", "ramen", "waffles"), train=40, test=6) -> Path:
+    """Small JPEGs in the official layout: of several sizes, some of them grey or CMYK. Returns their folder."""
+    random, folder = np.random.RandomState(0), root / "food-101"
+    (folder / "meta").mkdir(parents=True)
+    for name in classes:
+        (folder / "images" / name).mkdir(parents=True)
+    for part, number in (("train", train), ("test", test)):
+        lists = {}
+        for c, name in enumerate(classes):
+            ids = random.randint(10**5, 10**7, number).tolist()
+            lists[name] = [f"{name}/{i}" for i in ids]
+            for k, i in enumerate(ids):
+                height, width = random.randint(40, 90, 2)
+                pixels = np.kron(random.randint(0, 256, (6, 6, 3)), np.ones((15, 15, 1)))[:height, :width]
+                pixels[..., c % 3] /= 4
+                image = Image.fromarray(pixels.astype(np.uint8)).convert(("RGB", "L", "RGB", "CMYK")[k % 4])
+                image.save(folder / "images" / name / f"{i}.jpg")
+        (folder / "meta" / f"{part}.json").write_text(json.dumps(lists))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def food101(tmp_path_factory) -> Path:
+    """A data root that holds a small Food-101."""
+    root = tmp_path_factory.mktemp("food101")
+    write_food101(root)
+    return root

@@ -13,7 +13,8 @@ from methods import fixmatch, mixmatch, remixmatch, supervised
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
 from methods.pretrain import pretrain
-from methods.pseudo_labels import PseudoLabels, quality
+from methods.pseudo_labels import ROWS as COUNTED
+from methods.pseudo_labels import PseudoLabels, quality, tally
 from models.wrn import WideResNet
 from utils.averaged import Averaged
 
@@ -187,10 +188,32 @@ def test_fixmatch_keeps_confident_guesses_only():
 def test_figures_of_the_guesses():
     guess, truth = torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 1, 3])
     selected = torch.tensor([False, True, True, False])
-    assert quality(PseudoLabels(guess, selected), truth) == {"mask": 0.5, "acc_u": 0.75, "acc_selected": 0.5}
-    assert quality(PseudoLabels(guess, selected & False), truth) == {"mask": 0, "acc_u": 0.75, "acc_selected": 0}
-    assert quality(PseudoLabels(guess), truth) == {"acc_u": 0.75}
+    figures = lambda *pseudo, truth=truth: {
+        name: value.item() for name, value in quality(PseudoLabels(*pseudo), truth).items() if name != "pseudo"
+    }
+    assert figures(guess, 4, selected) == {"mask": 0.5, "acc_u": 0.75, "acc_selected": 0.5}
+    assert figures(guess, 4, selected & False) == {"mask": 0, "acc_u": 0.75, "acc_selected": 0}
+    assert figures(guess, 4) == {"acc_u": 0.75}
+    assert figures(guess, 4, selected, truth=None) == {"mask": 0.5}
     assert quality(None, truth) == {}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tally_against_a_loop(seed):
+    classes, images = 5, 40
+    guess, truth = integers(seed, classes, images), integers(seed + 9, classes - 1, images)  # one class has no image
+    selected = integers(seed + 20, 2, images).bool()
+    expected = {name: [0] * classes for name in COUNTED}
+    for g, y, used in zip(guess.tolist(), truth.tolist(), selected.tolist(), strict=True):
+        expected["guessed"][g] += 1
+        expected["selected"][g] += used
+        expected["present"][y] += 1
+        expected["right"][y] += g == y
+        expected["right_selected"][y] += g == y and used
+    pseudo = PseudoLabels(guess, classes, selected)
+    assert tally(pseudo, truth).tolist() == list(expected.values())
+    assert tally(pseudo, None).tolist() == [expected["guessed"], expected["selected"]]
+    assert tally(PseudoLabels(guess, classes), None).tolist() == [expected["guessed"]] * 2
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,37 @@ def slow_metrics(logits: list, labels: list, counts: list) -> dict:
         "many": mean(order[:third]),
         "medium": mean(order[third : classes - third]),
         "few": mean(order[classes - third :]),
+        "ece": slow_calibration_error(logits, labels),
         "recall": recall,
+        "confusion": [
+            [sum((y, p) == (i, j) for p, y in zip(predicted, labels, strict=True)) for j in range(classes)]
+            for i in range(classes)
+        ],
     }
+
+
+def slow_calibration_error(logits: list, labels: list) -> float:
+    """Guo et al. 2017: bins ((b - 1) / 15, b / 15], each weighted by its share of the images."""
+    confidences, hits = [], []
+    for row, y in zip(logits, labels, strict=True):
+        total = sum(map(math.exp, row))
+        confidences.append(max(map(math.exp, row)) / total)
+        hits.append(row.index(max(row)) == y)
+    error = 0.0
+    for b in range(1, 16):
+        inside = [i for i, p in enumerate(confidences) if (b - 1) / 15 < p <= b / 15]
+        if inside:
+            accuracy, confidence = (sum(values[i] for i in inside) / len(inside) for values in (hits, confidences))
+            error += len(inside) / len(labels) * abs(accuracy - confidence)
+    return 100 * error
+
+
+def test_calibration_error_at_its_ends():
+    """Sure and right is 0, sure and wrong 100; a coin between two classes, right half the time, is calibrated."""
+    sure = 100 * torch.eye(2)
+    labels = torch.arange(2)
+    found = [metrics(logits, labels, [1, 1])["ece"].item() for logits in (sure, sure.flip(0), torch.zeros(2, 2))]
+    assert found == pytest.approx([0, 100, 0], abs=1e-9)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 10, 100])
@@ -73,7 +102,7 @@ def test_against_slow_loop(classes, seed):
     expected = slow_metrics(logits.tolist(), labels.tolist(), counts.tolist())
     assert list(found) == list(expected)
     for name, value in expected.items():
-        assert found[name].tolist() == pytest.approx(value, rel=1e-5, nan_ok=True), name
+        assert found[name].numpy() == pytest.approx(np.array(value, dtype=float), rel=1e-5, abs=1e-9, nan_ok=True), name
 
 
 def test_balanced_accuracy_against_scikit_learn():
@@ -119,3 +148,4 @@ def test_evaluate_joins_batches_without_gradients():
         assert found[name] == pytest.approx(expected[name].item())
     assert found["recall"] == pytest.approx([*expected["recall"][:3].tolist(), None])
     assert found["recall"][3] is None  # class 3 isn't in the test set
+    assert torch.equal(found["confusion"], expected["confusion"])

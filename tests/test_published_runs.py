@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from conftest import ROOT
+
+from dataset.images import Dataset, Files
 
 SCRIPTS = {
     "run_cifar10.sh": ("cifar10", 1500, ("mix", "remix", "fix"), (50, 100, 150)),
     "run_cifar100.sh": ("cifar100", 150, ("remix", "fix"), (20, 50, 100)),
 }
-SMALL_IMAGENET = "run_smallimagenet127.sh"
+SMALL_IMAGENET, FOOD = "run_smallimagenet127.sh", "run_food101.sh"
 
 
 def bash(script, *arguments, **environment):
@@ -90,6 +93,30 @@ def test_every_published_run_of_small_imagenet127(parsed):
         sizes.append(a.img_size)
     assert sizes == [32, 64]
     assert "prepare_small_imagenet_127.py" in bash(SMALL_IMAGENET, "--help").stdout.split("--data_root  ")[1]
+
+
+def test_every_published_run_of_food101(parsed, monkeypatch):
+    files = Files([""] * 101 * 1000, np.repeat(np.arange(101), 1000))
+    data = Dataset(files, files, (0.5,) * 3, (0.5,) * 3, tuple(map(str, range(101))))
+    for recipe in ("train_food_fix", "train_food_fix_cossl"):
+        monkeypatch.setattr(f"{recipe}.load_food101", lambda root: data)
+    gammas = []
+    for pretrain, cossl in printed(FOOD):
+        (first, a), (second, b) = parsed(pretrain), parsed(cossl)
+        assert (first, second) == ("train_food_fix.py", "train_food_fix_cossl.py")
+        assert (a.epochs, a.decay_epochs, a.warmup_epochs, b.epochs, b.max_lam) == (1000, 9000, 5, 200, 0.6)
+        assert (a.ema_decay, b.ema_decay, b.lr_tfe, b.wd_tfe, b.warm_tfe) == (0.999, 0.9, 0.04, 5e-4, 5)
+        for args in (a, b):
+            assert (args.num_max, args.ratio, args.batch_size, args.mu) == (250, 2, 256, 2)
+            assert (args.lr, args.wd) == (0.04, 3e-4)
+            assert (args.tau, args.img_size, args.depth, args.manualSeed, args.gpu) == (0.9, 224, 50, 1, "0")
+            assert args.imb_ratio_l == args.imb_ratio_u == a.imb_ratio_l
+            assert args.val_iteration == {50: 37, 100: 32}[args.imb_ratio_l]
+        assert b.resume == a.out / "checkpoint_801.pth.tar"
+        assert a.epochs >= 801 and 801 % a.copy_every == 1
+        assert a.out != b.out
+        gammas.append(a.imb_ratio_l)
+    assert gammas == [50, 100]
 
 
 def test_seeds_devices_and_folders_pass_through(parsed, tmp_path):
@@ -180,7 +207,7 @@ def test_many_seeds_are_no_longer_command_than_few(python, tmp_path):
         (["--fast"], "--fast: unknown"),
     ],
 )
-@pytest.mark.parametrize("script", [*SCRIPTS, SMALL_IMAGENET])
+@pytest.mark.parametrize("script", [*SCRIPTS, SMALL_IMAGENET, FOOD])
 def test_wrong_options_are_one_line(script, flags, word):
     result = bash(script, *flags)
     assert result.returncode == 2
@@ -188,9 +215,9 @@ def test_wrong_options_are_one_line(script, flags, word):
     assert word in result.stderr and "usage: bash " + script in result.stderr
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, SMALL_IMAGENET])
+@pytest.mark.parametrize("script", [*SCRIPTS, SMALL_IMAGENET, FOOD])
 def test_help(script):
     result = bash(script, "--help")
     assert result.returncode == 0
-    assert all(word in result.stdout for word in ("500 epochs", "--print", "--seeds", "--gpus", "--data_root", "--out"))
+    assert all(word in result.stdout for word in ("00 epochs", "--print", "--seeds", "--gpus", "--data_root", "--out"))
     assert "set -e" not in result.stdout

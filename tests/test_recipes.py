@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from dataset.streams import Data
 from utils.averaged import STUDENT, TEACHER
 from utils.fit import fit
+from utils.summary import SCALARS
 
 LR, EPOCHS, STEPS = 0.004, 4, 5
 FLAGS = ["--epoch", EPOCHS, "--val-iteration", STEPS, "--lr", LR, "--copy_every", 7]
@@ -245,11 +246,12 @@ def test_lr_tfe_changes_the_warm_up(caught):
     assert heads[1].abs().mean() > 5 * heads[0].abs().mean() > 0
 
 
-FIGURES = dict.fromkeys(("top1", "balanced", "gm", "many", "medium", "few", "loss"), 50.0) | {"recall": [50.0]}
+FIGURES = dict.fromkeys(SCALARS, 50.0) | {"recall": [50.0], "confusion": torch.tensor([[1]])}
 
 
 def loop_args(out, epochs, **changed):
     usual = {"val_iteration": 2, "manualSeed": 0, "lr": 0.1, "overwrite": False, "resume": None, "copy_every": 100}
+    usual["time_limit"] = None
     return Namespace(out=out, epochs=epochs, **usual | changed)
 
 

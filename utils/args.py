@@ -4,12 +4,14 @@ Shape legend: none.
 """
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
+from utils.distributed import world_size
 from utils.errors import UserError
 
 
@@ -27,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, formatter_class=_Help)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see --help\n")
+        raise UserError(f"{message}; see --help")
 
 
 def number(kind: type, valid: Callable[[float], bool], meaning: str) -> Callable[[str], float]:
@@ -53,6 +55,7 @@ sensible_float = number(float, lambda v: 1e-3 <= v <= 1e3, "a number from 0.001 
 non_negative_float = number(float, lambda v: 0 <= v < 1e9, "a number of at least 0 and below 1e9")
 positive_share = number(float, lambda v: 0 < v <= 1, "a number above 0 and up to 1")
 share = number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
+worker_count = number(int, lambda v: 0 <= v <= 256, "a whole number from 0 to 256")
 image_size = number(int, lambda v: 16 <= v <= 512 and v % 8 == 0, "a multiple of 8 from 16 to 512")
 wrn_depth = number(int, lambda v: v >= 10 and v % 6 == 4, "6 n + 4, as 10, 16, 22, 28")
 
@@ -61,21 +64,24 @@ def gpu(text: str) -> str:
     return text if text == "cpu" else str(number(int, lambda v: v >= 0, "a device number or 'cpu'")(text))
 
 
-def common_parser(recipe: str, description: str, epochs: int) -> Parser:
-    """The flags that all recipes share; `args.recipe` names the script."""
+def common_parser(recipe: str, description: str, epochs: int, steps: int | None = 500) -> Parser:
+    """The flags that all recipes share; `args.recipe` names the script. steps None: the data decide how many."""
     parser = Parser(description)
     parser.set_defaults(recipe=recipe)
     add = parser.add_argument
     add("--epochs", "--epoch", type=positive_int, default=epochs, help="epochs to train")
-    add("--val-iteration", type=positive_int, default=500, help="steps per epoch")
+    if steps is not None:
+        add("--val-iteration", type=positive_int, default=steps, help="steps per epoch")
     add("--batch-size", type=positive_int, default=64, help="labelled images per step")
-    add("--lr", "--learning-rate", type=positive_float, default=0.002, help="learning rate of Adam")
+    add("--lr", "--learning-rate", type=positive_float, default=0.002, help="learning rate")
     add("--ema-decay", type=share, default=0.999, help="share of the moving average kept per step")
     add("--data_root", type=path, default=Path("data"), help="folder of the data sets; missing ones are downloaded")
     add("--manualSeed", type=non_negative_int, default=0, help="seed of the split and of training")
-    add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
+    add("--gpu", type=gpu, default="0", help="number of the CUDA device (torchrun: left out), or 'cpu'")
     add("--out", type=path, default=Path("result"), help="folder for checkpoints, log and summary")
     add("--copy_every", type=positive_int, default=100, help="epochs between the checkpoints kept as copies")
+    about = "minutes of training after which the run is saved and ends with exit code 124; the same command continues"
+    add("--time_limit", metavar="MINUTES", type=positive_float, help=about)
     add("--overwrite", action="store_true", help="discard the run that --out holds")
     return parser
 
@@ -103,6 +109,31 @@ def add_small_imagenet_flags(parser: Parser) -> None:
     add("--labeled_percent", type=positive_share, default=0.1, help="share of each class that is labelled, 0 to 1")
     add("--mu", type=positive_int, default=1, help="unlabelled images per labelled one in a step")
     add("--width", type=positive_int, default=64, help="channels of the ResNet-50's first stage")
+
+
+def add_food_flags(parser: Parser, ema_decay: float) -> None:
+    """Food-101, its long-tailed split, its ResNet and the workers that decode it; defaults as published."""
+    add = parser.add_argument
+    parser.set_defaults(batch_size=256, lr=0.04, ema_decay=ema_decay)
+    about = "processes that decode images ahead of the steps; 0: this one does, when a step asks"
+    add("--wd", type=non_negative_float, default=3e-4, help="weight decay of SGD")
+    add("--mu", type=positive_int, default=2, help="unlabelled images per labelled one in a step")
+    add("--num_max", type=positive_int, default=250, help="labelled images of the largest class")
+    add("--ratio", type=positive_float, default=2.0, help="unlabelled per labelled image of the largest class")
+    add("--imb_ratio_l", type=nonzero_int, default=50, help="gamma of the labelled set: largest / smallest class")
+    add("--imb_ratio_u", type=nonzero_int, default=50, help="gamma of the unlabelled set; negative: reversed")
+    add("--img_size", type=image_size, default=224, help="side of the crops, pixels; a multiple of 8")
+    add("--depth", type=int, choices=(10, 18, 34, 50), default=50, help="depth of the ResNet")
+    add("--workers", type=worker_count, default=min(8, os.cpu_count()), help=about)
+    add("--skip_corrupt", action="store_true", help="replace unreadable images by others, and say which and how many")
+
+
+def add_schedule_flags(parser: Parser) -> None:
+    """The learning rate of Food-101's pre-training: linear warm-up, then steps."""
+    add = parser.add_argument
+    add("--gamma", type=positive_float, default=0.1, help="factor on the learning rate every DECAY_EPOCHS epochs")
+    add("--warmup_epochs", type=non_negative_int, default=5, help="epochs over which the learning rate grows from 0")
+    add("--decay_epochs", type=positive_int, default=30, help="epochs between two steps of the learning rate")
 
 
 def add_pretrain_flags(parser: Parser) -> None:
@@ -162,14 +193,22 @@ def flag(name: str) -> str:
 def pick_device(gpu: str) -> torch.device:
     """The device that `--gpu` names: without CUDA the CPU, and one line that says so.
 
-    Raises UserError for a number that this machine doesn't have.
+    Under torchrun every process has the GPU of its number on its machine. Raises UserError for a number that this
+    machine doesn't have.
     """
     if gpu == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
         print(f"--gpu {gpu}: no CUDA device found, running on the CPU (--gpu cpu asks for it)")
         return torch.device("cpu")
-    count = torch.cuda.device_count()
-    if int(gpu) >= count:
+    count, number = torch.cuda.device_count(), int(gpu)
+    if world_size() > 1:
+        if number:
+            raise UserError(f"--gpu {gpu}: torchrun gives a GPU to each process; leave --gpu out")
+        number = int(os.environ["LOCAL_RANK"])
+        if number >= count:
+            raise UserError(f"--nproc_per_node: more processes than this machine has CUDA devices ({count})")
+        torch.cuda.set_device(number)  # for NCCL
+    if number >= count:
         raise UserError(f"--gpu {gpu}: this machine has {count} CUDA device(s), numbered from 0")
-    return torch.device("cuda", int(gpu))
+    return torch.device("cuda", number)

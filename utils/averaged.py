@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.distributed import mean_over_ranks
+
 # Keys of checkpoints, the published ones; teacher_optimizer is ours.
 STUDENT = ("state_dict", "ema_state_dict", "optimizer")
 TEACHER = ("teacher_head", "ema_teacher", "teacher_optimizer")
@@ -27,9 +29,16 @@ class Averaged:
         self.ema = deepcopy(live).eval().requires_grad_(False)
 
     def descend(self, loss: Tensor) -> None:
-        """One optimiser step on a loss of shape (), then EMA and shrink. Never waits for the device."""
+        """One optimiser step on a loss of shape (), then EMA and shrink. Never waits for the device.
+
+        Under torchrun `loss` is of this rank's rows. Gradients and BatchNorm's statistics become their means over the
+        ranks, so that all ranks keep equal networks. (DistributedDataParallel would miss most of it: a step calls
+        `features` and `rot` besides forward, and forward several times before it goes backward.)
+        """
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        gradients = [parameter.grad for parameter in self.live.parameters() if parameter.grad is not None]
+        mean_over_ranks(gradients + [buffer for buffer in self.live.buffers() if buffer.is_floating_point()])
         self.optimizer.step()
         self.average()
 
@@ -42,10 +51,10 @@ class Averaged:
         if self.shrink:
             torch._foreach_mul_(live, 1 - self.shrink)
 
-    def using(self, optimizer: torch.optim.Optimizer) -> "Averaged":
-        """The same network and average, trained by another optimiser."""
+    def using(self, optimizer: torch.optim.Optimizer, decay: float | None = None) -> "Averaged":
+        """The same network and average, trained by another optimiser and, if one is given, with another decay."""
         other = copy(self)
-        other.optimizer = optimizer
+        other.optimizer, other.decay = optimizer, self.decay if decay is None else decay
         return other
 
     def objects(self, keys: tuple[str, str, str]) -> dict[str, Any]:

@@ -1,65 +1,26 @@
-"""Checkpoints: written whole or not at all, read without running code from them, refused where they don't fit.
+"""Checkpoints: which one a run goes on from, refused where it doesn't fit.
 
 Shape legend: none. A checkpoint is a dict with the published keys (epoch, state_dict, ema_state_dict, optimizer;
 CoSSL: teacher_head, ema_teacher) and ours: history (a row per epoch), seconds, arguments, facts (of the data),
-teacher_optimizer.
+teacher_optimizer, and for an epoch that isn't whole, step (how many of its steps are done, usually 0) and totals (the
+sums of their logs).
 """
 
 import os
-import pickle
 import sys
-import warnings
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from utils.args import flag, plain
+from utils.checkpoint_file import NAME, read
 from utils.errors import UserError
-from utils.summary import replacing
 
-NAME = "checkpoint.pth.tar"
 REMEDY = "take another folder (there, --resume makes a run longer), or --overwrite"
 # What may differ between the parts of one run: where things are and what they run on, not what is computed.
-FREE = {"out", "data_root", "gpu", "overwrite", "resume", "copy_every"}
+FREE = {"out", "data_root", "gpu", "overwrite", "resume", "copy_every", "workers", "skip_corrupt", "time_limit"}
 ADDED = {"img_size": 32, "skip_corrupt": False}  # what older checkpoints, which lack these arguments, were trained with
-
-
-def save(state: dict[str, Any], paths: Iterable[Path]) -> None:
-    """Write `state` to each path through a temporary file that is renamed. Raises UserError if that fails."""
-    for path in paths:
-        try:
-            with replacing(path) as temporary:
-                torch.save(state, temporary)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            reason = str(error).splitlines()[0]
-            remedy = "free some space, or take another folder"
-            raise UserError(f"--out {path.parent}: cannot write {path.name} ({reason}); {remedy}") from error
-
-
-def read(path: Path, source: str, keys: Iterable[str]) -> dict[str, Any]:
-    """The checkpoint in `path`, on the CPU; it has all of `keys`. source: the flag that named the file.
-
-    Raises UserError for a file that is missing, damaged, or no such checkpoint.
-    """
-    if not path.is_file():
-        raise UserError(f"{source} {path}: no such file; give the path of a checkpoint, such as RUN/{NAME}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols, where the file isn't a checkpoint
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"{source} {path}: not a readable checkpoint (truncated, or of another program)") from error
-    missing = [key for key in ("epoch", *keys) if not isinstance(state, dict) or key not in state]
-    if missing:
-        raise UserError(f"{source} {path}: not a checkpoint of this kind of run, it lacks {', '.join(missing)}")
-    kinds = {"epoch": int, "arguments": dict, "history": list, "seconds": float, "facts": dict}
-    wrong = [key for key, kind in kinds.items() if key in state and not isinstance(state[key], kind)]
-    if wrong:
-        raise UserError(f"{source} {path}: damaged or of another program, see its {', '.join(wrong)}")
-    return state
 
 
 def restore(objects: dict[str, Any], state: dict[str, Any], path: Path) -> None:
@@ -71,11 +32,19 @@ def restore(objects: dict[str, Any], state: dict[str, Any], path: Path) -> None:
         groups = [group.copy() for group in getattr(target, "param_groups", [])]
         try:
             target.load_state_dict(state[key])
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _check_shapes(target)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             remedy = "give the --dataset, --width and --depth it was trained with"
             raise UserError(f"{path}: its {key} doesn't fit this network; {remedy}") from error
         for group, own in zip(getattr(target, "param_groups", []), groups, strict=True):
             group.update({name: value for name, value in own.items() if name != "params"})
+
+
+def _check_shapes(target: Any) -> None:
+    """Raise ValueError if an optimiser has taken what isn't of its parameters' shapes."""
+    for parameter, state in getattr(target, "state", {}).items():
+        if any(value is not None and value.shape not in (parameter.shape, ()) for value in state.values()):
+            raise ValueError("moments of other shapes")
 
 
 def differing(now: dict[str, Any], then: dict[str, Any], free: set[str] = FREE) -> str:
@@ -136,6 +105,8 @@ def pretrained(args: Namespace, keys: Iterable[str]) -> dict[str, Any]:
     _inside(path, args)
     state = read(path, "--resume", keys)
     refuse_cossl(state, path)
+    if state.get("step"):
+        print(f"warning: --resume {path} was saved in the middle of epoch {state['epoch'] + 1}", file=sys.stderr)
     expected = {"num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "labeled_percent", "manualSeed", "recipe"}
     expected |= {"tau", "T", "mix_alpha", "w_rot", "w_ent", "align"}
     now = plain(args) | {"recipe": args.recipe.removesuffix("_cossl")}
@@ -193,7 +164,7 @@ def _inside(path: Path, args: Namespace) -> bool:
     return inside
 
 
-def make_folder(out: Path, overwrite: bool) -> None:
+def make_folder(out: Path, overwrite: bool = False) -> None:
     """Make the folder of a run; with `overwrite`, remove what an earlier run left in it, and nothing else."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -202,7 +173,7 @@ def make_folder(out: Path, overwrite: bool) -> None:
     if overwrite:
         for path in (*out.glob("checkpoint*.pth.tar"), *out.glob("tensorboard/events.out.tfevents.*")):
             path.unlink()
-        for name in ("log.txt", "summary.json"):
+        for name in ("log.txt", "summary.json", "diagnostics.npz", "shifted.json"):
             (out / name).unlink(missing_ok=True)
 
 

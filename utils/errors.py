@@ -4,25 +4,69 @@ Shape legend: none.
 """
 
 import signal
-import sys
 from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
 
 
 class UserError(Exception):
     """A mistake of the user's; the message names the flag or file and the remedy, in one line."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal ends the program: its number, and what that leaves, in words."""
+
+    def __init__(self, number: int, left: str = "a training run goes on from its last checkpoint by the same command"):
+        super().__init__(number)
+        self.number, self.left = number, left
+
+
+# Exit codes after a signal: those that shells give; after the alarm of --time_limit that of `timeout`.
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGALRM: 124}
+REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "interrupted (SIGTERM)", signal.SIGALRM: "--time_limit over"}
+
+
+class Disconnected(Exception):
+    """Another process of a run under torchrun doesn't answer; the message is the engine's."""
+
+
 def run_main(main: Callable[[], None]) -> None:
-    """Run a script's `main`; exit 2 with one line after a `UserError`, 130 after Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Run a script's `main`; exit 2 with one line after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM.
+
+    Under torchrun `main` runs in several processes: a line that all have is printed once, and where one of them has
+    ended, the others do so with exit code 1.
+    """
+    from utils import distributed  # here, for it raises the errors above
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
-        main()
+        code, line, key = _outcome(main)
+    except Interrupted as stop:
+        code, line, key = EXIT_CODES[stop.number], f"{REASONS[stop.number]}: {stop.left}", distributed.ENDED
+    if code:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, to the processes that are left
+        distributed.say(line, key)
+        raise SystemExit(code)
+
+
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    raise Interrupted(number)
+
+
+def _outcome(main: Callable[[], None]) -> tuple[int, str, str]:
+    """Exit code, last line, and which lines count as the same."""
+    from utils import distributed
+
+    try:
+        with distributed.joined():
+            main()
+        return 0, "", ""
     except UserError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)  # names of files may hold newlines
-        raise SystemExit(2) from None
+        line = f"error: {' '.join(str(error).splitlines())}"  # names of files may hold newlines
     except OSError as error:  # a file that vanished, a full disk, a folder where a file should be
-        print(f"error: {error}; check the path and the space on its disk", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted: a training run continues from its last whole epoch by the same command", file=sys.stderr)
-        raise SystemExit(130) from None
+        line = f"error: {error}; check the path and the space on its disk"
+    except Disconnected as error:
+        remedy = "the same command continues from the last whole epoch"
+        return 1, f"error: another process of this run has ended ({error}); {remedy}", distributed.ENDED
+    return 2, line, line

@@ -15,6 +15,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 
 
 def tidy(axes: Axes) -> None:
+    """Horizontal grid lines behind the data, no frame on top and right."""
     axes.grid(axis="y", color="0.85", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -23,7 +24,8 @@ def tidy(axes: Axes) -> None:
 def finish(figure: Figure, axes: Axes, title: str, path: Path) -> None:
     """Add title and legend (of what `axes` shows), and write the PNG, whole or not at all."""
     handles, labels = axes.get_legend_handles_labels()
-    look = {"frameon": False, "fontsize": 11, "title_fontsize": 14, "ncols": min(len(labels), 4)}
+    fitting = 106 // (max(map(len, labels)) + 6)  # columns; six characters' room for the line and the gap
+    look = {"frameon": False, "fontsize": 11, "title_fontsize": 14, "ncols": max(1, min(len(labels), 4, fitting))}
     # The title belongs to the legend: only so are the two laid out one above the other.
     figure.legend(handles, labels, title=title or None, loc="outside upper center", **look)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)

@@ -1,26 +1,26 @@
-"""The training loop: epochs, progress, log, checkpoints. It knows no method.
+"""The training loop: epochs, evaluation, interruptions. It knows no method.
 
-Shape legend: logs are 0-d tensors on the device; K steps per epoch.
+Shape legend: K steps per epoch; of logs and figures see utils.epoch and utils.metrics.
 """
 
-import math
-import time
+import signal
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from utils import checkpoint
-from utils.args import plain
-from utils.errors import UserError
-from utils.log import Board, Progress, Row, write_log
+from utils.distributed import agree, any_rank, rank, start_alike
+from utils.epoch import Sums, own, so_far, train_epoch
+from utils.errors import Interrupted, UserError
+from utils.interrupts import Halt, Interrupts
+from utils.lock import locked
+from utils.log import Progress
+from utils.recorder import Recorder
 from utils.seeding import fold_in
-from utils.summary import atomic_write_text, summarise, to_json, versions
 
 
 def fit(
@@ -32,81 +32,72 @@ def fit(
     start: dict[str, Any] | None,
     prepare: Callable[[], None] | None = None,
     first_copy: int = 1,
+    watch: Callable[[], dict[str, float]] = dict,
 ) -> None:
     """Train until `args.epochs`, from the start or from where the checkpoint `start` left off, then summarise.
 
     step: t -> logs, trains once; evaluate: -> figures of the test set, after every epoch; objects: what is saved and
     loaded, by checkpoint key; facts: what the summary says of the run besides its arguments; prepare: called once,
     before step 0; first_copy: the first epoch whose checkpoint is kept as a copy. With N = args.copy_every, copies are
-    those of epochs 1, N + 1, 2 N + 1, ... from there on.
+    those of epochs 1, N + 1, 2 N + 1, ... from there on. watch: -> figures of how the epoch went on this machine, which
+    are shown, and not part of the log.
     Before step t the generators are seeded from (seed, t), so that a killed and resumed run repeats the bits of one
-    that wasn't. Raises UserError if the loss stops being a number or the folder can't be written to.
+    that wasn't. Under torchrun rank 0 alone evaluates and writes, and the others wait for it at the epoch's end.
+    A signal or the time limit ends the run after the step that is running, or in the middle of an evaluation, and the
+    checkpoint is of that step; under torchrun a signal ends it at once, and the time limit after an epoch.
+    Raises Interrupted; UserError if a loss or a weight stops being a number, if another process trains in the folder,
+    or if it can't be written to.
     """
-    out, done, history, began = args.out, 0, [], time.monotonic()
+    recorder, sums = Recorder(objects, args, facts, start, first_copy), Sums()
     if start is not None:
         checkpoint.same_data(start, facts)
-        checkpoint.restore(objects, start, args.resume or out / checkpoint.NAME)
-        done, history, began = start["epoch"], start.get("history", []), began - start.get("seconds", 0.0)
-        if done > args.epochs or not (history or done < args.epochs):
-            raise UserError(f"--epochs {args.epochs}: the checkpoint has {done} epochs already; raise --epochs")
-        print(f"continuing after epoch {done}")
-    elif prepare is not None:
-        print("preparing the first epoch", flush=True)
-        prepare()
-    checkpoint.make_folder(out, args.overwrite)
-    board = Board(out / "tensorboard", done)
-    if history:
-        write_log(out / "log.txt", history, done)
-    with closing(Progress(args.epochs, args.val_iteration, done)) as progress:
-        for n in range(done + 1, args.epochs + 1):
-            history.append({"train": train_epoch(step, n, args, progress), "test": evaluate()})
-            state = {key: thing.state_dict() for key, thing in objects.items()}
-            state |= {"epoch": n, "history": history, "seconds": time.monotonic() - began, "arguments": plain(args)}
-            state["facts"] = facts
-            copied = n >= first_copy and n % args.copy_every == 1 % args.copy_every
-            checkpoint.save(state, [out / f"checkpoint_{n}.pth.tar"] * copied + [out / checkpoint.NAME])
-            write_log(out / "log.txt", history, n)
-            board.write(history[-1], n)
-            progress.epoch(n, history[-1])
-    facts = facts | {"steps_per_epoch": args.val_iteration, "arguments": plain(args)}
-    conclude(out, history, args.epochs - len(history) + 1, facts, time.monotonic() - began)
+        checkpoint.restore(objects, start, args.resume or args.out / checkpoint.NAME)
+        sums = so_far(start)
+        if recorder.done > args.epochs or not (recorder.history or recorder.done < args.epochs):
+            problem = f"the checkpoint has {recorder.done} epochs already"
+            raise UserError(f"--epochs {args.epochs}: {problem}; raise --epochs")
+        print(f"continuing after {recorder.place(sums)}")
+    place = recorder.done * args.val_iteration + sums.step
+    agree(place, "--out: not all processes see the same checkpoint; it must be a folder that all machines share")
+    with Interrupts(args.time_limit) as interrupts, locked(args.out):
+        if start is None and prepare is not None:
+            make_ready(prepare, args, interrupts)
+        start_alike([thing for thing in objects.values() if isinstance(thing, torch.nn.Module)])
+        if rank() == 0:
+            recorder.open()
+        with closing(Progress(args.epochs, args.val_iteration, recorder.done)) as progress:
+            for n in range(recorder.done + 1, args.epochs + 1):
+                test = None
+                try:
+                    train_epoch(step, n, args, progress, sums, interrupts.check)
+                    if rank() == 0:
+                        with interrupts.between():
+                            test = evaluate()
+                except Halt:
+                    recorder.save(sums)
+                    stop(interrupts, recorder.place(sums))
+                row, sums = sums.row(), Sums()
+                if rank() == 0:
+                    row = recorder.epoch(row, test, watch())
+                    progress.epoch(n, row)
+                if any_rank(interrupts.came is not None) and n < args.epochs:
+                        stop(interrupts, recorder.place(sums))
+        if rank() == 0:
+            recorder.conclude()
 
 
-def train_epoch(
-    step: Callable[[int], dict[str, Tensor]], n: int, args: Namespace, progress: Progress
-) -> dict[str, float]:
-    """Epoch n (from 1): K steps; the means of their logs. The device is read when the bar asks, and at the end."""
-    totals: dict[str, Tensor] = {}
-    for i in range(args.val_iteration):
-        t = (n - 1) * args.val_iteration + i
-        torch.manual_seed(fold_in(args.manualSeed, "step", t))
-        for name, value in step(t).items():
-            totals[name] = totals.get(name, 0) + value.detach()
-        progress.step(t + 1, partial(means, totals, i + 1))
-    figures = means(totals, args.val_iteration)
-    for name, value in figures.items():
-        if not math.isfinite(value):
-            raise UserError(f"--lr {args.lr}: {name} is {value} in epoch {n}; lower the learning rate")
-    return figures
+def make_ready(prepare: Callable[[], None], args: Namespace, interrupts: Interrupts) -> None:
+    print("preparing the first epoch", flush=True)
+    if rank():
+        torch.manual_seed(fold_in(args.manualSeed, own("prepare")))
+    try:
+        with interrupts.between():
+            prepare()
+    except Halt:
+        left = "before its first step a run has nothing to save; the same command starts anew"
+        raise Interrupted(interrupts.came, left) from None
 
 
-def means(totals: dict[str, Tensor], n: int) -> dict[str, float]:
-    """Sums over n steps, 0-d each -> means as numbers, in one read of the device."""
-    return dict(zip(totals, (torch.stack(list(totals.values())) / n).tolist(), strict=True))
-
-
-def conclude(out: Path, history: list[Row], first: int, facts: dict[str, Any], seconds: float) -> None:
-    """Write `summary.json`; the last printed lines say what came out, and where it is.
-
-    history: a row per epoch, from epoch `first` on; seconds: wall time of the run.
-    """
-    figures = summarise([row["test"] for row in history])
-    figures["best"]["epoch"] += first - 1
-    summary = facts | figures | {"versions": versions(), "wall_seconds": round(seconds, 1)}
-    atomic_write_text(out / "summary.json", to_json(summary))
-    mean, best = figures["last_20_mean"], figures["best"]
-    print(
-        f"mean balanced accuracy of the last {figures['epochs_averaged']} epochs: {mean['balanced']:.2f} % "
-        f"(best {best['balanced']:.2f} % in epoch {best['epoch']}), geometric mean {mean['gm']:.2f} %, "
-        f"top-1 {mean['top1']:.2f} %\nresults: {out}"
-    )
+def stop(interrupts: Interrupts, saved: str) -> None:
+    """End the run here; saved: what it has done, in words."""
+    raise Interrupted(interrupts.came or signal.SIGALRM, f"saved after {saved}; the same command goes on") from None

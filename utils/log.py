@@ -1,9 +1,13 @@
 """What a run shows while it goes: progress bar or plain lines, `log.txt`, TensorBoard scalars.
 
-Shape legend: a history has a row per epoch: {"train": {name: float}, "test": figures of `metrics.evaluate`}.
+Shape legend: a history has a row per epoch: {"train": {name: float}, "test": figures of `metrics.evaluate`,
+"pseudo": {name: float} if there are pseudo-labels}, and arrays for `utils.diagnostics`.
 """
 
+import math
+import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import scalar
 
 from utils.summary import atomic_write_text
 
@@ -21,31 +27,45 @@ Row = dict[str, dict[str, Any]]
 def columns(row: Row) -> dict[str, float]:
     """The figures of an epoch by their names in `log.txt`; the test set's loss is `test_loss`."""
     test = {name: value for name, value in row["test"].items() if name != "recall"}
-    return row["train"] | {"test_loss": test.pop("loss")} | test
+    return row["train"] | {"test_loss": test.pop("loss")} | test | row.get("pseudo", {})
 
 
 def write_log(path: Path, history: list[Row], last: int) -> None:
     """Tab-separated, a header and a line per epoch up to `last`; written anew, so that it is whole at any moment."""
-    lines = ["\t".join(["epoch", *columns(history[0])])]
+    names = list(columns(history[-1]))
+    lines = ["\t".join(["epoch", *names])]
     for epoch, row in enumerate(history, last - len(history) + 1):
-        lines.append("\t".join([str(epoch), *(f"{value:.6g}" for value in columns(row).values())]))
+        figures = columns(row)  # older versions had fewer
+        lines.append("\t".join([str(epoch), *(f"{figures.get(name, math.nan):.6g}" for name in names)]))
     atomic_write_text(path, "\n".join(lines) + "\n")
 
 
 class Board:
-    """TensorBoard scalars `train/NAME` and `test/NAME` over epochs; what a killed run wrote too much is purged."""
+    """TensorBoard scalars `train/NAME`, `test/NAME` and `machine/NAME` over epochs; what a killed run wrote too
+    much is purged.
+    """
 
     def __init__(self, folder: Path, done: int) -> None:
-        self.folder, self.done, self.writer = folder, done, None
+        self.folder, self.done, self.path = folder, done, None
 
     def write(self, row: Row, epoch: int) -> None:
-        if self.writer is None:
-            self.writer = SummaryWriter(self.folder, purge_step=self.done + 1)
-        for part, figures in row.items():
-            for name, value in figures.items():
-                if name != "recall":
-                    self.writer.add_scalar(f"{part}/{name}", value, epoch)
-        self.writer.flush()
+        """Append to the run's file. (PyTorch's SummaryWriter does so in a thread, whose errors are tracebacks.)"""
+        figures = [
+            Event(step=epoch, summary=scalar(f"{part}/{name}", value))
+            for part in ("train", "test", "pseudo", "machine")
+            for name, value in row.get(part, {}).items()
+            if name != "recall" and math.isfinite(value)
+        ]
+        if self.path is None:
+            self.folder.mkdir(exist_ok=True)
+            self.path = self.folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+            purge = SessionLog(status=SessionLog.START)
+            version = Event(step=self.done + 1, file_version="brain.Event:2")
+            figures = [version, Event(step=self.done + 1, session_log=purge), *figures]
+        with self.path.open("ab") as file:
+            for event in figures:
+                event.wall_time = time.time()
+                RecordWriter(file).write(event.SerializeToString())
 
 
 class Progress:
@@ -76,7 +96,8 @@ class Progress:
         now = time.monotonic()
         seconds, self.last = now - self.last, now
         left = (now - self.start) / (n - self.done) * (self.epochs - n)
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in columns(row).items())
+        shown = columns({**row, "pseudo": {}}) | row.get("machine", {})  # the pseudo-labels' are too many for a line
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         print(f"epoch {n}/{self.epochs}  {figures}  {seconds:.1f} s, {timedelta(seconds=round(left))} left", flush=True)
 
     def close(self) -> None:

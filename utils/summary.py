@@ -3,6 +3,7 @@
 Shape legend: C classes; a history holds one dict per epoch, with at least the keys of `metrics.evaluate`.
 """
 
+import errno
 import json
 import math
 import os
@@ -15,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
-SCALARS = ("loss", "top1", "balanced", "gm", "many", "medium", "few")
+SCALARS = ("loss", "top1", "balanced", "gm", "many", "medium", "few", "ece")
+LOWEST = ("loss", "ece")  # of these the lowest is the best
 
 
 def summarise(history: list[dict[str, Any]], last: int = 20) -> dict[str, Any]:
     """The mean over the last epochs, which is what published results are, and the best epoch.
 
-    history: per epoch the figures in percent (loss: nats) and `recall`, a list of C percentages or None.
+    history: per epoch the figures in percent (loss: nats) and `recall`, a list of C percentages or None. Epochs of
+    older versions lack `ece`, which then is undefined.
     Returns `epochs`; `epochs_averaged` (fewer than `last` in a short run); `last_20_mean`; and `best`: the
     best value of each figure, whichever epoch it is from, the `epoch` (from 1) of the best balanced accuracy
     and the `recall` of that epoch. Undefined figures are None. Raises ValueError for an empty history.
@@ -30,10 +33,10 @@ def summarise(history: list[dict[str, Any]], last: int = 20) -> dict[str, Any]:
         raise ValueError("no epoch to summarise")
     tail = history[-last:]
     # float64 arrays turn None into NaN, and `jsonable` turns it back.
-    scalars = {name: np.array([epoch[name] for epoch in history], dtype=float) for name in SCALARS}
+    scalars = {name: np.array([epoch.get(name) for epoch in history], dtype=float) for name in SCALARS}
     recalls = np.array([epoch["recall"] for epoch in tail], dtype=float)
     mean = {name: values[-last:].mean() for name, values in scalars.items()}
-    best = {name: _best(values, lowest=name == "loss") for name, values in scalars.items()}
+    best = {name: _best(values, lowest=name in LOWEST) for name, values in scalars.items()}
     top = best["balanced"]
     summary = {
         "epochs": len(history),
@@ -82,13 +85,29 @@ def to_json(value: Any) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it at the end: readers see a whole file, old or new."""
+    """A temporary path beside `path`, renamed to it at the end: readers see a whole file, old or new, also after the
+    machine has lost its power.
+    """
     temporary = path.with_name(f".{path.name}.tmp")  # always the same, so that a killed run leaves one at most
     try:
         yield temporary
+        _to_disk(temporary)
         temporary.replace(path)
+        _to_disk(path.parent)  # which holds the name
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until the content of a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that can't do it with folders
+            raise
+    finally:
+        os.close(handle)
 
 
 def atomic_write_text(path: Path, text: str) -> None:

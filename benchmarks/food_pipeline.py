@@ -1,0 +1,145 @@
+"""How many images per second does the Food-101 pipeline deliver, compared with plain torchvision transforms?
+
+    python benchmarks/food_pipeline.py --batch 64 --size 224 --batches 4 --rounds 5
+
+Each image is decoded once, and gives a weak and a strong view. The plain pipeline makes them image by image in the
+workers of a `DataLoader`, with torchvision and Pillow; ours decodes and crops there, and does the rest in batches in
+the main process, on one thread here. Both first have to give equal values from equal draws. Then they take turns: each
+is started anew, delivers one batch unmeasured, and is timed over the next ones.
+
+Shape legend: B images a batch, uint8 crops (3, S, S); a view is float32 (3, S, S).
+"""
+
+import argparse
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+import torchvision.transforms as T
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.augmentation import cpu_name, natural, pillow_randaugment
+from dataset.crop_views import draw_crop_views
+from dataset.feeder import Feeder
+from dataset.file_streams import FileStream
+from dataset.food101 import MEAN, STD
+from dataset.images import Files
+from utils.seeding import fold_in, generator
+
+CPU, WANTED, LOOK = torch.device("cpu"), ("weak", "strong"), {"mean": MEAN, "std": STD}
+ENDLESS = 100_000  # batches that the plain pipeline could deliver
+
+
+class Plain(torch.utils.data.Dataset):
+    """Row i % B of batch i // B -> its two views, of images and with operations that are those of batch 0 of `stream`:
+    no pipeline has to draw them image by image. fixed: crops are drawn from the same seeds, too.
+    """
+
+    def __init__(self, files: Files, stream: FileStream, size: int, fixed: bool) -> None:
+        self.files, self.batch_size, self.fixed = files, stream.batch_size, fixed
+        self.draw = draw_crop_views(generator(0, "unlabelled views", 0), WANTED, stream.batch_size, size)
+        self.order = np.concatenate([job.places for job in stream.jobs(0)])
+        self.crop, self.finish = T.RandomResizedCrop(size), T.Compose([T.ToTensor(), T.Normalize(MEAN, STD)])
+
+    def __len__(self) -> int:
+        return ENDLESS * self.batch_size
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        t, row = divmod(i, self.batch_size)
+        image = Image.open(self.files.paths[self.order[row]]).convert("RGB")
+        if self.fixed:
+            torch.manual_seed(fold_in(0, f"unlabelled row {row}", t))
+        weak, strong = (self._flipped(self.crop(image), view, row) for view in range(2))
+        strong = pillow_randaugment(strong, self.draw.randaugment[1], row)
+        return self.finish(weak), self.finish(strong)
+
+    def _flipped(self, image: Image.Image, view: int, row: int) -> Image.Image:
+        return T.functional.hflip(image) if self.draw.flip[view, row] else image
+
+
+def write_images(folder: Path, number: int) -> Files:
+    """JPEGs as Food-101 has them: the longer side 512 pixels, quality 90."""
+    rng, paths = np.random.default_rng(0), []
+    for i in range(number):
+        pixels = natural(rng, 1, 512)[0].transpose(1, 2, 0)[: rng.integers(340, 513)]
+        paths.append(str(folder / f"{i}.jpg"))
+        Image.fromarray(pixels).save(paths[-1], quality=90)
+    return Files(paths, np.zeros(number, np.int64))
+
+
+def open_ours(files: Files, batch: int, size: int, workers: int) -> tuple[FileStream, Feeder]:
+    feeder = Feeder(size, 0, workers, False, CPU)
+    return FileStream("unlabelled", files, np.arange(len(files.paths)), WANTED, batch, feeder, CPU, 0, LOOK), feeder
+
+
+def ours(files: Files, batch: int, size: int, workers: int) -> Iterator[list[Tensor]]:
+    stream, feeder = open_ours(files, batch, size, workers)
+    with closing(feeder):
+        for t in range(ENDLESS):
+            yield stream.at(t).views
+
+
+def plain(files: Files, batch: int, size: int, workers: int, fixed: bool = False) -> Iterator[list[Tensor]]:
+    stream, _ = open_ours(files, batch, size, 0)
+    yield from DataLoader(Plain(files, stream, size, fixed), batch, num_workers=workers)
+
+
+def speed(pipeline: Callable[..., Iterator], n_batches: int, *settings) -> float:
+    """Images per second."""
+    with closing(pipeline(*settings)) as batches:
+        next(batches)
+        start = time.perf_counter()
+        n_images = sum(len(next(batches)[0]) for _ in range(n_batches))
+        return n_images / (time.perf_counter() - start)
+
+
+def check(files: Files, batch: int, size: int) -> None:
+    for got, want in zip(next(ours(files, batch, size, 0)), next(plain(files, batch, size, 0, True)), strict=True):
+        if not torch.equal(got, want):
+            raise SystemExit("the two pipelines differ: nothing to compare")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=64, help="images a batch; each gives a weak and a strong view")
+    parser.add_argument("--size", type=int, default=224, help="side of the crops, pixels")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of worker processes")
+    parser.add_argument("--batches", type=int, default=4, help="batches timed in a round, for each pipeline")
+    parser.add_argument("--rounds", type=int, default=5, help="times that each pipeline has its turn")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_images(Path(folder), 2 * args.batch)
+        check(files, args.batch, args.size)
+        pipelines = {"plain": plain, "ours": ours}
+        speeds = {(name, workers): [] for workers in args.workers for name in pipelines}
+        for _ in range(args.rounds):
+            for (name, workers), values in speeds.items():
+                values.append(speed(pipelines[name], args.batches, files, args.batch, args.size, workers))
+    report(speeds, args)
+
+
+def report(speeds: dict[tuple[str, int], list[float]], args: argparse.Namespace) -> None:
+    print(f"{cpu_name()}, 1 thread besides the workers; Python {platform.python_version()}, torch {torch.__version__}, "
+          f"torchvision {torchvision.__version__}, Pillow {PIL.__version__}, NumPy {np.__version__}")  # fmt: skip
+    print(f"images/s, median of {args.rounds} rounds of {args.batches} batches of {args.batch} images")
+    for workers in args.workers:
+        a, b = (statistics.median(speeds[name, workers]) for name in ("plain", "ours"))
+        print(f"{workers} workers   plain {a:6.1f}   ours {b:6.1f}   ratio {b / a:5.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""Kill recipes with SIGKILL at random moments, restart them by the same command, and compare with an uninterrupted run.
+
+    python benchmarks/torture.py --kills 100 --recipe train_cifar_fix train_cifar_fix_cossl
+
+Half of the kills come at any moment, half are aimed: they wait for a temporary file to appear, so that they hit a save.
+What must not differ, by a bit: checkpoint (networks, averages, optimisers, history), log.txt, diagnostics.npz,
+summary.json (but for wall time and folder). The processes are forked from one that has imported everything, since
+importing takes longer than training here; they run the scripts' files as Python would.
+
+Shape legend: none.
+"""
+
+import argparse
+import importlib
+import json
+import multiprocessing
+import os
+import random
+import runpy
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
+
+from conftest import FOOD, ROOT, TINY, write_archives, write_food101
+
+from utils.checkpoint_file import NAME, load
+
+RECIPES = [
+    *(f"train_cifar_{method}" for method in ("supervised", "fix", "mix", "remix")),
+    *(f"train_cifar_{method}_cossl" for method in ("fix", "mix", "remix")),
+    *(f"train_{data}_fix{stage}" for data in ("small_imagenet127", "food") for stage in ("", "_cossl")),
+]
+EPOCHS = 5
+
+
+class Tally(NamedTuple):
+    """What came of a recipe. hits: kills that cut a write short; lost: epochs that had been printed, and were not in
+    the checkpoint; runs: those that ended, and were compared; differing: what differed, in words.
+    """
+
+    recipe: str
+    kills: int
+    hits: int
+    lost: int
+    runs: int
+    differing: list[str]
+
+
+def flags_of(recipe: str, root: Path) -> list[str]:
+    """The flags of a run of seconds but for --out; makes its data and its first stage in `root`."""
+    if "food" in recipe:
+        (root / "food").mkdir(exist_ok=True)
+        if not (root / "food" / "food-101").exists():
+            write_food101(root / "food", train=16)
+        flags = [*FOOD, "--workers", 1, "--data_root", root / "food"]
+    elif "small" in recipe:
+        if not (root / "small").exists():
+            write_archives(root / "archives", 32)
+            prepare = ["--source", root / "archives", "--out", root / "small"]
+            finish(start("prepare_small_imagenet_127", list(map(str, prepare)), root / "shown"), root / "shown")
+        flags = ["--data_root", root / "small", "--labeled_percent", 0.6, "--gpu", "cpu", "--width", 1, "--tau", 0.01]
+        flags += ["--batch-size", 8, "--manualSeed", 1, "--val-iteration", 4]
+    else:
+        flags = [*TINY, "--val-iteration", 6]
+    flags += ["--epochs", EPOCHS, *["--align"] * ("remix" in recipe), "--copy_every", 2]
+    if recipe.endswith("_cossl"):
+        first = recipe.removesuffix("_cossl")
+        finish(start(first, [*map(str, flags), "--out", str(root / first)], root / "shown"), root / "shown")
+        flags += ["--resume", root / first / NAME, "--warm_tfe", 1]
+    return list(map(str, flags))
+
+
+def start(script: str, flags: list[str], shown: Path) -> int:
+    """The id of a process that runs a script, as Python would; `shown`: where its output goes."""
+    sys.stdout.flush()
+    if pid := os.fork():
+        return pid
+    code = 99
+    try:
+        handle = os.open(shown, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        sys.argv = [f"{script}.py", *flags]
+        runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:  # a process of its own ends here, whatever happened
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def finish(pid: int, shown: Path) -> None:
+    """Wait for a process, which must end well."""
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        raise SystemExit(f"exit code {code}:\n{shown.read_text()}")
+
+
+def kill(pid: int, out: Path, aimed: bool, seconds: float) -> bool:
+    """Kill the process at a random moment of the next `seconds`, or if aimed within a random write; whether it still
+    ran. The killed process is reaped."""
+    latest = time.monotonic() + random.uniform(0, seconds)
+    while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if time.monotonic() > latest and (not aimed or any(out.glob(".*.tmp"))):
+            time.sleep(random.uniform(0, 0.01) * aimed)
+            break
+        time.sleep(0.0002)
+    os.kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1] == signal.SIGKILL
+
+
+def torture(recipe: str, kills: int, seed: int) -> Tally:
+    random.seed(f"{recipe} {seed}")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        flags, shown, began = flags_of(recipe, root), root / "shown", time.monotonic()
+        finish(start(recipe, [*flags, "--out", str(root / "whole")], shown), shown)
+        seconds = 0.3 * (time.monotonic() - began)
+        whole, done, hits, lost, runs, differing = content(root / "whole"), 0, 0, 0, 0, []
+        while done < kills:
+            runs += 1
+            out, ended = root / f"run{runs}", False
+            while not ended:
+                pid = start(recipe, [*flags, "--out", str(out)], shown)
+                if done == kills:
+                    finish(pid, shown)
+                    ended = True
+                elif kill(pid, out, done % 2 == 1, seconds):
+                    done += 1
+                    hits += any(out.glob(".*.tmp"))
+                    lost = max(lost, printed(shown) - saved(out))
+                else:
+                    ended = (out / "summary.json").exists()
+                    if not ended:
+                        raise SystemExit(f"{recipe}:\n{shown.read_text()}")
+            found = content(out)
+            differing += [name for name in whole if not same(whole[name], found[name])]
+    return Tally(recipe, done, hits, lost, runs, differing)
+
+
+def printed(shown: Path) -> int:
+    """The last epoch that a process said it had finished."""
+    lines = [line for line in shown.read_text().splitlines() if line.startswith("epoch ")]
+    return int(lines[-1].split()[1].split("/")[0]) if lines else 0
+
+
+def saved(out: Path) -> int:
+    """The epoch of the last checkpoint, which must be whole; 0 without."""
+    return load(out / NAME)["epoch"] if (out / NAME).exists() else 0
+
+
+def content(out: Path) -> dict[str, Any]:
+    """What a run left, but for what may differ: times, folders."""
+    checkpoint, summary = load(out / NAME), json.loads((out / "summary.json").read_text())
+    for state in (checkpoint, summary):
+        for name in ("seconds", "wall_seconds"):
+            state.pop(name, None)
+        state["arguments"].pop("out")
+    with np.load(out / "diagnostics.npz") as arrays:
+        diagnostics = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    log = (out / "log.txt").read_text()
+    return {"checkpoint": checkpoint, "log.txt": log, "diagnostics": diagnostics, "summary.json": summary}
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two states are equal bit for bit; a figure without meaning, nan, equals itself."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and (a == b or (a != a and b != b))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--kills", type=int, default=100, help="of each recipe (default: %(default)s)")
+    add("--recipe", nargs="+", choices=RECIPES, default=RECIPES, help="default: all")
+    add("--jobs", type=int, default=2, help="recipes at a time (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    args = parser.parse_args()
+    for recipe in args.recipe:  # the processes that are forked have it then
+        importlib.import_module(recipe)
+    torch.set_num_threads(1)
+    print(
+        f"{'recipe':36}{'kills':>6}{'during a save':>15}{'epochs lost':>13}{'runs compared':>15}  differing", flush=True
+    )
+    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("fork")) as pool:
+        tallies = []
+        for tally in pool.map(partial(torture, kills=args.kills, seed=args.seed), args.recipe):
+            name, kills, hits, lost, runs, differing = tally
+            words = ", ".join(differing) or "nothing"
+            print(f"{name:36}{kills:6}{hits:15}{lost:13}{runs:15}  {words}", flush=True)
+            tallies.append(tally)
+    raise SystemExit(int(any(tally.differing or tally.lost > 0 for tally in tallies)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""Two gloo processes under torchrun train what one process does that forwards the same rows in the same chunks; ranks
+that die end the run in a line, and its checkpoint goes on with any number of them.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY, assert_refused, assert_runs, load_checkpoint, run_here
+from ranks import STEPS, composed, result
+from test_resume import log_lines
+
+from dataset.augment import draw_views
+from dataset.feeder import Feeder
+from dataset.file_streams import file_streams
+from dataset.folder import UNKNOWN
+from dataset.food101 import load_food101
+from dataset.images import Images
+from dataset.long_tail import long_tailed
+from dataset.streams import Pixels, Stream
+from methods.remixmatch import RunningMean
+from utils.args import pick_device
+from utils.averaged import Averaged
+from utils.distributed import my_rows
+from utils.errors import UserError
+from utils.seeding import fold_in
+
+FIX = "train_cifar_fix.py"
+RANKS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+SCRIPTS = [f"train_cifar_{name}{stage}.py" for name in ("fix", "mix", "remix") for stage in ("", "_cossl")]
+
+
+def torchrun(script: str, *arguments: object) -> list[str]:
+    started = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return [*started, str(ROOT / script), *map(str, arguments)]
+
+
+def run_ranks(script: str, *arguments: object) -> subprocess.CompletedProcess:
+    started = torchrun(script, *arguments)
+    return subprocess.run(started, capture_output=True, text=True, cwd=ROOT, timeout=300, env=os.environ | RANKS)
+
+
+def run_without_torchrun(script: Path, *arguments: object) -> None:
+    """The same with the settings of torchrun alone, as another launcher would make them; starts faster."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    shared = os.environ | RANKS | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [
+        subprocess.Popen([sys.executable, script, *arguments], cwd=ROOT, env=shared | {"RANK": r, "LOCAL_RANK": r})
+        for r in "01"
+    ]
+    assert [process.wait(timeout=300) for process in ranks] == [0, 0]
+
+
+def own_lines(stderr: str) -> list[str]:
+    """The lines that scripts write, without torchrun's report."""
+    return [line for line in stderr.splitlines() if "error: " in line or "interrupted" in line]
+
+
+@pytest.fixture
+def as_rank(monkeypatch):
+    """rank -> from here on this process takes the rows of that rank of two."""
+
+    def become(rank: int, of: int = 2) -> None:
+        for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": of}.items():
+            monkeypatch.setenv(name, str(value))
+
+    return become
+
+
+class Chunks:
+    """A step of two ranks in one process: their rows forwarded one after the other, from equal networks.
+
+    Each rank goes twice: what it would tell the other before its loss is there (ReMixMatch's mean guess) is heard in
+    the first round, and used in the second.
+    """
+
+    def __init__(self, objects: dict, as_rank) -> None:
+        self.as_rank, self.heard, self.mean = as_rank, [], None
+        modules = [thing for thing in objects.values() if isinstance(thing, torch.nn.Module)]
+        self.buffers = [buffer for module in modules for buffer in module.buffers()]
+        self.left = {}
+
+    def descend(self, averaged: Averaged, loss: torch.Tensor) -> None:
+        averaged.optimizer.zero_grad()
+        loss.backward()
+        gradients = [None if p.grad is None else p.grad.clone() for p in averaged.live.parameters()]
+        self.left.setdefault(averaged, []).append((gradients, [b.clone() for b in averaged.live.buffers()]))
+
+    def add(self, running: RunningMean, p: torch.Tensor) -> None:
+        mean = p.mean(dim=0)
+        self.heard.append(mean)
+        mean = mean if self.mean is None else self.mean
+        running.rows.copy_(torch.cat([running.rows[1:], mean[None]]))
+        running.seen.add_(1)
+
+    def round(self, step, seed: int, t: int) -> list[torch.Tensor]:
+        before = [buffer.clone() for buffer in self.buffers]
+        self.heard, self.left = [], {}
+        for rank in (0, 1):
+            for buffer, value in zip(self.buffers, before, strict=True):
+                buffer.copy_(value)
+            self.as_rank(rank)
+            torch.manual_seed(fold_in(seed, "step, rank 1" if rank else "step", t))
+            step(t)
+        return before
+
+    def step(self, step, seed: int, t: int) -> None:
+        self.mean = None
+        for buffer, value in zip(self.buffers, self.round(step, seed, t), strict=True):
+            buffer.copy_(value)
+        self.mean = torch.stack(self.heard).mean(dim=0) if self.heard else None
+        self.round(step, seed, t)
+        for averaged, ((grads_0, buffers_0), (grads_1, buffers_1)) in self.left.items():
+            for p, a, b in zip(averaged.live.parameters(), grads_0, grads_1, strict=True):
+                p.grad = None if a is None else (a + b) / 2
+            for buffer, a, b in zip(averaged.live.buffers(), buffers_0, buffers_1, strict=True):
+                buffer.copy_((a + b) / 2)
+            averaged.optimizer.step()
+            averaged.average()
+
+
+@pytest.fixture(scope="module")
+def both_ranks(pretrained_by, tmp_path_factory):
+    """Flags of a few steps of each script, and what rank 0 and rank 1 have after them."""
+    folder = tmp_path_factory.mktemp("ranks")
+    flags = {}
+    for script in SCRIPTS:
+        start = ["--resume", pretrained_by(script.replace("_cossl", "")) / "checkpoint.pth.tar"] * ("cossl" in script)
+        align, tau = ["--align"] * ("remix" in script), ["--tau", 0.2] * ("fix" in script)
+        all_of_it = [*TINY, *align, *tau, "--val-iteration", STEPS, "--out", folder / "none", *start]
+        flags[script] = [str(flag) for flag in all_of_it]
+    (folder / "flags.json").write_text(json.dumps(flags))
+    run_without_torchrun(ROOT / "tests" / "ranks.py", folder / "flags.json", folder / "result")
+    return flags, *(torch.load(folder / f"result.{rank}") for rank in (0, 1))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_two_ranks_train_as_one_process_does_in_two_chunks(script, both_ranks, as_rank):
+    flags, zero, one = both_ranks
+    logs = zero[script]["logs"]
+    assert logs["train"]["loss"] > 0
+    assert logs["counts"].sum(dim=1)[0] == STEPS * 16  # guesses of both ranks
+    torch.testing.assert_close(zero[script], one[script], rtol=0, atol=0)
+    zero = {name: found for name, found in zero[script].items() if name != "logs"}
+
+    torch.set_num_threads(1)
+    run = composed(script, flags[script])
+    run.prepare()  # the head's warm-up on the same features: not shared
+    chunks = Chunks(run.objects, as_rank)
+    with patch.object(Averaged, "descend", lambda averaged, loss: chunks.descend(averaged, loss)), \
+         patch.object(RunningMean, "add", lambda running, p: chunks.add(running, p)):  # fmt: skip
+        for t in range(STEPS):
+            chunks.step(run.step, 1, t)
+    expected = result(run.objects)
+    assert any(grad.abs().max() > 1e-4 for grad in expected["gradients"]["state_dict"].values())
+    torch.testing.assert_close(zero, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_ranks_tell_each_other(both_ranks):
+    _, zero, one = both_ranks
+    zero, one = zero["met"], one["met"]
+    torch.testing.assert_close(zero["mean"], [torch.full((2, 3), 1.5), torch.tensor(2.0, dtype=torch.float64)])
+    torch.manual_seed(0)
+    assert torch.equal(one["alike"]["0.weight"], torch.nn.Linear(2, 2).weight)
+    assert one["alike"]["1.num_batches_tracked"] == 0
+    assert zero.pop("problem") == one.pop("problem") == "--out: not the same (3 and 4)"
+    torch.testing.assert_close(zero, one, rtol=0, atol=0)
+
+
+def everything(stream: Stream, t: int) -> list[torch.Tensor]:
+    batch = stream.at(t)
+    return [*batch.views, *([] if batch.labels is None else [batch.labels])]
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("wanted", [("weak", "strong", "plain", "strong"), ("plain",), ("weak",), ()])
+def test_ranks_share_the_batch_of_one_process(balanced, known, wanted, as_rank):
+    random = np.random.RandomState(0)
+    labels = random.randint(0, 3, 60) if known or balanced else np.full(60, UNKNOWN)
+    images = Pixels(Images(random.randint(0, 256, (60, 3, 16, 16)).astype(np.uint8), labels), torch.device("cpu"))
+    look = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    stream = Stream("any", images, np.arange(59, -1, -1), wanted, 12, 0, look, balanced=balanced)
+    for t in (0, 7):
+        whole, parts = everything(stream, t), []
+        for rank in range(3):
+            as_rank(rank, of=3)
+            parts.append(everything(stream, t))
+            (swept,) = list(stream.sweep())
+            assert all(len(view) == 60 for view in swept.views)
+        as_rank(0, of=1)
+        joined = [torch.cat(part) for part in zip(*parts, strict=True)]
+        assert all(torch.equal(a, b) for a, b in zip(joined, whole, strict=True))
+        assert len(joined) == len(whole)
+
+
+def test_ranks_share_the_batch_of_files(food101, as_rank):
+    """Crops, operations and mirroring of a row don't depend on the number of ranks; jobs start anew at each."""
+    images = load_food101(food101)
+    split = long_tailed(images, 12, 2, 3, 3, 1, include_labelled=True)
+    views, names = {"labelled": ("weak",), "unlabelled": ("weak", "strong")}, ("labelled", "unlabelled", "balanced")
+
+    def opened():
+        device = torch.device("cpu")
+        feeder = Feeder(32, 1, 0, False, device)
+        return file_streams(images, split, views, 8, 1, device, mu=5, feeder=feeder, ahead=names)
+
+    def batches() -> list[torch.Tensor]:
+        data = opened()
+        return [part for name in names for part in everything(getattr(data, name), 3)]
+
+    whole, parts = batches(), []
+    for rank in range(2):
+        as_rank(rank)
+        parts.append(batches())
+    assert all(torch.equal(torch.cat(pair), one) for *pair, one in zip(*parts, whole, strict=True))
+
+
+def test_draws_of_some_rows():
+    names = ("strong", "weak", "plain", "strong")
+    draw = draw_views(np.random.default_rng(0), names, 8, 16)
+    some = draw.of_rows(slice(2, 5), 8)
+    assert np.array_equal(some.randaugment.position, draw.randaugment.position[[2, 3, 4, 10, 11, 12]])
+    assert np.array_equal(some.crop_flips[1].left, draw.crop_flips[1].left[2:5])
+    assert np.array_equal(some.holes[3].y, draw.holes[3].y[2:5])
+    assert some.crop_flips[2] is None and some.holes[1] is None
+
+
+def test_blocks_of_rows(as_rank):
+    assert my_rows(12) == slice(0, 12)
+    as_rank(2, of=3)
+    assert my_rows(12) == slice(8, 12)
+    with pytest.raises(UserError, match=r"--batch-size 16: not a multiple of the 3 processes"):
+        my_rows(16)
+
+
+def test_each_rank_has_the_gpu_of_its_number(as_rank, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    as_rank(1)
+    assert pick_device("0") == torch.device("cuda", 1)
+    assert chosen == [1]
+    assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="leave --gpu out"):
+        pick_device("1")
+    as_rank(2, of=3)
+    with pytest.raises(UserError, match=r"--nproc_per_node: more processes than .* CUDA devices \(2\)"):
+        pick_device("0")
+
+
+def test_a_mistake_is_one_line(tmp_path):
+    done = run_ranks(FIX, *TINY, "--batch-size", 15, "--out", tmp_path / "out")
+    assert done.returncode != 0
+    (line,) = own_lines(done.stderr)
+    assert line.startswith("error: --batch-size 15: not a multiple of the 2 processes")
+    assert not (tmp_path / "out").exists()
+
+
+def test_half_of_the_settings_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = run_here(FIX, *TINY, "--out", tmp_path / "out")
+    assert_refused(result, "WORLD_SIZE is set, but not LOCAL_RANK, MASTER_ADDR, MASTER_PORT, RANK", "torchrun")
+
+
+def rank_process(agent: int, rank: int) -> int:
+    """The process id of a rank, out of the children of torchrun."""
+    children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
+    wanted = f"RANK={rank}".encode()
+    (found,) = [pid for pid in children if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")]
+    return int(found)
+
+
+def test_killed_rank_ends_the_run_which_goes_on_with_one_rank_or_two(tmp_path):
+    flags = [*TINY, "--epoch", 4, "--val-iteration", 15, "--out"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    process = subprocess.Popen(
+        torchrun(FIX, *flags, one),
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | RANKS,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            break
+    os.kill(rank_process(process.pid, 1), signal.SIGKILL)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode != 0
+    (line,) = own_lines(stderr)
+    assert "continues from" in line and "whole epoch" in line and "the same command" in line
+    assert f'{FIX}", line' not in stderr  # a traceback
+    assert not list(one.glob(".*.tmp"))
+    done = load_checkpoint(one / "checkpoint.pth.tar")["epoch"]
+    assert done in (1, 2)
+
+    shutil.copytree(one, two)
+    result = run_ranks(FIX, *flags, two)
+    assert result.returncode == 0, result.stderr
+    for number, stdout, out in ((1, assert_runs(FIX, *flags, one).stdout, one), (2, result.stdout, two)):
+        epochs = [line.split()[1] for line in stdout.splitlines() if line.startswith("epoch ")]
+        assert epochs == [f"{n}/4" for n in range(done + 1, 5)]
+        assert stdout.count(f"continuing after epoch {done}") == stdout.count("mean balanced accuracy") == 1
+        assert [row.split()[0] for row in log_lines(out)] == ["epoch", *map(str, range(1, 5))]
+        assert load_checkpoint(out / "checkpoint.pth.tar")["epoch"] == 4
+        assert json.loads((out / "summary.json").read_text())["processes"] == number
+    assert log_lines(one)[: done + 1] == log_lines(two)[: done + 1]

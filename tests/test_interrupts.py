@@ -1,0 +1,274 @@
+"""Signals, the time limit, losses that are no numbers, and a second run in the folder: each ends a run as it should.
+
+Killed processes: tests/test_resume.py and benchmarks/torture.py.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import (
+    ROOT,
+    TINY,
+    TWO_THREADS,
+    assert_refused,
+    assert_runs,
+    command,
+    load_checkpoint,
+    run_here,
+    run_script,
+)
+from test_resume import assert_same, log_lines, summary
+from test_scripts import FIX, FIX_COSSL
+
+from utils.checkpoint_file import NAME
+from utils.epoch import Sums, train_epoch
+from utils.errors import EXIT_CODES, UserError
+from utils.lock import locked
+
+RUN = [*TINY, "--epoch", 2, "--val-iteration", 6]
+
+
+@pytest.fixture
+def signals(monkeypatch):
+    """place -> signals: the next run of a script gets them there, of (when, number): when is "step T", "evaluation",
+    "preparation"."""
+
+    def send(*wanted: tuple[str, int]) -> None:
+        import train_cifar_fix
+        import train_cifar_fix_cossl
+
+        def at(place: str) -> None:
+            for when, number in wanted:
+                if when == place:
+                    os.kill(os.getpid(), number)
+
+        def fitting(fit):
+            def fitted(step, evaluate, objects, args, facts, start, prepare=None, **rest):
+                def stepping(t):
+                    at(f"step {t}")
+                    return step(t)
+
+                def evaluating():
+                    at("evaluation")
+                    return evaluate()
+
+                def preparing():
+                    at("preparation")
+                    prepare()
+
+                ready = preparing if prepare else None
+                fit(stepping, evaluating, objects, args, facts, start, ready, **rest)
+
+            return fitted
+
+        for recipe in (train_cifar_fix, train_cifar_fix_cossl):
+            original = getattr(recipe.fit, "original", recipe.fit)
+            wrapped = fitting(original)
+            wrapped.original = original
+            monkeypatch.setattr(recipe, "fit", wrapped)
+
+    return send
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert_runs(FIX, *RUN, "--out", out)
+    return out
+
+
+def assert_continues(out: Path, whole: Path) -> str:
+    shown = assert_runs(FIX, *RUN, "--out", out).stdout
+    assert_same(*(load_checkpoint(folder / NAME) for folder in (whole, out)))
+    assert log_lines(whole) == log_lines(out)
+    assert summary(whole) == summary(out)
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("when", "number", "epoch", "step", "said"),
+    [
+        ("step 2", signal.SIGINT, 0, 3, "step 3 of epoch 1"),
+        ("step 8", signal.SIGTERM, 1, 3, "step 3 of epoch 2"),
+        ("evaluation", signal.SIGTERM, 0, 6, "step 6 of epoch 1"),
+        ("step 7", signal.SIGALRM, 1, 2, "step 2 of epoch 2"),
+    ],
+)
+def test_signal_saves_the_step_and_the_run_goes_on_bit_for_bit(
+    when, number, epoch, step, said, signals, whole, tmp_path
+):
+    signals((when, number))
+    result = run_here(FIX, *RUN, "--out", tmp_path)
+    assert result.returncode == EXIT_CODES[number]
+    (line,) = result.stderr.splitlines()
+    assert "saved after " + said in line and "same command" in line
+    state = load_checkpoint(tmp_path / NAME)
+    assert (state["epoch"], state["step"], len(state["history"])) == (epoch, step, epoch)
+    signals()
+    assert f"continuing after {said}" in assert_continues(tmp_path, whole)
+
+
+def test_several_interruptions_within_an_epoch(signals, whole, tmp_path):
+    for t in (1, 3, 6, 7):
+        signals((f"step {t}", signal.SIGTERM))
+        assert run_here(FIX, *RUN, "--out", tmp_path).returncode == 143
+    signals()
+    assert_continues(tmp_path, whole)
+
+
+def test_a_second_signal_stops_at_once_and_saves_nothing(signals, tmp_path):
+    signals(("step 2", signal.SIGINT), ("step 2", signal.SIGTERM))
+    result = run_here(FIX, *RUN, "--out", tmp_path)
+    assert (result.returncode, len(result.stderr.splitlines())) == (143, 1)
+    assert not (tmp_path / NAME).exists()
+
+
+def test_a_signal_after_the_time_limit_lets_it_save(signals, tmp_path):
+    signals(("step 2", signal.SIGALRM), ("step 2", signal.SIGTERM))
+    assert run_here(FIX, *RUN, "--out", tmp_path).returncode == 143
+    assert load_checkpoint(tmp_path / NAME)["step"] == 3
+
+
+def test_a_signal_during_the_preparation_has_nothing_to_save(signals, pretrained, tmp_path):
+    signals(("preparation", signal.SIGTERM))
+    result = run_here(FIX_COSSL, *RUN, "--resume", pretrained / NAME, "--out", tmp_path)
+    assert result.returncode == 143
+    assert "nothing to save" in result.stderr
+    assert not (tmp_path / NAME).exists()
+
+
+def test_a_signal_in_the_last_save_lets_the_run_finish(whole, tmp_path, monkeypatch):
+    import utils.recorder
+
+    write = utils.recorder.write_log
+
+    def interrupted(path, history, last):
+        write(path, history, last)
+        if last == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(utils.recorder, "write_log", interrupted)
+    assert_runs(FIX, *RUN, "--out", tmp_path)
+    assert summary(whole) == summary(tmp_path)
+
+
+def test_time_limit_ends_each_part_and_may_differ(whole, tmp_path):
+    for minutes in (1e-6, 2e-6):
+        result = run_here(FIX, *RUN, "--time_limit", minutes, "--out", tmp_path)
+        assert result.returncode == 124
+        assert "--time_limit" in result.stderr
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert_continues(tmp_path, whole)
+
+
+def test_what_other_programs_make_of_an_unfinished_first_epoch(signals, tmp_path):
+    """It has no history and no whole epoch; it evaluates, predicts, is reported, and starts co-learning."""
+    out = tmp_path / "run"
+    signals(("step 2", signal.SIGTERM))
+    run_here(FIX, *RUN, "--out", out)
+    signals()
+    evaluated = assert_runs("eval_shifted_test_distribution.py", out, "--gpu", "cpu", "--out", tmp_path / "shifted")
+    assert "epoch" in evaluated.stdout or evaluated.stdout
+    report = assert_refused(
+        run_here("report.py", out, "--out", tmp_path / "report"), "no run is whole", "after epoch 0"
+    )
+    assert report is None
+    flags = [*RUN, "--epoch", 1, "--resume", out / NAME, "--out", tmp_path / "cossl"]
+    assert "in the middle of epoch 1" in assert_runs(FIX_COSSL, *flags).stderr
+
+
+def sums_of(*steps: dict[str, float]) -> Sums:
+    sums = Sums()
+    for logs in steps:
+        sums.add({name: torch.tensor(value) for name, value in logs.items()})
+    return sums
+
+
+def test_the_first_bad_step_is_named_with_its_terms():
+    args = Namespace(lr=0.5, lr_tfe=0.25)
+    sums = sums_of(
+        {"loss": 1.0, "loss_u": 2.0}, {"loss": 2.0, "loss_u": float("inf")}, {"loss": float("nan"), "loss_u": 0.0}
+    )
+    with pytest.raises(
+        UserError, match=r"--lr 0.5, --lr_tfe 0.25: .*step 2 of epoch 7 \(loss 2, loss_u inf\); .*epoch 6"
+    ):
+        sums.check(7, args)
+    sums_of({"loss": 1.0}, {"loss": 2.0}).check(7, args)
+
+
+def test_bad_steps_are_kept_without_a_read():
+    sums = Sums()
+    for _ in range(2):
+        sums.add({"loss": torch.zeros((), device="meta"), "pseudo": torch.zeros(2, 3, device="meta")})
+    assert sums.bad[0].device.type == "meta"
+    assert set(sums.totals) == {"loss", "pseudo"}
+
+
+def test_elsewhere_than_on_the_cpu_a_bad_step_is_found_at_the_end(monkeypatch):
+    """Where reading waits, steps go on; the epoch's end still names the first bad one."""
+    monkeypatch.setattr(Sums, "cheap", property(lambda self: False))
+    args, trained = Namespace(lr=0.1, val_iteration=4, manualSeed=0), []
+
+    def step(t):
+        trained.append(t)
+        return {"loss": torch.tensor(float("nan") if t >= 5 else 1.0)}
+
+    with pytest.raises(UserError, match="step 2 of epoch 2"):
+        train_epoch(step, 2, args, Namespace(step=lambda *_: None), Sums())
+    assert trained == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("bad", ["loss", "weight"])
+def test_nothing_bad_is_saved(bad, whole, tmp_path, monkeypatch):
+    """In the second epoch a loss, or with the epoch's last step a weight, is no number: the first checkpoint stays."""
+    import train_cifar_fix
+
+    original = train_cifar_fix.fit
+
+    def fit(step, evaluate, objects, *rest):
+        def stepping(t):
+            logs = step(t)
+            if t == 11 and bad == "weight":
+                objects["state_dict"].output.bias.data[0] = float("inf")
+            return logs | ({"loss_x": torch.tensor(float("nan"))} if t == 8 and bad == "loss" else {})
+
+        original(stepping, evaluate, objects, *rest)
+
+    monkeypatch.setattr(train_cifar_fix, "fit", fit)
+    result = run_here(FIX, *RUN, "--out", tmp_path)
+    words = ["step 3 of epoch 2", "loss_x nan"] if bad == "loss" else ["weight"]
+    assert_refused(result, "--lr 0.002", "lower", "epoch 1", *words)
+    assert load_checkpoint(tmp_path / NAME)["epoch"] == 1
+    monkeypatch.undo()
+    assert_continues(tmp_path, whole)
+
+
+def test_a_second_run_in_the_folder_is_refused_until_the_first_one_is_dead(tmp_path):
+    flags = [*TINY, "--epoch", 1, "--val-iteration", 2000, "--out", tmp_path]
+    process = subprocess.Popen(command(FIX, *flags), cwd=ROOT, stdout=subprocess.DEVNULL, env=TWO_THREADS)
+    while not list(tmp_path.glob(".lock")) or not (tmp_path / ".lock").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    before = sorted(tmp_path.iterdir())
+    for overwrite in ([], ["--overwrite"]):
+        result = run_here(FIX, *flags, *overwrite)
+        assert_refused(result, f"--out {tmp_path}", f"process {process.pid} on ", "take another folder")
+    assert sorted(tmp_path.iterdir()) == before
+    process.kill()
+    process.wait()
+    with locked(tmp_path):
+        pass
+
+
+def test_killed_at_random_moments():
+    result = run_script("benchmarks/torture.py", "--kills", 6, "--recipe", "train_cifar_fix")
+    assert result.returncode == 0, result.stdout + result.stderr
+    name, kills, _, lost, runs, differing = result.stdout.splitlines()[-1].split()
+    assert (name, kills, lost, differing) == ("train_cifar_fix", "6", "0", "nothing")
+    assert int(runs) >= 1

@@ -1,0 +1,87 @@
+"""Co-learn (CoSSL) on a network that train_food_fix.py has pre-trained with FixMatch.
+
+    python train_food_fix_cossl.py --ratio 2 --num_max 250 --imb_ratio_l 50 --imb_ratio_u 50 \
+        --epoch 200 --tau 0.90 --resume DIR/checkpoint_801.pth.tar --out DIR2 --max_lam 0.6 --manualSeed 1 --gpu 0
+"""
+
+from copy import deepcopy
+from functools import partial
+
+import torch
+
+from dataset.crops import resized
+from dataset.feeder import Feeder
+from dataset.file_streams import file_streams
+from dataset.food101 import load_food101
+from dataset.long_tail import long_tailed
+from methods.chunks import in_chunks
+from methods.classifier import crt, decay_all_but_bias, tfe
+from methods.cossl import cossl
+from methods.fixmatch import VIEWS, fixmatch
+from methods.warmup import warm_up_on_batches
+from models.torchvision_resnet import TorchvisionResNet
+from utils.args import add_cossl_flags, add_fixmatch_flags, add_food_flags, common_parser, pick_device
+from utils.averaged import STUDENT, TEACHER, Averaged
+from utils.checkpoint import FREE, continued, pretrained, restore
+from utils.errors import run_main
+from utils.fit import fit
+from utils.metrics import evaluate
+
+WARM_UP_STEPS, WARM_UP_DECAY = 50, 0.99  # per epoch of the head's warm-up; share of its average kept per step
+
+
+def main() -> None:
+    about = "Co-learn (CoSSL) with FixMatch on Food-101-LT. --lr is the head's; the network's is the checkpoint's."
+    parser = common_parser("train_food_fix_cossl", about, epochs=20, steps=None)
+    add_food_flags(parser, ema_decay=0.9)
+    add_cossl_flags(parser)
+    parser.set_defaults(max_lam=0.6, lr_tfe=0.04, warm_tfe=5)
+    add_fixmatch_flags(parser, tau=0.95)
+    args = parser.parse_args()
+
+    images = load_food101(args.data_root)
+    split = long_tailed(
+        images, args.num_max, args.ratio, args.imb_ratio_l, args.imb_ratio_u, args.manualSeed, include_labelled=True
+    )
+    args.val_iteration = len(split.unlabelled) // (args.mu * args.batch_size)  # the unlabelled set once an epoch
+    start = continued(args, STUDENT + TEACHER, FREE - {"resume"})
+    stage1 = pretrained(args, STUDENT)
+    device = pick_device(args.gpu)
+    feeder = Feeder(args.img_size, args.manualSeed, args.workers, args.skip_corrupt, device)
+    wanted = VIEWS | {"unlabelled": ("weak", "strong")}  # one strong view, as published
+    data = file_streams(
+        images, split, wanted, args.batch_size, args.manualSeed, device,
+        mu=args.mu, feeder=feeder, ahead=("labelled", "unlabelled", "balanced", "partners"),
+    )  # fmt: skip
+
+    torch.manual_seed(args.manualSeed)
+    sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
+    network = TorchvisionResNet(len(data.classes), args.depth).to(device)
+    optimizer = sgd(network.parameters(), args.lr, weight_decay=args.wd)
+    student = Averaged(network, optimizer, args.ema_decay)
+    restore(student.objects(STUDENT), stage1, args.resume)
+    for group in optimizer.param_groups:  # where pre-training's schedule was (published code)
+        group["lr"] = stage1["optimizer"]["param_groups"][0]["lr"]
+
+    head = deepcopy(student.ema.output).requires_grad_()  # not a fresh one: it has learnt in pre-training
+    teacher = Averaged(head, sgd(decay_all_but_bias(head, args.wd_tfe), args.lr), args.ema_decay)
+    counts = torch.from_numpy(data.counts).to(device)
+    classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
+    warm_up = sgd(decay_all_but_bias(head, args.wd_tfe), args.lr_tfe)
+    prepare = partial(
+        warm_up_on_batches, student.ema.features, teacher.using(warm_up, WARM_UP_DECAY), crt(),
+        data.balanced.again("balanced warm-up"), None, steps=args.warm_tfe * WARM_UP_STEPS,
+    )  # fmt: skip
+
+    ssl = in_chunks(partial(fixmatch, tau=args.tau))
+    step, predict = cossl(ssl, classifier, student, teacher, data)
+    objects = student.objects(STUDENT) | teacher.objects(TEACHER)
+    facts = {"method": "FixMatch+CoSSL", "start_epoch": stage1["epoch"], "resize": resized(args.img_size)}
+    facts |= data.facts()
+    scores = lambda: evaluate(predict, data.test(), data.counts)
+    with feeder.running():
+        fit(step, scores, objects, args, facts, start, prepare, args.copy_every + 1, watch=feeder.figures)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,173 @@
+"""Several processes train one network under torchrun: each takes its rows of every batch, and means go round.
+
+Shape legend: W processes ("ranks" 0 to W - 1), B rows of a whole batch. Without torchrun W is 1, and nothing in here
+does anything; torch is imported where it is used, since scripts without a network pass through here, too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.errors import Disconnected, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SETTINGS = {"WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
+ENDED = "a process has said why it ends"
+
+
+def rank() -> int:
+    """Number of this process among all of the run; rank 0 prints, evaluates and writes."""
+    return int(os.environ.get("RANK", 0))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def my_rows(batch_size: int) -> slice:
+    """Which rows of a whole batch this process takes: the rank-th of W equal blocks, so that means over the ranks are
+    means over the batch. Raises UserError if the blocks wouldn't be equal.
+    """
+    share, rest = divmod(batch_size, world_size())
+    if rest:
+        raise UserError(
+            f"--batch-size {batch_size}: not a multiple of the {world_size()} processes that share it; "
+            "change it, or torchrun's --nproc_per_node"
+        )
+    return slice(rank() * share, (rank() + 1) * share)
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Within, the processes that torchrun started can reach each other, and only rank 0 prints.
+
+    Tensors on GPUs go through NCCL, others through gloo. Raises UserError where torchrun's settings are incomplete.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        yield
+        return
+    if missing := SETTINGS - os.environ.keys():
+        raise UserError(f"WORLD_SIZE is set, but not {', '.join(sorted(missing))}; unset it, or start by torchrun")
+    import torch
+    import torch.distributed as dist
+
+    # Both, for `agree` has tensors on the CPU: by itself torch would take the GPU's engine alone.
+    engines = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with _reaching():
+        store, number, of = next(dist.rendezvous("env://"))
+        store = dist.PrefixStore(_attempt(), store)
+        # The others wait while rank 0 evaluates.
+        dist.init_process_group(engines, store=store, rank=number, world_size=of, timeout=timedelta(hours=2))
+    if rank():
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+    else:
+        if world_size() > 1:
+            print(f"{world_size()} processes share every batch", flush=True)
+        yield
+    agree(0, "")  # no rank leaves before rank 0 has written all
+    dist.destroy_process_group()
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """What the engine raises when another process is gone becomes a Disconnected."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo's own; NCCL's and the store's derive from it
+        reason = re.sub(r"^\[\S+\] ", "", " ".join(str(error).split()))  # without its place in the source
+        raise Disconnected(reason.split(". ")[0]) from error
+
+
+def mean_over_ranks(tensors: Sequence[Tensor]) -> None:
+    """Replace floating tensors, in place, by their means over the ranks; every rank gets the same bits."""
+    if world_size() == 1:
+        return
+    import torch
+    import torch.distributed as dist
+
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    with _reaching():
+        dist.all_reduce(flat)
+    parts = flat.div_(world_size()).split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(list(tensors), [part.view_as(like) for part, like in zip(parts, tensors, strict=True)])
+
+
+def agree(number: int, problem: str) -> None:
+    """Wait until all ranks are here. Raises UserError with `problem` unless all have the same number."""
+    if world_size() == 1:
+        return
+    import torch
+    import torch.distributed as dist
+
+    extremes = torch.tensor([number, -number])
+    with _reaching():
+        dist.all_reduce(extremes, dist.ReduceOp.MAX)
+    if extremes.sum():
+        raise UserError(f"{problem} ({-extremes[1]} and {extremes[0]})")
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag of any rank is set. Waits until all ranks are here."""
+    if world_size() == 1:
+        return flag
+    import torch
+    import torch.distributed as dist
+
+    highest = torch.tensor(int(flag))
+    with _reaching():
+        dist.all_reduce(highest, dist.ReduceOp.MAX)
+    return bool(highest)
+
+
+def start_alike(modules: Sequence[nn.Module]) -> None:
+    """Give every rank the weights and buffers of rank 0: unlike processors may round initial weights otherwise."""
+    if world_size() == 1:
+        return
+    import torch.distributed as dist
+
+    with _reaching():
+        for module in modules:
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor.detach(), src=0)
+
+
+def say(line: str, key: str = ENDED) -> None:
+    """Print a last line on stderr, unless another rank has: of all the lines with the same key one is printed, rank 0's
+    where it has one. After any other line, one with the key ENDED isn't printed.
+    """
+    if world_size() == 1 or not os.environ.keys() >= SETTINGS or _first_to_say(key):
+        print(f"rank {rank()}: {line}" if rank() else line, file=sys.stderr, flush=True)
+
+
+def _attempt() -> str:
+    """Which start of the processes this is: with --max_restarts torchrun keeps one store for all of them."""
+    return f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+
+
+def _first_to_say(key: str) -> bool:
+    import torch.distributed as dist
+
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=10))
+        store = dist.PrefixStore(f"last words of {_attempt()}", store)
+        latest = time.monotonic() + 5 * bool(rank())  # for rank 0 to go first, if it has something to say
+        while time.monotonic() < latest and not store.check([key]):
+            time.sleep(0.05)
+        first = store.add(key, 1) == 1
+        if key != ENDED:
+            store.add(ENDED, 1)
+        return first
+    except RuntimeError:  # the process that kept the store is gone, too
+        return True

@@ -1,0 +1,63 @@
+"""Ctrl-C, SIGTERM and the time limit of a training run: it ends between two steps, when its state can be saved.
+
+Shape legend: none.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from utils.distributed import world_size
+from utils.errors import EXIT_CODES, Interrupted
+
+
+class Halt(KeyboardInterrupt):
+    """The run is to end here, between two steps, where its state is whole."""
+
+
+class Interrupts:
+    """Within, the first signal is noted, for `check` between two steps to raise Halt; a second one raises Interrupted
+    at once. minutes: after which the run gets one by itself (SIGALRM), None for never; a signal may follow on that.
+
+    Under torchrun signals raise Interrupted at once, for the ranks are not at the same step, and torchrun gives them
+    little time; the time limit is noted, and nothing here raises for it (see `fit`).
+    came: the number of the latest signal, None for none yet.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self.minutes, self.came, self.between_steps, self.alone = minutes, None, False, world_size() == 1
+
+    def __enter__(self) -> "Interrupts":
+        self.before = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
+        signal.setitimer(signal.ITIMER_REAL, 60 * (self.minutes or 0))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise Halt if a signal has come."""
+        if self.came and self.alone:
+            raise Halt
+
+    @contextmanager
+    def between(self) -> Iterator[None]:
+        """Around what takes long and changes nothing that is saved: a signal raises Halt right there."""
+        self.between_steps = True
+        try:
+            self.check()
+            yield
+        finally:
+            self.between_steps = False
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # where a signal has come, no time limit is needed
+        second = self.came in (signal.SIGINT, signal.SIGTERM)
+        self.came = number
+        if second or not (self.alone or number == signal.SIGALRM):
+            raise Interrupted(number)
+        if self.between_steps:
+            self.check()

@@ -1,0 +1,96 @@
+"""What a run leaves in its folder: checkpoints, log, diagnostics, TensorBoard's scalars, summary.
+
+Shape legend: C classes; a history has a row per epoch, see utils.log.
+"""
+
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from utils import checkpoint, diagnostics
+from utils.args import plain
+from utils.checkpoint_file import NAME, finite, save
+from utils.distributed import world_size
+from utils.epoch import Sums, rates, remedy
+from utils.errors import UserError
+from utils.log import Board, Row, write_log
+from utils.summary import atomic_write_text, summarise, to_json, versions
+
+
+class Recorder:
+    """Of a run with `objects` (see `fit`), which goes on from the checkpoint `start`, or begins.
+
+    done: whole epochs that are done; history: a row for each of them (fewer after a published checkpoint).
+    """
+
+    def __init__(
+        self, objects: dict[str, Any], args: Namespace, facts: dict[str, Any], start: dict[str, Any] | None,
+        first_copy: int,
+    ) -> None:  # fmt: skip
+        self.objects, self.args, self.facts, self.first_copy = objects, args, facts, first_copy
+        start = start or {"epoch": 0}
+        self.done, self.history = start["epoch"], start.get("history", [])
+        self.began = time.monotonic() - start.get("seconds", 0.0)
+
+    def open(self) -> None:
+        """Make the folder, and bring its files to the state of the checkpoint."""
+        checkpoint.make_folder(self.args.out, self.args.overwrite)
+        self.board = Board(self.args.out / "tensorboard", self.done)
+        if self.history:
+            self._write()
+
+    def epoch(self, row: Row, test: dict[str, Any], machine: dict[str, float]) -> Row:
+        """After an epoch: its row, completed. row: of `Sums`; test: of `metrics.evaluate`; machine: of `watch`."""
+        row |= {"test": test, "confusion": test.pop("confusion")}
+        if "counts" in row:
+            row["pseudo"] = diagnostics.columns(row["counts"], self.facts)
+        for earlier in self.history:  # the latest is enough
+            earlier.pop("confusion", None)
+        self.history.append(row)
+        self.done += 1
+        n, every = self.done, self.args.copy_every
+        copied = n >= self.first_copy and n % every == 1 % every
+        self.save(Sums(), [f"checkpoint_{n}.pth.tar"] * copied + [NAME])
+        self._write()
+        shown = row | {"machine": machine}
+        self.board.write(shown, n)
+        return shown
+
+    def save(self, sums: Sums, names: list[str] | None = None) -> None:
+        """A checkpoint after the whole epochs and the steps in `sums`. Raises UserError if a weight isn't a number."""
+        state: dict[str, Any] = {key: thing.state_dict() for key, thing in self.objects.items()}
+        if not finite(state):
+            n = self.done + (sums.step > 0)
+            raise UserError(f"{rates(self.args)}: a weight isn't a number in epoch {n}; {remedy(n)}")
+        state |= {"epoch": self.done, "step": sums.step, "totals": sums.totals, "history": self.history}
+        state |= {"seconds": self._seconds(), "arguments": plain(self.args), "facts": self.facts}
+        save(state, [self.args.out / name for name in names or [NAME]])
+
+    def place(self, sums: Sums) -> str:
+        """How far the run has come, in words."""
+        return f"step {sums.step} of epoch {self.done + 1}" if sums.step else f"epoch {self.done}"
+
+    def conclude(self) -> None:
+        """Write `summary.json`; the last printed lines say what came out, and where it is."""
+        out, figures = self.args.out, summarise([row["test"] for row in self.history])
+        figures["best"]["epoch"] += self.done - len(self.history)
+        run = {"steps_per_epoch": self.args.val_iteration, "arguments": plain(self.args)}
+        machine = {"versions": versions(), "processes": world_size(), "wall_seconds": round(self._seconds(), 1)}
+        atomic_write_text(out / "summary.json", to_json(self.facts | run | figures | machine))
+        mean, best = figures["last_20_mean"], figures["best"]
+        print(
+            f"mean balanced accuracy of the last {figures['epochs_averaged']} epochs: {mean['balanced']:.2f} % "
+            f"(best {best['balanced']:.2f} % in epoch {best['epoch']}), geometric mean {mean['gm']:.2f} %, "
+            f"top-1 {mean['top1']:.2f} %\nresults: {out}"
+        )
+
+    def _seconds(self) -> float:
+        """Wall time of all parts of the run."""
+        return time.monotonic() - self.began
+
+    def _write(self) -> None:
+        """The files that hold a row per epoch."""
+        out: Path = self.args.out
+        write_log(out / "log.txt", self.history, self.done)
+        diagnostics.write(out / diagnostics.NAME, self.history, self.done)

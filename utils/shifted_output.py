@@ -1,0 +1,119 @@
+"""What eval_shifted_test_distribution.py shows and writes: a table, CSV, JSON, a figure, and a file for each run.
+
+Shape legend: R ratios. A record is a run's `run`, `method`, `dataset`, `epoch`, `checkpoint` and its `shifted_figures`.
+"""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from utils.figures import COLOURS, finish, tidy
+from utils.shifted import CONFIDENCE, RESAMPLES, place
+from utils.summary import atomic_write_text, replacing, to_json
+
+FIGURES = ("top1", "low", "high", "weighted", "weighted_low", "weighted_high")
+KNOWN = tuple(f"known_prior_{name}" for name in FIGURES)
+SIDE_BY_SIDE = 3  # runs, in one block of the table
+MARKERS = "osD^v"  # the next one where the colours begin anew
+
+
+def shown(path: Path) -> str:
+    """A path in characters that any terminal, file and figure can hold: files' names need not be Unicode."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Figures in percent, a line per ratio and below them the worst and the area; for each run top-1 with its interval
+    and the weighted figure, and where it is there top-1 with known prior.
+    """
+    blocks = [f"Accuracy in percent; in brackets, the {CONFIDENCE} % interval of top-1"]
+    for start in range(0, len(records), SIDE_BY_SIDE):
+        part = records[start : start + SIDE_BY_SIDE]
+        names = [f"run {start + i}: {r['method']}, {r['run']}, epoch {r['epoch']}" for i, r in enumerate(part, 1)]
+        blocks.append("\n".join([*names, "", _aligned(_rows(part, start))]))
+    return "\n\n".join(blocks)
+
+
+def _rows(records: list[dict[str, Any]], start: int) -> list[list[str]]:
+    first = records[0]
+    rows = [["ratio", *map(str, first["ratios"]), "worst", "area"], ["images", *map(str, first["images"]), "", ""]]
+    for i, record in enumerate(records, start + 1):
+        interval = zip(record["top1"], record["low"], record["high"], strict=True)
+        cells = [f"{top1:.2f} [{low:.2f}, {high:.2f}]" for top1, low, high in interval]
+        worst = record["worst"]
+        end = [f"{worst['top1']:.2f} at {worst['ratio']}", f"{record['area']:.2f}"]
+        rows.append([f"{i}: top-1", *cells, *end])
+        rows.append([f"{i}: weighted", *(f"{value:.2f}" for value in record["weighted"]), "", ""])
+        if known := record["known_prior"]:
+            cells = [f"{value:.2f}" for value in known["top1"]]
+            rows.append([f"{i}: known prior", *cells, f"{min(known['top1']):.2f}", f"{known['area']:.2f}"])
+    return [list(row) for row in zip(*rows, strict=True)]
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows = [rows[0], ["-" * (width - 1) + ":" for width in widths], *rows[1:]]
+    return "\n".join(f"| {' | '.join(map(str.rjust, row, widths))} |" for row in rows)
+
+
+def write(out: Path, dataset: str, records: list[dict[str, Any]], folders: dict[Path, int]) -> None:
+    """shifted.csv, shifted.json and shifted.png in `out`; and shifted.json in the folders of runs, each for the record
+    of that number. Every file is written whole or not at all.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _write_csv(out / "shifted.csv", records)
+    about = {"dataset": dataset, "confidence": CONFIDENCE, "resamples": RESAMPLES}
+    atomic_write_text(out / "shifted.json", to_json(about | {"runs": records}))
+    shifted_curves(records, out / "shifted.png")
+    for folder, number in folders.items():
+        record = {name: value for name, value in records[number].items() if name != "run"}
+        atomic_write_text(folder / "shifted.json", to_json(record))
+
+
+def _write_csv(path: Path, records: list[dict[str, Any]]) -> None:
+    """A line per run and ratio; the columns of known priors only where one of the runs has them."""
+    known = KNOWN if any(record["known_prior"] for record in records) else ()
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", "method", "dataset", "epoch", "ratio", "images", *FIGURES, *known])
+        for record in records:
+            about = [record[name] for name in ("run", "method", "dataset", "epoch")]
+            for i, (ratio, images) in enumerate(zip(record["ratios"], record["images"], strict=True)):
+                values = [record[name][i] for name in FIGURES]
+                values += [record["known_prior"][name][i] for name in FIGURES if known]
+                writer.writerow([*about, ratio, images, *(f"{value:.4f}" for value in values)])
+
+
+def shifted_curves(records: list[dict[str, Any]], path: Path) -> None:
+    """Draw top-1 over the ratios of shifted test sets to `path` (PNG), a curve with its interval for each run;
+    dashed with known prior.
+    """
+    figure = Figure(figsize=(11, 6 + 0.15 * len(records)), layout="constrained")
+    axes = figure.subplots()
+    for index, (record, label) in enumerate(zip(records, _labels(records), strict=True)):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index // len(COLOURS) % len(MARKERS)]
+        x, style = place(record["ratios"]), {"color": colour, "marker": marker, "markersize": 4}
+        axes.plot(x, record["top1"], label=label, **style)
+        axes.fill_between(x, record["low"], record["high"], color=colour, alpha=0.15, linewidth=0)
+        if known := record["known_prior"]:
+            axes.plot(x, known["top1"], linestyle="--", **style)
+    named = [ratio for ratio in records[0]["ratios"] if ratio != 150]  # too close to 128
+    axes.set_xticks(place(named), map(str, named))
+    axes.set_xlabel("imbalance ratio of the test set (log scale; above 1: as in training; negative: reversed)")
+    dashed = "; dashed: with known prior" if records[0]["known_prior"] else ""
+    axes.set_ylabel(f"top-1 accuracy (%); band: {CONFIDENCE} % interval{dashed}")
+    tidy(axes)
+    finish(figure, axes, f"Shifted test sets of {records[0]['dataset']}", path)
+
+
+def _labels(records: list[dict[str, Any]]) -> list[str]:
+    """The runs' methods, and where one occurs twice what tells the paths of the runs apart."""
+    methods, paths = [record["method"] for record in records], [Path(record["run"]).absolute() for record in records]
+    common = os.path.commonpath(paths)
+    several = [methods.count(method) > 1 for method in methods]
+    labels = zip(methods, paths, several, strict=True)
+    labels = [f"{method} ({os.path.relpath(path, common)})" if more else method for method, path, more in labels]
+    return [label.replace("$", r"\$") for label in labels]  # no formula
