@@ -8,7 +8,6 @@ One pass over the test set answers for all ratios. Source: the published script 
 Shape legend: N test images (N, 3, S, S), C classes.
 """
 
-import os
 import sys
 import time
 from argparse import Namespace
@@ -28,7 +27,7 @@ from dataset.food101 import load_food101
 from dataset.images import Dataset, Files
 from dataset.small_imagenet127 import load_small_imagenet127
 from dataset.streams import Pixels, Stream
-from utils.args import Parser, gpu, image_size, path, pick_device, positive_int
+from utils.args import Parser, gpu, image_size, path, pick_device, positive_int, spare_cpus
 from utils.checkpoint import NAME, check_writable
 from utils.errors import UserError, run_main
 from utils.runs import Run, agreed, check_classes, prior, read_runs
@@ -107,7 +106,7 @@ def test_stream(data: Dataset, look: dict[str, Any], args: Namespace, device: to
     if not isinstance(data.test, Files):
         yield Stream("test", Pixels(data.test, device), members, ("plain",), 1, 0, look)
         return
-    with closing(Feeder(args.img_size, 0, min(8, os.cpu_count()), args.skip_corrupt, device)) as feeder:
+    with closing(Feeder(args.img_size, 0, spare_cpus(), args.skip_corrupt, device)) as feeder:
         yield FileStream("test", data.test, members, ("plain",), 1, feeder, device, 0, look)
 
 

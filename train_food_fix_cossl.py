@@ -22,7 +22,7 @@ from methods.warmup import warm_up_on_batches
 from models.torchvision_resnet import TorchvisionResNet
 from utils.args import add_cossl_flags, add_fixmatch_flags, add_food_flags, common_parser, pick_device
 from utils.averaged import STUDENT, TEACHER, Averaged
-from utils.checkpoint import FREE, continued, pretrained, restore
+from utils.checkpoint import FREE, continued, pretrained, restore, same_classes
 from utils.errors import run_main
 from utils.fit import fit
 from utils.metrics import evaluate
@@ -53,6 +53,7 @@ def main() -> None:
         images, split, wanted, args.batch_size, args.manualSeed, device,
         mu=args.mu, feeder=feeder, ahead=("labelled", "unlabelled", "balanced", "partners"),
     )  # fmt: skip
+    same_classes(stage1, data.facts(), args.resume)
 
     torch.manual_seed(args.manualSeed)
     sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True)

@@ -19,7 +19,7 @@ from methods.warmup import warm_up_on_batches
 from models.resnet import ResNet50
 from utils.args import add_cossl_flags, add_fixmatch_flags, add_small_imagenet_flags, common_parser, pick_device
 from utils.averaged import STUDENT, TEACHER, Averaged
-from utils.checkpoint import FREE, continued, pretrained, restore
+from utils.checkpoint import FREE, continued, pretrained, restore, same_classes
 from utils.errors import run_main
 from utils.fit import fit
 from utils.metrics import evaluate
@@ -39,6 +39,7 @@ def main() -> None:
     images = load_small_imagenet127(args.data_root, args.img_size)
     split = labelled_share(images, args.labeled_percent, args.manualSeed)
     data = streams(images, split, VIEWS, args.batch_size, args.manualSeed, device, mu=args.mu, learner_view="weak")
+    same_classes(stage1, data.facts(), args.resume)
 
     torch.manual_seed(args.manualSeed)
     network = ResNet50(len(data.classes), args.width).to(device)

@@ -3,6 +3,7 @@
 Shape legend: none; see `dataset.crops` for what a job and its outcome hold.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from dataset.crops import Cropper, Done, Job
+from utils.distributed import mean_over_ranks, rank, world_size
 from utils.errors import UserError
 
 LAST_SECONDS = 20  # that a worker lives on after SIGTERM
@@ -70,10 +72,14 @@ class Feeder:
         return done
 
     def figures(self) -> dict[str, float]:
-        """Of the epoch that ends here: seconds that steps waited for images, and images skipped, if there were any."""
-        figures = {"waited_s": self.waited} | ({"skipped": self.skipped} if self.skipped else {})
+        """Of the epoch that ends here: seconds that steps waited for images, in the mean over the ranks, and images
+        skipped, if there were any, by all of them. Waits until all ranks are here.
+        """
+        totals = torch.tensor([self.waited, self.skipped], dtype=torch.float64)
+        mean_over_ranks([totals])
+        waited, skipped = totals.tolist()
         self.waited, self.skipped = 0.0, 0
-        return figures
+        return {"waited_s": waited} | ({"skipped": round(skipped * world_size())} if skipped else {})
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -105,7 +111,8 @@ class Feeder:
             if not self.skip_corrupt:
                 raise UserError(f"{path}: not a readable image ({problem}); replace it, or give --skip_corrupt")
             if path not in self.named:
-                print(f"skipped, not a readable image: {path} ({problem})", file=sys.stderr)
+                stderr = sys.__stderr__ if rank() else sys.stderr  # which the others hold back
+                print(f"skipped, not a readable image: {path} ({problem})", file=stderr)
             self.named.add(path)
         self.skipped += len(damaged)
 
@@ -130,8 +137,12 @@ def _turns(stream: Any, t: int) -> Iterator[tuple[Any, int]]:
 def _begin(worker: int) -> None:
     """Ctrl-C and SIGTERM may reach the workers, too; ending them is the main process's business, and needs no trace.
 
-    After SIGTERM, by which Python ends what is left of them, they live on for the step that a run still finishes.
+    After SIGTERM, by which Python ends what is left of them, they live on for the step that a run still finishes. On
+    Linux they end with that process even if it is killed: by their copies of its connections other ranks would not
+    notice.
     """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(LAST_SECONDS))

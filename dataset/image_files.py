@@ -4,6 +4,7 @@ Shape legend: N images, 3 channels, S x S pixels.
 """
 
 import os
+import struct
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from PIL import Image, ImageOps
 from utils.errors import UserError
 
 # What Pillow raises for files that are cut short, are no images, or unpack to absurd sizes.
-DAMAGED = (OSError, SyntaxError, ValueError, MemoryError, EOFError, Image.DecompressionBombError)
+DAMAGED = (OSError, SyntaxError, ValueError, MemoryError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 def image_files(folder: Path) -> list[Path]:

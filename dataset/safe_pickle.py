@@ -24,7 +24,7 @@ PICKLE_ERRORS = (
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ADMITTED:
-            raise pickle.UnpicklingError(f"asks for {module}.{name}, which no array needs")
+            raise pickle.UnpicklingError(f"asks for {module}.{name}, which is not admitted")
         return super().find_class(module, name)
 
 

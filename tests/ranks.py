@@ -16,6 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for a process of its own
 
+from dataset.feeder import Feeder
 from utils.distributed import agree, mean_over_ranks, rank, start_alike
 from utils.epoch import Sums, train_epoch
 from utils.errors import UserError, run_main
@@ -27,7 +28,7 @@ def composed(script: str, flags: list[str]) -> SimpleNamespace:
     """What a recipe hands to `fit`: step, objects, args, prepare."""
     recipe, found = importlib.import_module(Path(script).stem), SimpleNamespace()
 
-    def fit(step, evaluate, objects, args, facts, start, prepare=None, first_copy=1):
+    def fit(step, evaluate, objects, args, facts, start, prepare=None, first_copy=1, watch=dict):
         found.__dict__.update(step=step, objects=objects, args=args, prepare=prepare or (lambda: None))
 
     with patch.object(recipe, "fit", fit), patch.object(sys, "argv", [script, *flags]):
@@ -49,6 +50,8 @@ def met() -> dict:
     """What becomes of tensors, modules and numbers that differ between the ranks."""
     some = [torch.full((2, 3), 1.0 + rank()), torch.tensor(4.0 * rank(), dtype=torch.float64)]
     mean_over_ranks(some)
+    feeder = Feeder(16, 0, 0, True, torch.device("cpu"))
+    feeder.waited, feeder.skipped = 3.0 * rank(), 2 * rank() + 1
     torch.manual_seed(rank())
     norm = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     norm[1].num_batches_tracked += 5 * rank()
@@ -56,7 +59,8 @@ def met() -> dict:
     try:
         agree(rank() + 3, "--out: not the same")
     except UserError as error:
-        return {"mean": some, "alike": norm.state_dict(), "problem": str(error)}
+        told = {"mean": some, "alike": norm.state_dict(), "problem": str(error)}
+        return told | {"fed": [feeder.figures() for _ in range(2)]}
 
 
 def main() -> None:

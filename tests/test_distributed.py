@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, assert_refused, assert_runs, load_checkpoint, run_here
+from conftest import ROOT, TINY, assert_refused, assert_runs, load_checkpoint, run_here, steps
 from ranks import STEPS, composed, result
 from test_resume import log_lines
 
@@ -37,6 +37,7 @@ from utils.seeding import fold_in
 FIX = "train_cifar_fix.py"
 RANKS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 SCRIPTS = [f"train_cifar_{name}{stage}.py" for name in ("fix", "mix", "remix") for stage in ("", "_cossl")]
+SCRIPTS += [f"train_{name}_fix{stage}.py" for name in ("food", "small_imagenet127") for stage in ("", "_cossl")]
 
 
 def torchrun(script: str, *arguments: object) -> list[str]:
@@ -88,13 +89,14 @@ class Chunks:
         self.as_rank, self.heard, self.mean = as_rank, [], None
         modules = [thing for thing in objects.values() if isinstance(thing, torch.nn.Module)]
         self.buffers = [buffer for module in modules for buffer in module.buffers()]
-        self.left = {}
+        self.left, self.rates = {}, {}
 
     def descend(self, averaged: Averaged, loss: torch.Tensor) -> None:
         averaged.optimizer.zero_grad()
         loss.backward()
         gradients = [None if p.grad is None else p.grad.clone() for p in averaged.live.parameters()]
         self.left.setdefault(averaged, []).append((gradients, [b.clone() for b in averaged.live.buffers()]))
+        self.rates[averaged] = [group["lr"] for group in averaged.optimizer.param_groups]  # a schedule goes on
 
     def add(self, running: RunningMean, p: torch.Tensor) -> None:
         mean = p.mean(dim=0)
@@ -125,19 +127,28 @@ class Chunks:
                 p.grad = None if a is None else (a + b) / 2
             for buffer, a, b in zip(averaged.live.buffers(), buffers_0, buffers_1, strict=True):
                 buffer.copy_((a + b) / 2)
+            now = [group["lr"] for group in averaged.optimizer.param_groups]
+            set_rates(averaged, self.rates[averaged])
             averaged.optimizer.step()
+            set_rates(averaged, now)
             averaged.average()
 
 
+def set_rates(averaged: Averaged, rates: list[float]) -> None:
+    for group, rate in zip(averaged.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
 @pytest.fixture(scope="module")
-def both_ranks(pretrained_by, tmp_path_factory):
+def both_ranks(tiny, pretrained_by, tmp_path_factory):
     """Flags of a few steps of each script, and what rank 0 and rank 1 have after them."""
     folder = tmp_path_factory.mktemp("ranks")
     flags = {}
     for script in SCRIPTS:
         start = ["--resume", pretrained_by(script.replace("_cossl", "")) / "checkpoint.pth.tar"] * ("cossl" in script)
-        align, tau = ["--align"] * ("remix" in script), ["--tau", 0.2] * ("fix" in script)
-        all_of_it = [*TINY, *align, *tau, "--val-iteration", STEPS, "--out", folder / "none", *start]
+        align, tau = ["--align"] * ("remix" in script), ["--tau", 0.2] * ("cifar_fix" in script)
+        crt = ["--classifier", "crt"] * ("small_imagenet127_fix_cossl" in script)  # no draws in its warm-up
+        all_of_it = [*tiny(script), *align, *tau, *crt, *steps(script, STEPS), "--out", folder / "none", *start]
         flags[script] = [str(flag) for flag in all_of_it]
     (folder / "flags.json").write_text(json.dumps(flags))
     run_without_torchrun(ROOT / "tests" / "ranks.py", folder / "flags.json", folder / "result")
@@ -149,18 +160,19 @@ def test_two_ranks_train_as_one_process_does_in_two_chunks(script, both_ranks, a
     flags, zero, one = both_ranks
     logs = zero[script]["logs"]
     assert logs["train"]["loss"] > 0
-    assert logs["counts"].sum(dim=1)[0] == STEPS * 16  # guesses of both ranks
     torch.testing.assert_close(zero[script], one[script], rtol=0, atol=0)
     zero = {name: found for name, found in zero[script].items() if name != "logs"}
 
     torch.set_num_threads(1)
     run = composed(script, flags[script])
-    run.prepare()  # the head's warm-up on the same features: not shared
+    run.prepare()  # the head's warm-up: on the same features, or on whole batches
     chunks = Chunks(run.objects, as_rank)
     with patch.object(Averaged, "descend", lambda averaged, loss: chunks.descend(averaged, loss)), \
          patch.object(RunningMean, "add", lambda running, p: chunks.add(running, p)):  # fmt: skip
-        for t in range(STEPS):
+        for t in range(run.args.val_iteration):
             chunks.step(run.step, 1, t)
+    unlabelled = run.args.batch_size * getattr(run.args, "mu", 1)
+    assert logs["counts"].sum(dim=1)[0] == run.args.val_iteration * unlabelled  # guesses of both ranks
     expected = result(run.objects)
     assert any(grad.abs().max() > 1e-4 for grad in expected["gradients"]["state_dict"].values())
     torch.testing.assert_close(zero, expected, rtol=1e-5, atol=1e-6)
@@ -173,6 +185,7 @@ def test_what_ranks_tell_each_other(both_ranks):
     torch.manual_seed(0)
     assert torch.equal(one["alike"]["0.weight"], torch.nn.Linear(2, 2).weight)
     assert one["alike"]["1.num_batches_tracked"] == 0
+    assert zero.pop("fed") == one.pop("fed") == [{"waited_s": 1.5, "skipped": 4}, {"waited_s": 0}]
     assert zero.pop("problem") == one.pop("problem") == "--out: not the same (3 and 4)"
     torch.testing.assert_close(zero, one, rtol=0, atol=0)
 
@@ -296,7 +309,7 @@ def test_killed_rank_ends_the_run_which_goes_on_with_one_rank_or_two(tmp_path):
     _, stderr = process.communicate(timeout=60)
     assert process.returncode != 0
     (line,) = own_lines(stderr)
-    assert "continues from" in line and "whole epoch" in line and "the same command" in line
+    assert "another process of" in line and "has ended" in line and "the same command" in line
     assert f'{FIX}", line' not in stderr  # a traceback
     assert not list(one.glob(".*.tmp"))
     done = load_checkpoint(one / "checkpoint.pth.tar")["epoch"]

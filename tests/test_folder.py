@@ -91,8 +91,17 @@ def cut(path):
     return path.read_bytes()[: path.stat().st_size // 2]
 
 
+def wrong_exif(path):
+    """A JPEG that is to be turned, whose Exif gives its width in letters."""
+    entries = struct.pack("<HHIHH", 274, 3, 1, 6, 0) + struct.pack("<HHI4s", 256, 2, 3, b"ab")
+    directory = b"II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<I", 0)
+    Image.new("RGB", (20, 20)).save(path, exif=b"Exif\0\0" + directory)
+    return path.read_bytes()
+
+
 DAMAGED = {
     "cut.jpg": cut,
+    "wrong_exif.jpg": wrong_exif,
     "text.jpg": lambda _: b"this is no image",
     "empty.png": lambda _: b"",
     "bomb.png": lambda _: bomb(60000),

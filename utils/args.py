@@ -124,8 +124,14 @@ def add_food_flags(parser: Parser, ema_decay: float) -> None:
     add("--imb_ratio_u", type=nonzero_int, default=50, help="gamma of the unlabelled set; negative: reversed")
     add("--img_size", type=image_size, default=224, help="side of the crops, pixels; a multiple of 8")
     add("--depth", type=int, choices=(10, 18, 34, 50), default=50, help="depth of the ResNet")
-    add("--workers", type=worker_count, default=min(8, os.cpu_count()), help=about)
+    add("--workers", type=worker_count, default=spare_cpus(), help=about)
     add("--skip_corrupt", action="store_true", help="replace unreadable images by others, and say which and how many")
+
+
+def spare_cpus() -> int:
+    """How many worker processes this one may have: its share of the CPUs that it may use, 8 at most."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(8, max(1, cpus // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def add_schedule_flags(parser: Parser) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -85,6 +86,7 @@ def _reaching() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo's own; NCCL's and the store's derive from it
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, to the processes that are left: these end anyway
         reason = re.sub(r"^\[\S+\] ", "", " ".join(str(error).split()))  # without its place in the source
         raise Disconnected(reason.split(". ")[0]) from error
 

@@ -26,6 +26,9 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGALRM: 124}
 REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "interrupted (SIGTERM)", signal.SIGALRM: "--time_limit over"}
 
 
+MISTAKE = "a mistake"  # of which one is enough, whichever file each process found it in
+
+
 class Disconnected(Exception):
     """Another process of a run under torchrun doesn't answer; the message is the engine's."""
 
@@ -43,7 +46,9 @@ def run_main(main: Callable[[], None]) -> None:
     try:
         code, line, key = _outcome(main)
     except Interrupted as stop:
-        code, line, key = EXIT_CODES[stop.number], f"{REASONS[stop.number]}: {stop.left}", distributed.ENDED
+        sender = ", which torchrun sends where another process of the run has ended" * (distributed.world_size() > 1)
+        reason = REASONS[stop.number] + sender * (stop.number == signal.SIGTERM)
+        code, line, key = EXIT_CODES[stop.number], f"{reason}: {stop.left}", distributed.ENDED
     if code:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, to the processes that are left
         distributed.say(line, key)
@@ -69,4 +74,4 @@ def _outcome(main: Callable[[], None]) -> tuple[int, str, str]:
     except Disconnected as error:
         remedy = "the same command continues from the last whole epoch"
         return 1, f"error: another process of this run has ended ({error}); {remedy}", distributed.ENDED
-    return 2, line, line
+    return 2, line, MISTAKE

@@ -76,9 +76,9 @@ def fit(
                 except Halt:
                     recorder.save(sums)
                     stop(interrupts, recorder.place(sums))
-                row, sums = sums.row(), Sums()
+                row, sums, machine = sums.row(), Sums(), watch()
                 if rank() == 0:
-                    row = recorder.epoch(row, test, watch())
+                    row = recorder.epoch(row, test, machine)
                     progress.epoch(n, row)
                 if any_rank(interrupts.came is not None) and n < args.epochs:
                         stop(interrupts, recorder.place(sums))
