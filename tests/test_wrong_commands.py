@@ -27,11 +27,11 @@ BAD = {
         ("--epochs", "--val-iteration", "--batch-size", "--num_max", "--copy_every", "--width", "--mu", "--warm_tfe",
          "--decay_epochs"), WHOLE,
     ),
-    **dict.fromkeys(("--lr", "--lr_tfe", "--ratio", "--gamma"), ["0", *AMOUNT]),
+    **{key: ["0", *AMOUNT] for key in ("--lr", "--lr_tfe", "--ratio", "--gamma")},
     **dict.fromkeys(("--wd_tfe", "--wd", "--lambda-u", "--w_rot", "--w_ent"), AMOUNT),
     **dict.fromkeys(("--ema-decay", "--tau", "--max_lam"), SHARE),
-    **dict.fromkeys(("--T", "--mix_alpha"), ["0", "1e4", *AMOUNT]),
-    **dict.fromkeys(("--imb_ratio_l", "--imb_ratio_u"), ["0", "1.5", "x", "", "nan"]),
+    **{key: ["0", "1e4", *AMOUNT] for key in ("--T", "--mix_alpha")},
+    **{key: ["0", "1.5", "x", "", "nan"] for key in ("--imb_ratio_l", "--imb_ratio_u")},
     "--time_limit": ["0", "1e300", *AMOUNT],
     "--labeled_percent": ["0", *SHARE],
     "--depth": ["0", "12", "-10", "x", ""],
@@ -97,7 +97,7 @@ SHIFTED, PREPARE = "eval_shifted_test_distribution.py", "prepare_small_imagenet_
 SMALL, FOOD_FIX = "train_small_imagenet127_fix.py", "train_food_fix.py"
 # (script, flags, words of the line): combinations, files and folders that are wrong, stages in the wrong order.
 WRONG = [
-    (FIX, "--num_max 100000", "--num_max 100000"),
+    (FIX, "--num_max 100000", "--num_max"),
     (FIX, "--ratio 100000", "--ratio"),
     (FIX, "--imb_ratio_l 1000", "--imb_ratio_l"),
     (FIX, "--batch-size 100000", "--batch-size"),
@@ -111,7 +111,7 @@ WRONG = [
     (FIX, "--resume {tmp}/empty", "--resume"),
     (FIX, "--resume {tmp}/file", "--resume"),
     (FIX, "--resume /dev/zero", "--resume"),
-    (FIX, f"--resume {CHECKPOINT} --epoch 2", "--epochs 2" if False else "--val-iteration"),
+    (FIX, f"--resume {CHECKPOINT} --epoch 2", "--val-iteration (6 there, 1 now)"),
     (FIX, f"--resume {CHECKPOINT} --lr 0.5", "--lr"),
     (FIX, "--resume {cossl}/checkpoint.pth.tar", "CoSSL"),
     (FIX, "--out {tmp}/file", "--out"),
@@ -126,7 +126,7 @@ WRONG = [
     (FIX_COSSL, "", "--resume"),
     (FIX_COSSL, "--resume {tmp}/nowhere", "--resume"),
     (FIX_COSSL, "--resume {first}", "--resume"),
-    (FIX_COSSL, "--resume {cossl}/checkpoint.pth.tar", "co-learning"),
+    (FIX_COSSL, "--resume {cossl}/checkpoint.pth.tar", "a CoSSL checkpoint"),
     (FIX_COSSL, f"--resume {CHECKPOINT} --width 3", "--width"),
     (FIX_COSSL, f"--resume {CHECKPOINT} --dataset cifar10", "--dataset"),
     (FIX_COSSL, f"--resume {CHECKPOINT} --out {{first}}", "--out"),
@@ -163,7 +163,7 @@ WRONG = [
     (PREPARE, "--source {tmp}/nowhere --out {tmp}/out", "nowhere"),
     (PREPARE, "--source {tmp}/file --out {tmp}/out", "file"),
     (PREPARE, "--source {tmp}/empty --out {tmp}/out", "empty"),
-    (PREPARE, "--source {tmp}/empty --out {tmp}/file", "--out"),
+    (PREPARE, "--source {tmp}/file --out {tmp}/file", "file"),
 ]
 
 
