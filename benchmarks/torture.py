@@ -130,19 +130,19 @@ def torture(recipe: str, kills: int, seed: int) -> Tally:
         root = Path(folder)
         flags, shown, began = flags_of(recipe, root), root / "shown", time.monotonic()
         finish(start(recipe, [*flags, "--out", str(root / "whole")], shown), shown)
-        seconds = 0.3 * (time.monotonic() - began)
+        seconds = 0.5 * (time.monotonic() - began)
         whole, done, hits, lost, runs, differing = content(root / "whole"), 0, 0, 0, 0, []
         while done < kills:
             runs += 1
             out, ended = root / f"run{runs}", False
             while not ended:
-                pid = start(recipe, [*flags, "--out", str(out)], shown)
+                born, pid = time.time(), start(recipe, [*flags, "--out", str(out)], shown)
                 if done == kills:
                     finish(pid, shown)
                     ended = True
                 elif kill(pid, out, done % 2 == 1, seconds):
                     done += 1
-                    hits += any(out.glob(".*.tmp"))
+                    hits += any(file.stat().st_mtime > born for file in out.glob(".*.tmp"))
                     lost = max(lost, printed(shown) - saved(out))
                 else:
                     ended = (out / "summary.json").exists()

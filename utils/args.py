@@ -47,21 +47,22 @@ def number(kind: type, valid: Callable[[float], bool], meaning: str) -> Callable
     return parse
 
 
-positive_int = number(int, lambda v: v > 0, "a whole number above 0")
+positive_int = number(int, lambda v: 0 < v < 1e9, "a whole number above 0 and below 1e9")
 non_negative_int = number(int, lambda v: 0 <= v < 2**32, "a whole number from 0 to 2^32 - 1")
-nonzero_int = number(int, lambda v: v != 0, "a whole number other than 0")
+nonzero_int = number(int, lambda v: 0 < abs(v) < 1e9, "a whole number other than 0, from -1e9 to 1e9")
 positive_float = number(float, lambda v: 0 < v < 1e9, "a number above 0 and below 1e9")
 sensible_float = number(float, lambda v: 1e-3 <= v <= 1e3, "a number from 0.001 to 1000")
 non_negative_float = number(float, lambda v: 0 <= v < 1e9, "a number of at least 0 and below 1e9")
+minutes = number(float, lambda v: 0 < v <= 1e6, "minutes, above 0 and up to 1e6")
 positive_share = number(float, lambda v: 0 < v <= 1, "a number above 0 and up to 1")
 share = number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
 worker_count = number(int, lambda v: 0 <= v <= 256, "a whole number from 0 to 256")
 image_size = number(int, lambda v: 16 <= v <= 512 and v % 8 == 0, "a multiple of 8 from 16 to 512")
-wrn_depth = number(int, lambda v: v >= 10 and v % 6 == 4, "6 n + 4, as 10, 16, 22, 28")
+wrn_depth = number(int, lambda v: 10 <= v < 1000 and v % 6 == 4, "6 n + 4, as 10, 16, 22, 28")
 
 
 def gpu(text: str) -> str:
-    return text if text == "cpu" else str(number(int, lambda v: v >= 0, "a device number or 'cpu'")(text))
+    return text if text == "cpu" else str(number(int, lambda v: 0 <= v < 1000, "a device number or 'cpu'")(text))
 
 
 def common_parser(recipe: str, description: str, epochs: int, steps: int | None = 500) -> Parser:
@@ -81,7 +82,7 @@ def common_parser(recipe: str, description: str, epochs: int, steps: int | None 
     add("--out", type=path, default=Path("result"), help="folder for checkpoints, log and summary")
     add("--copy_every", type=positive_int, default=100, help="epochs between the checkpoints kept as copies")
     about = "minutes of training after which the run is saved and ends with exit code 124; the same command continues"
-    add("--time_limit", metavar="MINUTES", type=positive_float, help=about)
+    add("--time_limit", metavar="MINUTES", type=minutes, help=about)
     add("--overwrite", action="store_true", help="discard the run that --out holds")
     return parser
 

@@ -3,6 +3,7 @@
 Shape legend: none.
 """
 
+import re
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -27,6 +28,7 @@ REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "interrupted (SIGTERM)"
 
 
 MISTAKE = "a mistake"  # of which one is enough, whichever file each process found it in
+OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)  # PyTorch's words, CPU and GPU
 
 
 class Disconnected(Exception):
@@ -71,6 +73,10 @@ def _outcome(main: Callable[[], None]) -> tuple[int, str, str]:
         line = f"error: {' '.join(str(error).splitlines())}"  # names of files may hold newlines
     except OSError as error:  # a file that vanished, a full disk, a folder where a file should be
         line = f"error: {error}; check the path and the space on its disk"
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
+            raise
+        line = "error: out of memory; lower --batch-size, --width, --img_size or the number of images"
     except Disconnected as error:
         remedy = "the same command continues from the last whole epoch"
         return 1, f"error: another process of this run has ended ({error}); {remedy}", distributed.ENDED
