@@ -85,7 +85,7 @@ def published_summary(columns: dict[str, list[float]], state: dict[str, Any]) ->
         "method": f"{method_of(state) if state else 'unknown method'} (published code)",
         "classes": [str(c) for c in range(classes)],
         "labelled_counts": None,
-        "epochs": epochs,
+        "epochs": state.get("epoch", epochs),
         "epochs_averaged": min(20, epochs),
         "last_20_mean": last,
         "best": best,

@@ -276,6 +276,20 @@ def test_missing_parts_are_told(tmp_path):
     assert "80.00" in text
 
 
+STALE = [({"epoch": 1}, "epoch 1, not 25"), ({"dataset": "digits"}, "dataset digits, not cifar10")]
+
+
+@pytest.mark.parametrize(("changed", "words"), STALE)
+def test_shifted_figures_of_another_model_are_left_out(changed, words, tmp_path):
+    runs = [make_run(tmp_path / f"s{seed}", seed=seed, shifted=True) for seed in (1, 2)]
+    found = json.loads((runs[1] / "shifted.json").read_text())
+    (runs[1] / "shifted.json").write_text(json.dumps(found | changed))
+    first, second = find([tmp_path])
+    assert (first.problems, second.shifted) == ([], None)
+    assert f"shifted.json is of {words}" in second.problems[0]
+    assert "low" in shifted(group([first, second]))[0]["lines"][0]  # of the one that is left, its interval
+
+
 def test_unfinished_runs_are_listed_and_drawn(tmp_path):
     make_run(tmp_path / "done", seed=1)
     stopped = make_run(tmp_path / "stopped", seed=2, logged=7, finished=False)
