@@ -32,7 +32,8 @@ from utils.checkpoint import NAME, check_writable
 from utils.errors import UserError, run_main
 from utils.runs import Run, agreed, check_classes, prior, read_runs
 from utils.shifted import shifted_figures
-from utils.shifted_output import shown, table, write
+from utils.shifted_output import table, write
+from utils.summary import printable
 
 NAMES = (*dataset.NAMES, "small_imagenet127", "food101")
 SIDES = {"folder": 32, "small_imagenet127": 32, "food101": 224}  # of images whose size is a choice, unless it is told
@@ -67,7 +68,7 @@ def main() -> None:
     records = [evaluated(run, data, order, p, args, device) for run, p in zip(runs, priors, strict=True)]
     print("\n" + table(records))
     write(args.out, args.dataset, records, {run.folder: i for i, run in enumerate(runs) if run.folder is not None})
-    print(f"results: {shown(args.out)}")
+    print(f"results: {printable(args.out)}")
 
 
 def with_defaults(args: Namespace, runs: list[Run]) -> Namespace:
@@ -123,12 +124,12 @@ def evaluated(
             truth.append(labels)
             done += len(views[0])
             if sys.stdout.isatty():
-                print(f"\r{shown(run.given)}: {done} of {len(data.test.labels)} images", end="", flush=True)
+                print(f"\r{printable(run.given)}: {done} of {len(data.test.labels)} images", end="", flush=True)
     figures = shifted_figures(torch.cat(logits), torch.cat(truth).cpu().numpy(), order, prior)
     start = "\r" if sys.stdout.isatty() else ""
-    print(f"{start}{shown(run.given)}: {done} images in {time.monotonic() - began:.1f} s")
-    about = {"run": shown(run.given), "method": run.method, "dataset": args.dataset, "epoch": run.epoch}
-    return about | {"checkpoint": shown(run.checkpoint)} | figures
+    print(f"{start}{printable(run.given)}: {done} images in {time.monotonic() - began:.1f} s")
+    about = {"run": printable(run.given), "method": run.method, "dataset": args.dataset, "epoch": run.epoch}
+    return about | {"checkpoint": printable(run.checkpoint)} | figures
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from reporting.tables import Table, figure_table, latex, markdown, overview
 from utils.args import Parser, path
 from utils.checkpoint import check_writable
 from utils.errors import UserError, run_main
-from utils.summary import atomic_write_text
+from utils.summary import atomic_write_text, printable
 
 
 def main() -> None:
@@ -32,10 +32,10 @@ def main() -> None:
     check_writable(args.out)
     runs = find(args.results)
     if not runs:
-        raise UserError(f"{' '.join(map(line, args.results))}: no runs there; give the folders that --out named")
+        raise UserError(f"{' '.join(map(printable, args.results))}: no runs there; give the folders that --out named")
     groups = group(runs)
     if not groups:
-        problems = "; ".join(f"{line(run.folder)}: {run.problems[0]}" for run in runs)
+        problems = "; ".join(f"{printable(run.folder)}: {run.problems[0]}" for run in runs)
         raise UserError(f"nothing to report, no run is whole: {problems}")
     write(args.out, runs, groups)
 
@@ -59,8 +59,8 @@ def write(out: Path, runs: list[Run], groups: list[Group]) -> None:
     print(text.encode(errors="backslashreplace").decode() + "\n")
     for run in runs:
         if run.status != "finished" or run.problems:
-            print(f"{line(run.folder)}: {'; '.join([run.status, *map(line, run.problems)])}")
-    print(f"report of {len(runs)} run{'s' * (len(runs) > 1)}: {line(out / 'report.html')}")
+            print(f"{printable(run.folder)}: {'; '.join([run.status, *map(printable, run.problems)])}")
+    print(f"report of {len(runs)} run{'s' * (len(runs) > 1)}: {printable(out / 'report.html')}")
 
 
 def tables(groups: list[Group]) -> dict[str, list[Table]]:
@@ -76,11 +76,6 @@ def tables(groups: list[Group]) -> dict[str, list[Table]]:
             heading = f"{dataset}, {setting}" if setting else dataset
             found[heading] = [figure_table(part, statistic) for statistic in ("last_20_mean", "best")]
     return found
-
-
-def line(text: str | Path) -> str:
-    """In characters that a line on any terminal can show: files' names may hold anything."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 if __name__ == "__main__":

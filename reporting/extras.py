@@ -37,8 +37,10 @@ def read_diagnostics(folder: Path, classes: int, problems: list[str]) -> dict[st
     return found
 
 
-def read_shifted(folder: Path, problems: list[str]) -> dict[str, Any] | None:
-    """shifted.json: ratios, top1, low, high (R,) and so on; None without. Appends to `problems` if it isn't whole."""
+def read_shifted(folder: Path, epoch: int | None, dataset: str | None, problems: list[str]) -> dict[str, Any] | None:
+    """shifted.json: ratios, top1, low, high (R,) and so on; None without. Appends to `problems` if it isn't whole, or
+    of another model or data set than the run's last one; epoch, dataset: of that, None where not known.
+    """
     path = folder / "shifted.json"
     if not path.exists():
         return None
@@ -52,4 +54,8 @@ def read_shifted(folder: Path, problems: list[str]) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         problems.append("shifted.json is not readable")
         return None
+    for name, own in (("epoch", epoch), ("dataset", dataset)):
+        if own is not None and found.get(name) != own:
+            problems.append(f"shifted.json is of {name} {found.get(name)}, not {own}; left out, evaluate the run again")
+            return None
     return found

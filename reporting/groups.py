@@ -120,9 +120,15 @@ def _aggregate(runs: list[Run]) -> Group:
         recall = [figure_of(values) for values in zip(*per_run, strict=True)]
     made = Group(dataset, setting_of(protocol), method, method, protocol, runs, finished, figures, recall)
     if finished and (top := figures["last_20_mean"]["top1"]):
-        made.paper = published(method, dataset, protocol)
-        made.versus = difference(top, made.paper, other_budget(dataset, protocol)) if made.paper else ""
+        made.paper, budget = paper_of(first)
+        made.versus = difference(top, made.paper, budget) if made.paper else ""
     return made
+
+
+def paper_of(run: Run) -> tuple[Figure | None, str]:
+    """The published figure to set beside a run, and how the run's length differs from the published one, in words."""
+    arguments, dataset = run.arguments | protocol_of(run), dataset_of(run)  # the former with what is false
+    return published(method_of(run), dataset, arguments), other_budget(dataset, arguments)
 
 
 def figure_of(values: Iterable[float | None]) -> Figure | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reporting.runs import Run
+from utils import origin
 from utils.args import flag
 from utils.checkpoint import ADDED, FREE
 
@@ -16,19 +17,16 @@ NOT_PROTOCOL = FREE | {"manualSeed", "recipe", "dataset", "skip_corrupt", "worke
 
 
 def dataset_of(run: Run) -> str:
-    arguments = run.arguments
-    recipe = str(arguments.get("recipe", ""))
-    if run.status == "published code" or not arguments:
+    """The data set in words: of one's own images with the name of their folder."""
+    if not run.arguments:
         return f"{len(run.about.get('classes', [])) or 'unknown'} classes (arguments not known)"
-    if "small_imagenet127" in recipe or "food" in recipe:
-        return "small_imagenet127" if "small" in recipe else "food101"
-    name = str(arguments.get("dataset", "unknown"))
-    return f"folder {Path(str(arguments.get('data_root', ''))).name}" if name == "folder" else name
+    name = str(origin.dataset_of(run.arguments) or "unknown")
+    return f"folder {Path(str(run.arguments.get('data_root', ''))).name}" if name == "folder" else name
 
 
 def method_of(run: Run) -> str:
-    learner = ", cRT" if run.arguments.get("classifier") == "crt" else ""
-    return str(run.about.get("method", "unknown method")) + learner
+    facts = {"method": str(run.about.get("method", "unknown method"))}
+    return origin.method_of({"facts": facts, "arguments": run.arguments})
 
 
 def protocol_of(run: Run) -> dict[str, Any]:

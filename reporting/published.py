@@ -39,9 +39,11 @@ _PROTOCOLS = {
     "cifar10": _CIFAR | {"num_max": 1500},
     "cifar100": _CIFAR | {"num_max": 150},
     "food101": {"num_max": 250, "ratio": 2, "depth": 50, "img_size": 224, "max_lam": 0.6, "tau": 0.9, "lr": 0.04,
-                "ema_decay": 0.9, "mu": 2, "classifier": "tfe"},
+                "wd": 3e-4, "ema_decay": 0.9, "mu": 2, "lr_tfe": 0.04, "wd_tfe": 5e-4, "warm_tfe": 5,
+                "classifier": "tfe"},
     "small_imagenet127": _CIFAR | {"width": 64, "labeled_percent": 0.1, "mu": 1},
 }  # fmt: skip
+_METHODS = {"ReMixMatch+CoSSL": {"lambda_u": 1.5}}  # an argument that MixMatch+CoSSL has, and doesn't use
 _BUDGET = {"epochs": 100, "val_iteration": 500, "batch_size": 64, "start_epoch": 401}
 _BUDGETS = {"food101": {"epochs": 200, "batch_size": 256, "start_epoch": 801}}
 _WORDS = {"val_iteration": "steps per epoch", "batch_size": "batch", "start_epoch": "epochs of pre-training"}
@@ -54,7 +56,8 @@ def published(method: str, dataset: str, arguments: dict[str, Any]) -> Figure | 
             continue
         if arguments.get("imb_ratio_l") != arguments.get("imb_ratio_u"):
             continue
-        if any(arguments.get(k, v) != v for k, v in _PROTOCOLS[dataset].items()):
+        expected = _PROTOCOLS[dataset] | _METHODS.get(method, {})
+        if any(arguments.get(k, v) != v for k, v in expected.items()):
             continue
         mean, sd = figures[values.index(arguments[key])]
         return Figure(mean, sd, 1 if sd is None else 3)
@@ -79,10 +82,16 @@ def standard_error(a: Figure, b: Figure) -> float | None:
 
 
 def difference(measured: Figure, paper: Figure, budget: str) -> str:
-    """Measured minus published in points, and whether it is within two standard errors of the difference."""
-    points, error = round(measured.mean - paper.mean, 1) + 0.0, standard_error(measured, paper)
+    """Measured minus published in points, and whether it is within two standard errors of the difference.
+
+    Two decimals, or as many as it takes to see which of the two is larger.
+    """
+    points, error, digits = measured.mean - paper.mean, standard_error(measured, paper), 2
     if error is None:
         mark = "spread not known"
     else:
-        mark = f"{'within' if abs(points) <= 2 * error else 'outside'} ±{2 * error:.1f}"
-    return f"{points:+.1f} ({mark}{'; other budget: ' * bool(budget)}{budget})"
+        within = abs(points) <= 2 * error
+        while (round(abs(points), digits) <= round(2 * error, digits)) != within:
+            digits += 1
+        mark = f"{'within' if within else 'outside'} ±{2 * error:.{digits}f}"
+    return f"{round(points, digits) + 0.0:+.{digits}f} ({mark}{'; other budget: ' * bool(budget)}{budget})"

@@ -14,6 +14,7 @@ from reporting.logs import read_log
 from reporting.summaries import damaged, published_summary, read_summary
 from utils import checkpoint
 from utils.errors import UserError
+from utils.origin import dataset_of
 
 FILES = ("summary.json", "log.txt", checkpoint.NAME)
 
@@ -39,6 +40,12 @@ class Run:
     @property
     def arguments(self) -> dict[str, Any]:
         return self.about.get("arguments", {})
+
+    @property
+    def last_epoch(self) -> int | None:
+        """Of the run's last model, by its log (of which the end may be damaged) or its summary or checkpoint."""
+        told = [*self.columns.get("epoch", [])[-1:], self.about.get("epochs")]
+        return max((int(epoch) for epoch in told if epoch is not None), default=None)
 
     @property
     def seed(self) -> int | None:
@@ -80,7 +87,7 @@ def read_run(folder: Path) -> Run:
         _from_checkpoint(run, folder / checkpoint.NAME, foreign)
     run.problems += log_problems
     run.diagnostics = read_diagnostics(folder, len(run.about.get("classes", [])), run.problems)
-    run.shifted = read_shifted(folder, run.problems)
+    run.shifted = read_shifted(folder, run.last_epoch, dataset_of(run.arguments), run.problems)
     return run
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from utils.origin import method_of
 from utils.summary import SCALARS
 
 NEEDED = ("method", "classes", "labelled_counts", "epochs_averaged", "last_20_mean", "best")
@@ -74,8 +75,6 @@ def published_summary(columns: dict[str, list[float]], state: dict[str, Any]) ->
     network = state["state_dict"] if isinstance(state.get("state_dict"), dict) else {}
     weights = [network[key] for key in ("output.weight", "fc.weight") if key in network]
     classes = weights[0].shape[0] if weights else 0
-    base = "ReMixMatch" * ("emp_distb_u" in state)
-    method = "+".join(part for part in (base, "CoSSL" * ("teacher_head" in state)) if part)
     last, best = (dict.fromkeys(SCALARS) | {"recall": [None] * classes} for _ in range(2))
     for name, column in {"top1": "top1", "gm": "gm", "loss": "test_loss"}.items():
         if values := columns.get(column):
@@ -83,10 +82,10 @@ def published_summary(columns: dict[str, list[float]], state: dict[str, Any]) ->
             best[name] = min(values) if name == "loss" else max(values)
     epochs = len(columns.get("epoch", []))
     return {
-        "method": f"{method or ('pre-training' if state else 'unknown method')} (published code)",
+        "method": f"{method_of(state) if state else 'unknown method'} (published code)",
         "classes": [str(c) for c in range(classes)],
         "labelled_counts": None,
-        "epochs": epochs,
+        "epochs": state.get("epoch", epochs),
         "epochs_averaged": min(20, epochs),
         "last_20_mean": last,
         "best": best,

@@ -12,6 +12,10 @@ import pytest
 from conftest import ROOT
 
 from dataset.images import Dataset, Files
+from reporting.groups import paper_of
+from reporting.protocol import NOT_PROTOCOL
+from reporting.runs import Run
+from utils.args import plain
 
 SCRIPTS = {
     "run_cifar10.sh": ("cifar10", 1500, ("mix", "remix", "fix"), (50, 100, 150)),
@@ -95,11 +99,16 @@ def test_every_published_run_of_small_imagenet127(parsed):
     assert "prepare_small_imagenet_127.py" in bash(SMALL_IMAGENET, "--help").stdout.split("--data_root  ")[1]
 
 
-def test_every_published_run_of_food101(parsed, monkeypatch):
+@pytest.fixture
+def no_food(monkeypatch):
+    """Food-101 without its files."""
     files = Files([""] * 101 * 1000, np.repeat(np.arange(101), 1000))
     data = Dataset(files, files, (0.5,) * 3, (0.5,) * 3, tuple(map(str, range(101))))
     for recipe in ("train_food_fix", "train_food_fix_cossl"):
         monkeypatch.setattr(f"{recipe}.load_food101", lambda root: data)
+
+
+def test_every_published_run_of_food101(parsed, no_food):
     gammas = []
     for pretrain, cossl in printed(FOOD):
         (first, a), (second, b) = parsed(pretrain), parsed(cossl)
@@ -117,6 +126,35 @@ def test_every_published_run_of_food101(parsed, monkeypatch):
         assert a.out != b.out
         gammas.append(a.imb_ratio_l)
     assert gammas == [50, 100]
+
+
+METHODS = {"mix": "MixMatch+CoSSL", "remix": "ReMixMatch+CoSSL", "fix": "FixMatch+CoSSL"}
+# What decides no number: MixMatch's co-learning has no such weight, only folders are resized, and the data decide.
+UNUSED = {("mix", "lambda_u"), ("cifar", "img_size"), ("food", "val_iteration")}
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, SMALL_IMAGENET, FOOD])
+def test_the_report_knows_the_published_runs_and_no_others(script, parsed, no_food):
+    """Their commands have published figures; with any argument changed, none, or one marked as of another budget."""
+    for _, command in printed(script):
+        recipe, args = parsed(command)
+        _, data, *_, method, _ = recipe.removesuffix(".py").split("_")
+        start = int(args.resume.name.removeprefix("checkpoint_").removesuffix(".pth.tar"))
+        facts = {"method": METHODS[method], "start_epoch": start}
+        figure, budget = beside(plain(args), facts)
+        assert figure is not None and budget == "", command
+        for name, value in plain(args).items():
+            if value is None or {(method, name), (data, name)} & UNUSED or name in NOT_PROTOCOL - {"dataset"}:
+                continue
+            other = {bool: lambda v: not v, str: lambda v: "crt"}.get(type(value), lambda v: 3 * v)(value)
+            figure, budget = beside(plain(args) | {name: other}, facts)
+            assert figure is None or budget, name
+        assert beside(plain(args), facts | {"start_epoch": 1})[1]
+
+
+def beside(arguments, facts):
+    return paper_of(Run("folder", "finished", [], facts | {"arguments": arguments}))
+
 
 
 def test_seeds_devices_and_folders_pass_through(parsed, tmp_path):

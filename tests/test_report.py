@@ -89,11 +89,22 @@ def test_difference_against_the_spread():
     assert standard_error(Figure(82, 0.3, 3), paper) == pytest.approx(np.sqrt(0.3**2 / 3 + 0.49**2 / 3))
     assert standard_error(Figure(82, None, 1), paper) == pytest.approx(0.49 * np.sqrt(1 + 1 / 3))
     assert standard_error(Figure(82, 0.3, 2), Figure(49, None, 1)) == pytest.approx(0.3 * np.sqrt(1 / 2 + 1))
-    assert difference(Figure(83.8, 0.3, 3), paper, "") == "+0.6 (within ±0.7)"
-    assert difference(Figure(82.4, 0.3, 3), paper, "") == "-0.8 (outside ±0.7)"
-    assert difference(Figure(83.16, 0.3, 3), paper, "") == "+0.0 (within ±0.7)"
-    assert difference(Figure(50, None, 1), Figure(49, None, 1), "") == "+1.0 (spread not known)"
+    assert difference(Figure(83.8, 0.3, 3), paper, "") == "+0.60 (within ±0.66)"
+    assert difference(Figure(82.4, 0.3, 3), paper, "") == "-0.80 (outside ±0.66)"
+    assert difference(Figure(83.16, 0.3, 3), paper, "") == "-0.04 (within ±0.66)"
+    assert difference(Figure(50, None, 1), Figure(49, None, 1), "") == "+1.00 (spread not known)"
+    assert difference(Figure(83.1999, 0.3, 3), paper, "").startswith("+0.00 ")  # not -0.00
     assert difference(Figure(70, 1, 3), paper, "epochs 4, not 100").endswith("; other budget: epochs 4, not 100)")
+
+
+@pytest.mark.parametrize(("points", "word"), [(0.66342, "within"), (0.66343, "outside"), (0.67, "outside")])
+def test_within_or_outside_is_decided_before_rounding(points, word):
+    """And the printed numbers agree with it."""
+    paper = Figure(83.2, 0.49, 3)  # 2 standard errors: 0.663425...
+    text = difference(Figure(83.2 + points, 0.3, 3), paper, "")
+    shown, mark, limit = re.fullmatch(r"\+(\d\.\d\d+) \((\w+) ±(\d\.\d\d+)\)", text).groups()
+    assert mark == word
+    assert (float(shown) <= float(limit)) == (word == "within")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +152,7 @@ def test_tables_are_whole_in_every_format(tmp_path):
     assert overview[0] == ["method", "γ 50", "published", "difference", "γ 100", "published", "difference"]
     by_name = {row[0]: row[1:] for row in overview[2:]}
     assert by_name["FixMatch"][:2] == ["70.00 (n = 1)", "–"]
-    assert by_name["FixMatch+CoSSL"][:3] == ["**80.00 (n = 1)**", "86.80 ± 0.30", "-6.8 (outside ±0.7)"]
+    assert by_name["FixMatch+CoSSL"][:3] == ["**80.00 (n = 1)**", "86.80 ± 0.30", "-6.80 (outside ±0.69)"]
     assert by_name["ReMixMatch+CoSSL"][3] == "**80.00 (n = 1)**"
 
     latex = (tmp_path / "out" / "tables.tex").read_text()
@@ -274,6 +285,20 @@ def test_missing_parts_are_told(tmp_path):
     problems = "no checkpoint; no log.txt; diagnostics.npz is not readable; shifted.json is not readable"
     assert f"{run}: finished; {problems}" in text
     assert "80.00" in text
+
+
+STALE = [({"epoch": 1}, "epoch 1, not 25"), ({"dataset": "digits"}, "dataset digits, not cifar10")]
+
+
+@pytest.mark.parametrize(("changed", "words"), STALE)
+def test_shifted_figures_of_another_model_are_left_out(changed, words, tmp_path):
+    runs = [make_run(tmp_path / f"s{seed}", seed=seed, shifted=True) for seed in (1, 2)]
+    found = json.loads((runs[1] / "shifted.json").read_text())
+    (runs[1] / "shifted.json").write_text(json.dumps(found | changed))
+    first, second = find([tmp_path])
+    assert (first.problems, second.shifted) == ([], None)
+    assert f"shifted.json is of {words}" in second.problems[0]
+    assert "low" in shifted(group([first, second]))[0]["lines"][0]  # of the one that is left, its interval
 
 
 def test_unfinished_runs_are_listed_and_drawn(tmp_path):

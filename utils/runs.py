@@ -1,4 +1,4 @@
-"""Runs to evaluate: what a checkpoint is of, recognised by its content, and the network in it, ready to answer.
+"""Runs to evaluate: what each is of, and the network in its checkpoint, ready to answer.
 
 Shape legend: N images (N, 3, S, S), C classes.
 """
@@ -16,6 +16,7 @@ from dataset.images import Dataset
 from models.trained import class_count, predictor
 from utils.checkpoint import NAME, read
 from utils.errors import UserError
+from utils.origin import dataset_of, method_of
 
 
 class Run(NamedTuple):
@@ -63,24 +64,14 @@ def read_run(given: Path, device: torch.device) -> Run:
     weights = [*state["ema_state_dict"].values(), *state.get("ema_teacher", {}).values()]
     if not all(value.isfinite().all() for value in weights):
         raise UserError(f"{source}: its weights aren't all numbers (the training diverged); leave it out")
-    told = {name: arguments[name] for name in ("dataset", "data_root", "skip_corrupt") if name in arguments}
-    for recipes, name in (("small_imagenet127", "small_imagenet127"), ("food", "food101")):  # they have no --dataset
-        if recipes in arguments.get("recipe", ""):
-            told["dataset"] = name
+    told = {name: arguments[name] for name in ("data_root", "skip_corrupt") if name in arguments}
+    if (dataset := dataset_of(arguments)) is not None:
+        told["dataset"] = dataset
     if "img_size" in facts:
         told["img_size"] = facts["img_size"]
     folder = checkpoint.parent if checkpoint.name == NAME else None
     cossl = "ema_teacher" in state
-    return Run(given, checkpoint, folder, method(state), state["epoch"], cossl, classes, told, facts, predict)
-
-
-def method(state: dict[str, Any]) -> str:
-    """The method's name; published checkpoints tell ReMixMatch by its running mean, and CoSSL by its head."""
-    if "method" in state.get("facts", {}):
-        learner = ", cRT" if state.get("arguments", {}).get("classifier") == "crt" else ""
-        return state["facts"]["method"] + learner
-    names = ["ReMixMatch"] * ("emp_distb_u" in state) + ["CoSSL"] * ("ema_teacher" in state)
-    return "+".join(names) or "pre-training"
+    return Run(given, checkpoint, folder, method_of(state), state["epoch"], cossl, classes, told, facts, predict)
 
 
 def agreed(runs: list[Run], name: str, default: Any) -> Any:

@@ -20,11 +20,6 @@ SIDE_BY_SIDE = 3  # runs, in one block of the table
 MARKERS = "osD^v"  # the next one where the colours begin anew
 
 
-def shown(path: Path) -> str:
-    """A path in characters that any terminal, file and figure can hold: files' names need not be Unicode."""
-    return str(path).encode(errors="backslashreplace").decode()
-
-
 def table(records: list[dict[str, Any]]) -> str:
     """Figures in percent, a line per ratio and below them the worst and the area; for each run top-1 with its interval
     and the weighted figure, and where it is there top-1 with known prior.

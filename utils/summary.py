@@ -83,6 +83,11 @@ def to_json(value: Any) -> str:
     return json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n"
 
 
+def printable(text: str | Path) -> str:
+    """In characters that a line on any terminal, a file and a figure can hold: files' names may hold anything."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it at the end: readers see a whole file, old or new, also after the
