@@ -81,6 +81,10 @@ def common_parser(recipe: str, description: str, epochs: int, steps: int | None 
     add("--out", type=path, default=Path("result"), help="folder for checkpoints, log and summary")
     add("--copy_every", type=positive_int, default=100, help="epochs between the checkpoints kept as copies")
     add("--overwrite", action="store_true", help="discard the run that --out holds")
+    add("--amp", action="store_true", help="compute the network's features in bfloat16")
+    add("--channels_last", action="store_true", help="lay out images and activations with the channels last")
+    about = "compile the network's features, in a mode of torch.compile (reduce-overhead: CUDA graphs)"
+    add("--compile", nargs="?", choices=("default", "reduce-overhead"), const="default", help=about)
     return parser
 
 
