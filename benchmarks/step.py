@@ -106,13 +106,11 @@ def measured(recipe: str, images: Dataset, args: argparse.Namespace) -> dict[str
 def report(times: dict[str, dict[str, list[float]]], first: dict[str, list[float]]) -> None:
     """Medians in milliseconds and their ratios."""
     medians = {recipe: [1e3 * statistics.median(v) for v in kinds.values()] for recipe, kinds in times.items()}
-    print(
-        f"{'milliseconds':23}    (a)    (b)   (c)    (d)   b/a   c/b   b/d |fast(a)    (b)   b/a   c/b   b/d  1st step"
-    )
+    print(f"{'milliseconds':23}    (a)    (b)   (c)    (d)   b/a   c/b   b/d |fast(a)    (b)   b/a   c/b   b/d   first")
     for recipe, (a, b, c, d, fast_a, fast_b) in medians.items():
         print(
-            f"{recipe:23}{a:7.0f}{b:7.0f}{c:6.0f}{d:7.0f}{b / a:6.2f}{c / b:6.3f}{b / d:6.2f} |{fast_a:7.0f}{fast_b:7.0f}"
-            f"{fast_b / fast_a:6.2f}{c / fast_b:6.3f}{fast_b / d:6.2f}{first[recipe][-1]:8.0f} s"
+            f"{recipe:23}{a:7.0f}{b:7.0f}{c:6.0f}{d:7.0f}{b / a:6.2f}{c / b:6.3f}{b / d:6.2f} |{fast_a:7.0f}"
+            f"{fast_b:7.0f}{fast_b / fast_a:6.2f}{c / fast_b:6.3f}{fast_b / d:6.2f}{first[recipe][-1]:8.0f} s"
         )
     for recipe in set(medians) & {name.removesuffix("_cossl") for name in medians if "cossl" in name}:
         pair = {recipe + stage: steps for stage, steps in PUBLISHED_STEPS.items()}
