@@ -19,6 +19,7 @@ from utils.args import add_cifar_flags, add_fixmatch_flags, add_pretrain_flags, 
 from utils.averaged import STUDENT, Averaged
 from utils.checkpoint import resumed
 from utils.errors import run_main
+from utils.fast import accelerate
 from utils.fit import fit
 from utils.metrics import evaluate
 
@@ -37,7 +38,7 @@ def main() -> None:
     torch.manual_seed(args.manualSeed)
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)
     optimizer = torch.optim.Adam(network.parameters(), args.lr)
-    student = Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr)
+    student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
 
     step, predict = pretrain(partial(fixmatch, tau=args.tau), student, data)
     objects = student.objects(STUDENT)

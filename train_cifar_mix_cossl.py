@@ -20,6 +20,7 @@ from utils.args import add_cifar_flags, add_cossl_flags, add_mixing_flags, commo
 from utils.averaged import STUDENT, TEACHER, Averaged
 from utils.checkpoint import FREE, continued, pretrained, restore, same_classes
 from utils.errors import run_main
+from utils.fast import accelerate
 from utils.fit import fit
 from utils.metrics import evaluate
 
@@ -42,7 +43,7 @@ def main() -> None:
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)
     # As published: with MixMatch both decays are on, Adam's and the shrink of pre-training.
     optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
-    student = Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr)
+    student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
     restore(student.objects(STUDENT), stage1, args.resume)
 
     head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)

@@ -27,6 +27,7 @@ from utils.args import (
 from utils.averaged import STUDENT, Averaged
 from utils.checkpoint import resumed
 from utils.errors import run_main
+from utils.fast import accelerate
 from utils.fit import fit
 from utils.metrics import evaluate
 
@@ -46,7 +47,7 @@ def main() -> None:
     torch.manual_seed(args.manualSeed)
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)
     optimizer = torch.optim.Adam(network.parameters(), args.lr)
-    student = Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr)
+    student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
 
     ramp = lambda t: linear_rampup(t / args.val_iteration, args.epochs)
     weights = lambda t: {"lambda_u": args.lambda_u * ramp(t), "w_ent": args.w_ent * ramp(t)}

@@ -27,6 +27,7 @@ from utils.args import (
 from utils.averaged import STUDENT, TEACHER, Averaged
 from utils.checkpoint import FREE, continued, pretrained, restore, same_classes
 from utils.errors import run_main
+from utils.fast import accelerate
 from utils.fit import fit
 from utils.metrics import evaluate
 
@@ -49,7 +50,7 @@ def main() -> None:
     torch.manual_seed(args.manualSeed)
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)
     optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
-    student = Averaged(network, optimizer, args.ema_decay)
+    student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
     restore(student.objects(STUDENT), stage1, args.resume)
 
     head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)

@@ -31,6 +31,7 @@ from utils.args import (
 from utils.averaged import STUDENT, Averaged
 from utils.checkpoint import resumed
 from utils.errors import run_main
+from utils.fast import accelerate
 from utils.fit import fit
 from utils.metrics import evaluate
 
@@ -60,7 +61,7 @@ def main() -> None:
     torch.manual_seed(args.manualSeed)
     network = TorchvisionResNet(len(data.classes), args.depth).to(device)
     optimizer = torch.optim.SGD(network.parameters(), args.lr, momentum=0.9, weight_decay=args.wd, nesterov=True)
-    student = Averaged(network, optimizer, args.ema_decay)
+    student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
 
     ssl = in_chunks(partial(fixmatch, tau=args.tau))
     step, predict = pretrain(ssl, student, data)

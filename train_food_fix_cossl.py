@@ -24,6 +24,7 @@ from utils.args import add_cossl_flags, add_fixmatch_flags, add_food_flags, comm
 from utils.averaged import STUDENT, TEACHER, Averaged
 from utils.checkpoint import FREE, continued, pretrained, restore, same_classes
 from utils.errors import run_main
+from utils.fast import accelerate
 from utils.fit import fit
 from utils.metrics import evaluate
 
@@ -59,7 +60,7 @@ def main() -> None:
     sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
     network = TorchvisionResNet(len(data.classes), args.depth).to(device)
     optimizer = sgd(network.parameters(), args.lr, weight_decay=args.wd)
-    student = Averaged(network, optimizer, args.ema_decay)
+    student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
     restore(student.objects(STUDENT), stage1, args.resume)
     for group in optimizer.param_groups:  # where pre-training's schedule was (published code)
         group["lr"] = stage1["optimizer"]["param_groups"][0]["lr"]

@@ -21,6 +21,7 @@ from utils.args import add_cossl_flags, add_fixmatch_flags, add_small_imagenet_f
 from utils.averaged import STUDENT, TEACHER, Averaged
 from utils.checkpoint import FREE, continued, pretrained, restore, same_classes
 from utils.errors import run_main
+from utils.fast import accelerate
 from utils.fit import fit
 from utils.metrics import evaluate
 
@@ -44,7 +45,7 @@ def main() -> None:
     torch.manual_seed(args.manualSeed)
     network = ResNet50(len(data.classes), args.width).to(device)
     optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
-    student = Averaged(network, optimizer, args.ema_decay)
+    student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
     restore(student.objects(STUDENT), stage1, args.resume)
 
     head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)

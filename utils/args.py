@@ -84,6 +84,10 @@ def common_parser(recipe: str, description: str, epochs: int, steps: int | None 
     about = "minutes of training after which the run is saved and ends with exit code 124; the same command continues"
     add("--time_limit", metavar="MINUTES", type=minutes, help=about)
     add("--overwrite", action="store_true", help="discard the run that --out holds")
+    add("--amp", action="store_true", help="compute the network's features in bfloat16")
+    add("--channels_last", action="store_true", help="lay out images and activations with the channels last")
+    about = "compile the network's features, in a mode of torch.compile (reduce-overhead: CUDA graphs)"
+    add("--compile", nargs="?", choices=("default", "reduce-overhead"), const="default", help=about)
     return parser
 
 

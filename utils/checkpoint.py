@@ -20,7 +20,8 @@ from utils.errors import UserError
 REMEDY = "take another folder (there, --resume makes a run longer), or --overwrite"
 # What may differ between the parts of one run: where things are and what they run on, not what is computed.
 FREE = {"out", "data_root", "gpu", "overwrite", "resume", "copy_every", "workers", "skip_corrupt", "time_limit"}
-ADDED = {"img_size": 32, "skip_corrupt": False}  # what older checkpoints, which lack these arguments, were trained with
+# What older checkpoints, which lack these arguments, were trained with.
+ADDED = {"img_size": 32, "skip_corrupt": False, "amp": False, "channels_last": False, "compile": None}
 
 
 def restore(objects: dict[str, Any], state: dict[str, Any], path: Path) -> None:
