@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . utils/venv.sh
-.venv/bin/python -m pip install --quiet --disable-pip-version-check "pytest>=8" "ruff>=0.6"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check "pytest>=8" pytest-xdist "hypothesis>=6" "ruff>=0.6"
 .venv/bin/ruff check .
 export OMP_WAIT_POLICY=passive # threads that wait don't spin: tiny runs side by side take half the time
-.venv/bin/python -m pytest "$@"
+.venv/bin/python -m pytest -n 2 --dist worksteal "$@"

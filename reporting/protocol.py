@@ -13,7 +13,7 @@ from utils.checkpoint import ADDED, FREE
 
 DATA = ("num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "labeled_percent", "img_size")
 UNUSED_BY_FOLDER = {"num_max", "ratio", "imb_ratio_l", "imb_ratio_u"}
-NOT_PROTOCOL = FREE | {"manualSeed", "recipe", "dataset", "skip_corrupt", "workers"}
+NOT_PROTOCOL = FREE | {"manualSeed", "recipe", "dataset", "channels_last", "compile"}
 
 
 def dataset_of(run: Run) -> str:

@@ -42,6 +42,7 @@ BAD = {
     "--gpu": PLACE,
     "--dataset": ["cifar", "", "CIFAR10"],
     "--classifier": ["svm", ""],
+    "--compile": ["fast", ""],
     "--out": [""],
     "--data_root": [""],
     "--checkpoint": [""],
@@ -84,7 +85,8 @@ def test_every_flag_refuses_what_it_cannot_mean(script, parsers, tmp_path, monke
         for value in BAD[canonical]:
             assert_refused(run_here(script, *required, f"{name}={value}"), name)
             given += 1
-        assert_refused(run_here(script, *required, name), name, "expected one argument")
+        if action.nargs != "?":
+            assert_refused(run_here(script, *required, name), name, "expected one argument")
     assert given > 0 or script == "report.py"
     assert_refused(run_here(script, *required, "--nonsense", "1"), "--nonsense" if script in TRAIN else "")
     assert not list(tmp_path.iterdir())
