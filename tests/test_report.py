@@ -197,6 +197,23 @@ def test_charts_show_what_the_files_hold(tmp_path):
     assert (single["low"][0], single["y"][0], single["high"][0]) == (88, 89, 90)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_figure_that_one_seed_lacks_is_drawn_of_the_others(tmp_path):
+    for seed in (1, 2, 3):
+        path = make_run(tmp_path / f"s{seed}", level=80 + seed, seed=seed) / "log.txt"
+        rows = [line.split("\t") for line in path.read_text().splitlines()]
+        rows[1][5] = "nan"  # top-1
+        rows[2][5] = "nan" if seed == 3 else rows[2][5]
+        path.write_text("\n".join(map("\t".join, rows)) + "\n")
+    (chart,) = epochs(group(find([tmp_path])), {"top1": "top-1"})
+    (line,) = chart["lines"]
+    first, second, third = ([line[part][i] for part in ("low", "y", "high")] for i in range(3))
+    base = 80 + 0.2 - 1.55
+    assert first == [None] * 3
+    assert second == pytest.approx([base + 1, base + 1.5, base + 2], rel=1e-3)
+    assert third == pytest.approx([base + 1.1, base + 2.1, base + 3.1], rel=1e-3)
+
+
 def test_equal_runs_give_equal_reports(tmp_path):
     make_run(tmp_path / "runs" / "a", diagnostics=True, shifted=True)
     make_run(tmp_path / "runs" / "b", seed=2)
