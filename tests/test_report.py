@@ -17,6 +17,8 @@ from reporting.groups import group
 from reporting.logs import read_log
 from reporting.published import Figure, difference, standard_error
 from reporting.runs import find
+from utils.errors import Interrupted, UserError
+from utils.failure import told
 
 FILES = ["classes.csv", "figures.csv", "report.html", "tables.md", "tables.tex"]
 EVIL = ["</script><script>alert(1)</script>", 'a,"b"\nc', "c|d & 5 % $x_1$", "<b>x</b>", "={cmd}", "\\"]
@@ -331,9 +333,36 @@ def test_unfinished_runs_are_listed_and_drawn(tmp_path):
     report(stopped, "--out", tmp_path / "only")  # curves are something to report
     state = load_checkpoint(stopped / "checkpoint.pth.tar")
     torch.save(state | {"facts": {"classes": 7}}, stopped / "checkpoint.pth.tar")
-    assert "checkpoint.pth.tar is damaged, see its classes" in report(tmp_path, "--out", tmp_path / "out")
+    damaged = "checkpoint.pth.tar: damaged or of another program, see its facts"
+    assert f"{stopped}: unfinished; stopped after epoch 7 of an unknown number; {damaged}" in report(
+        tmp_path, "--out", tmp_path / "out"
+    )
     (stopped / "checkpoint.pth.tar").write_bytes(b"half")
-    assert "checkpoint.pth.tar is damaged" in report(tmp_path, "--out", tmp_path / "out")
+    damaged = "checkpoint.pth.tar: not a readable checkpoint (truncated, or of another program)"
+    assert damaged in report(tmp_path, "--out", tmp_path / "out")
+    (stopped / "log.txt").unlink()  # nothing is left of it
+    assert f"{stopped}: broken; {damaged}; no log.txt" in report(tmp_path, "--out", tmp_path / "out")
+    refused = run_here("report.py", stopped, "--out", tmp_path / "none")
+    assert_refused(refused, f"{stopped}: broken, {damaged}, no log.txt")
+
+
+def test_failed_runs_are_listed_with_the_reason(tmp_path):
+    make_run(tmp_path / "runs" / "done")
+    stopped = make_run(tmp_path / "runs" / "stopped", seed=2, logged=7, finished=False)
+    early = tmp_path / "runs" / "early"
+    early.mkdir()
+    for folder in (stopped, early):
+        with pytest.raises(UserError), told(folder):
+            raise UserError("--lr 9: not a number\nin step 3; start anew")
+    text = report(tmp_path / "runs", "--out", tmp_path / "out")
+    assert f"{stopped}: failed; --lr 9: not a number in step 3; start anew; stopped after epoch 7 of 100" in text
+    assert f"{early}: failed; --lr 9: not a number in step 3; start anew; no checkpoint; no log.txt" in text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<b>2</b> failed" in page and "7 of 100" in page and "<details class=problems open>" in page
+    assert_refused(run_here("report.py", early, "--out", tmp_path / "none"), "failed, --lr 9", "no log.txt")
+    with pytest.raises(Interrupted), told(stopped):  # goes on, and is stopped
+        raise Interrupted(15)
+    assert f"{stopped}: unfinished; stopped after epoch 7" in report(tmp_path / "runs", "--out", tmp_path / "out")
 
 
 def test_folders_of_the_published_code(tmp_path):
