@@ -65,10 +65,11 @@ def main() -> None:
     for run in runs:
         check_classes(run, data)
     priors = [prior(run) if args.known_prior else None for run in runs]
-    records = [evaluated(run, data, order, p, args, device) for run, p in zip(runs, priors, strict=True)]
-    print("\n" + table(records))
+    found = [evaluated(run, p, data, order, args, device) for run, p in zip(runs, priors, strict=True)]
+    records, times = map(list, zip(*found, strict=True))
+    # Before it is printed, for what reads the output may have ended.
     write(args.out, args.dataset, records, {run.folder: i for i, run in enumerate(runs) if run.folder is not None})
-    print(f"results: {printable(args.out)}")
+    print("\n".join([*times, "", table(records), f"results: {printable(args.out)}"]))
 
 
 def with_defaults(args: Namespace, runs: list[Run]) -> Namespace:
@@ -112,9 +113,9 @@ def test_stream(data: Dataset, look: dict[str, Any], args: Namespace, device: to
 
 
 def evaluated(
-    run: Run, data: Dataset, order: np.ndarray, prior: np.ndarray | None, args: Namespace, device: torch.device
-) -> dict[str, Any]:
-    """The record of a run: what it is, and `shifted_figures`."""
+    run: Run, prior: np.ndarray | None, data: Dataset, order: np.ndarray, args: Namespace, device: torch.device
+) -> tuple[dict[str, Any], str]:
+    """The record of a run: what it is, and `shifted_figures`; and how long that took, in words."""
     began = time.monotonic()
     look = {"mean": tuple(run.facts.get("mean", data.mean)), "std": tuple(run.facts.get("std", data.std))}
     logits, truth, done = [], [], 0
@@ -126,10 +127,11 @@ def evaluated(
             if sys.stdout.isatty():
                 print(f"\r{printable(run.given)}: {done} of {len(data.test.labels)} images", end="", flush=True)
     figures = shifted_figures(torch.cat(logits), torch.cat(truth).cpu().numpy(), order, prior)
-    start = "\r" if sys.stdout.isatty() else ""
-    print(f"{start}{printable(run.given)}: {done} images in {time.monotonic() - began:.1f} s")
+    if sys.stdout.isatty():
+        print()
+    took = f"{printable(run.given)}: {done} images in {time.monotonic() - began:.1f} s"
     about = {"run": printable(run.given), "method": run.method, "dataset": args.dataset, "epoch": run.epoch}
-    return about | {"checkpoint": printable(run.checkpoint)} | figures
+    return about | {"checkpoint": printable(run.checkpoint)} | figures, took
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def main() -> None:
         raise UserError(f"{' '.join(map(printable, args.results))}: no runs there; give the folders that --out named")
     groups = group(runs)
     if not groups:
-        problems = "; ".join(f"{printable(run.folder)}: {run.problems[0]}" for run in runs)
+        problems = "; ".join(f"{printable(run.folder)}: {', '.join([run.status, *run.problems])}" for run in runs)
         raise UserError(f"nothing to report, no run is whole: {problems}")
     write(args.out, runs, groups)
 

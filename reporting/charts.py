@@ -140,10 +140,14 @@ def confusions(groups: list[Group]) -> list[dict[str, Any]]:
 
 
 def _line(series: int, x: list[float], values: np.ndarray) -> dict[str, Any]:
-    """values: (runs, X) -> their mean, and their range where there are several; what isn't a number becomes None."""
-    line = {"series": series, "x": x, "y": [_short(v) for v in values.mean(axis=0)]}
+    """values: (runs, X) -> their mean, and their range where there are several, over the runs that have a number there;
+    None where none has.
+    """
+    known = np.ma.masked_invalid(values)
+    over_runs = lambda figure: [_short(v) for v in figure.filled(np.nan)]
+    line = {"series": series, "x": x, "y": over_runs(known.mean(axis=0))}
     if len(values) > 1:
-        line |= {"low": [_short(v) for v in values.min(axis=0)], "high": [_short(v) for v in values.max(axis=0)]}
+        line |= {"low": over_runs(known.min(axis=0)), "high": over_runs(known.max(axis=0))}
     return line
 
 

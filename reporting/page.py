@@ -60,7 +60,7 @@ def page(runs: list[Run], groups: list[Group]) -> str:
 
 def lead(runs: list[Run]) -> str:
     """How many runs there are of each kind, and below it what is wrong with which."""
-    kinds = ("finished", "published code", "unfinished", "broken")
+    kinds = ("finished", "published code", "unfinished", "failed", "broken")
     counts = {kind: sum(run.status == kind for run in runs) for kind in kinds}
     tiles = "".join(f"<li><b>{count}</b> {kind}</li>" for kind, count in counts.items() if count)
     items = "".join(
@@ -68,7 +68,7 @@ def lead(runs: list[Run]) -> str:
         for run in runs
         if run.problems
     )
-    is_open = " open" * (counts["unfinished"] + counts["broken"] > 0)
+    is_open = " open" * any(counts[kind] for kind in ("unfinished", "failed", "broken"))
     notes = f"<details class=problems{is_open}><summary>Problems and remarks</summary><ul>{items}</ul></details>"
     return f"<ul class=tiles>{tiles}</ul>{notes if items else ''}"
 
@@ -139,7 +139,7 @@ def run_table(runs: list[Run]) -> Table:
     for run in runs:
         seconds = run.about.get("wall_seconds")
         done, wanted = run.about.get("epochs", 0), run.arguments.get("epochs")
-        count = f"{done} of {wanted}" if run.status == "unfinished" and wanted else str(done)
+        count = f"{done} of {wanted}" if run.status in ("unfinished", "failed") and wanted else str(done)
         time = "–" if seconds is None else str(timedelta(seconds=round(seconds)))
         words = [run.folder, run.status, dataset_of(run), method_of(run)]
         numbers = [Cell("–" if run.seed is None else str(run.seed), run.seed), Cell(count, done), Cell(time, seconds)]

@@ -1,4 +1,4 @@
-"""Finding the folders of runs, and reading what each holds: finished, unfinished, broken, or of the published code.
+"""Finding the folders of runs, and reading what each holds: finished, unfinished, failed, broken, or published code.
 
 Shape legend: E epochs, C classes.
 """
@@ -12,16 +12,16 @@ from typing import Any
 from reporting.extras import read_diagnostics, read_shifted
 from reporting.logs import read_log
 from reporting.summaries import damaged, published_summary, read_summary
-from utils import checkpoint
+from utils import checkpoint, failure
 from utils.errors import UserError
 from utils.origin import dataset_of
 
-FILES = ("summary.json", "log.txt", checkpoint.NAME)
+FILES = ("summary.json", "log.txt", checkpoint.NAME, failure.NAME)
 
 
 @dataclass
 class Run:
-    """One folder. status: finished, unfinished, broken, published code; problems: in words, one each.
+    """One folder. status: finished, unfinished, failed, broken, published code; problems: in words, one each.
 
     about: what `summary.json` says, else what the checkpoint does; figures: {"last_20_mean", "best"}: {name: number
     or None, "recall": (C,)}, None unless finished; columns: {name: (E,)} of `log.txt`; diagnostics, shifted: the
@@ -97,8 +97,10 @@ def _from_checkpoint(run: Run, path: Path, foreign: bool) -> None:
     if path.exists():
         try:
             state = checkpoint.read(path, "", ())
-        except UserError:
-            run.problems.append(f"{path.name} is damaged, or of another program")
+        except UserError as error:
+            run.problems.append(path.name + str(error).removeprefix(str(path)))
+            if run.status == "finished" and not run.columns:  # no summary, and no log either
+                run.status = "broken"
     if (foreign or ("state_dict" in state and "arguments" not in state)) and run.status == "finished":
         run.status, run.about = "published code", published_summary(run.columns, state)
         if "top1" not in run.columns:
@@ -115,4 +117,18 @@ def _from_checkpoint(run: Run, path: Path, foreign: bool) -> None:
         run.about, arguments = {}, {}
     if run.status == "finished":  # no summary
         run.status = "unfinished"
-        run.problems.insert(0, f"stopped after epoch {done} of {arguments.get('epochs', 'an unknown number')}")
+        if state or run.columns:
+            run.problems.insert(0, f"stopped after epoch {done} of {arguments.get('epochs', 'an unknown number')}")
+        if (reason := _failure(path.with_name(failure.NAME))) is not None:
+            run.status = "failed"
+            run.problems.insert(0, reason)
+
+
+def _failure(path: Path) -> str | None:
+    """Why the run ended, by its own words; None if it didn't fail."""
+    if not path.exists():
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip() or "its failed.txt is empty"
+    except (OSError, UnicodeDecodeError):
+        return "its failed.txt is not readable"

@@ -245,8 +245,10 @@ def test_nothing_bad_is_saved(bad, whole, tmp_path, monkeypatch):
     words = ["step 3 of epoch 2", "loss_x nan"] if bad == "loss" else ["weight"]
     assert_refused(result, "--lr 0.002", "lower", "epoch 1", *words)
     assert load_checkpoint(tmp_path / NAME)["epoch"] == 1
+    assert f"error: {(tmp_path / 'failed.txt').read_text()}" == result.stderr  # for the report
     monkeypatch.undo()
     assert_continues(tmp_path, whole)
+    assert not (tmp_path / "failed.txt").exists()
 
 
 def test_a_second_run_in_the_folder_is_refused_until_the_first_one_is_dead(tmp_path):

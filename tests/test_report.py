@@ -17,6 +17,8 @@ from reporting.groups import group
 from reporting.logs import read_log
 from reporting.published import Figure, difference, standard_error
 from reporting.runs import find
+from utils.errors import Interrupted, UserError
+from utils.failure import told
 
 FILES = ["classes.csv", "figures.csv", "report.html", "tables.md", "tables.tex"]
 EVIL = ["</script><script>alert(1)</script>", 'a,"b"\nc', "c|d & 5 % $x_1$", "<b>x</b>", "={cmd}", "\\"]
@@ -197,6 +199,23 @@ def test_charts_show_what_the_files_hold(tmp_path):
     assert (single["low"][0], single["y"][0], single["high"][0]) == (88, 89, 90)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_figure_that_one_seed_lacks_is_drawn_of_the_others(tmp_path):
+    for seed in (1, 2, 3):
+        path = make_run(tmp_path / f"s{seed}", level=80 + seed, seed=seed) / "log.txt"
+        rows = [line.split("\t") for line in path.read_text().splitlines()]
+        rows[1][5] = "nan"  # top-1
+        rows[2][5] = "nan" if seed == 3 else rows[2][5]
+        path.write_text("\n".join(map("\t".join, rows)) + "\n")
+    (chart,) = epochs(group(find([tmp_path])), {"top1": "top-1"})
+    (line,) = chart["lines"]
+    first, second, third = ([line[part][i] for part in ("low", "y", "high")] for i in range(3))
+    base = 80 + 0.2 - 1.55
+    assert first == [None] * 3
+    assert second == pytest.approx([base + 1, base + 1.5, base + 2], rel=1e-3)
+    assert third == pytest.approx([base + 1.1, base + 2.1, base + 3.1], rel=1e-3)
+
+
 def test_equal_runs_give_equal_reports(tmp_path):
     make_run(tmp_path / "runs" / "a", diagnostics=True, shifted=True)
     make_run(tmp_path / "runs" / "b", seed=2)
@@ -314,9 +333,36 @@ def test_unfinished_runs_are_listed_and_drawn(tmp_path):
     report(stopped, "--out", tmp_path / "only")  # curves are something to report
     state = load_checkpoint(stopped / "checkpoint.pth.tar")
     torch.save(state | {"facts": {"classes": 7}}, stopped / "checkpoint.pth.tar")
-    assert "checkpoint.pth.tar is damaged, see its classes" in report(tmp_path, "--out", tmp_path / "out")
+    damaged = "checkpoint.pth.tar: damaged or of another program, see its facts"
+    assert f"{stopped}: unfinished; stopped after epoch 7 of an unknown number; {damaged}" in report(
+        tmp_path, "--out", tmp_path / "out"
+    )
     (stopped / "checkpoint.pth.tar").write_bytes(b"half")
-    assert "checkpoint.pth.tar is damaged" in report(tmp_path, "--out", tmp_path / "out")
+    damaged = "checkpoint.pth.tar: not a readable checkpoint (truncated, or of another program)"
+    assert damaged in report(tmp_path, "--out", tmp_path / "out")
+    (stopped / "log.txt").unlink()  # nothing is left of it
+    assert f"{stopped}: broken; {damaged}; no log.txt" in report(tmp_path, "--out", tmp_path / "out")
+    refused = run_here("report.py", stopped, "--out", tmp_path / "none")
+    assert_refused(refused, f"{stopped}: broken, {damaged}, no log.txt")
+
+
+def test_failed_runs_are_listed_with_the_reason(tmp_path):
+    make_run(tmp_path / "runs" / "done")
+    stopped = make_run(tmp_path / "runs" / "stopped", seed=2, logged=7, finished=False)
+    early = tmp_path / "runs" / "early"
+    early.mkdir()
+    for folder in (stopped, early):
+        with pytest.raises(UserError), told(folder):
+            raise UserError("--lr 9: not a number\nin step 3; start anew")
+    text = report(tmp_path / "runs", "--out", tmp_path / "out")
+    assert f"{stopped}: failed; --lr 9: not a number in step 3; start anew; stopped after epoch 7 of 100" in text
+    assert f"{early}: failed; --lr 9: not a number in step 3; start anew; no checkpoint; no log.txt" in text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<b>2</b> failed" in page and "7 of 100" in page and "<details class=problems open>" in page
+    assert_refused(run_here("report.py", early, "--out", tmp_path / "none"), "failed, --lr 9", "no log.txt")
+    with pytest.raises(Interrupted), told(stopped):  # goes on, and is stopped
+        raise Interrupted(15)
+    assert f"{stopped}: unfinished; stopped after epoch 7" in report(tmp_path / "runs", "--out", tmp_path / "out")
 
 
 def test_folders_of_the_published_code(tmp_path):

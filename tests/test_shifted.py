@@ -2,8 +2,11 @@
 
 import csv
 import hashlib
+import io
 import json
 import shutil
+import sys
+from contextlib import redirect_stdout
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from PIL import Image
 from dataset import load
 from dataset.small_imagenet127 import load_small_imagenet127
 from dataset.streams import Pixels, Stream
+from eval_shifted_test_distribution import main
 from models.trained import predictor
 from models.wrn import WideResNet
 from utils.errors import UserError
@@ -265,6 +269,19 @@ def test_plain_and_cossl(runs, tmp_path):
         assert line[3] == f"{first['weighted'][i]:.2f}"
     assert lines[-2][2] == f"{first['worst']['top1']:.2f} at {first['worst']['ratio']}"
     assert lines[-1][2] == f"{first['area']:.2f}"
+
+
+def test_a_closed_pipe_loses_no_results(pretrained, tmp_path, monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    shutil.copy(pretrained / "checkpoint.pth.tar", tmp_path)
+    monkeypatch.setattr(sys, "argv", [SCRIPT, str(tmp_path), "--out", str(tmp_path / "out"), *CPU])
+    with redirect_stdout(Closed()), pytest.raises(BrokenPipeError):
+        main()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+    assert (tmp_path / "shifted.json").exists()
 
 
 def stripped(source, target):

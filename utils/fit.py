@@ -16,6 +16,7 @@ from utils import checkpoint
 from utils.distributed import agree, any_rank, rank, start_alike
 from utils.epoch import Sums, own, so_far, train_epoch
 from utils.errors import Interrupted, UserError
+from utils.failure import told
 from utils.interrupts import Halt, Interrupts
 from utils.lock import locked
 from utils.log import Progress
@@ -59,7 +60,7 @@ def fit(
         print(f"continuing after {recorder.place(sums)}")
     place = recorder.done * args.val_iteration + sums.step
     agree(place, "--out: not all processes see the same checkpoint; it must be a folder that all machines share")
-    with Interrupts(args.time_limit) as interrupts, locked(args.out):
+    with Interrupts(args.time_limit) as interrupts, locked(args.out), told(args.out):
         if start is None and prepare is not None:
             make_ready(prepare, args, interrupts)
         start_alike([thing for thing in objects.values() if isinstance(thing, torch.nn.Module)])

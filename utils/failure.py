@@ -1,0 +1,27 @@
+"""Why a run has failed, left in its folder for the report.
+
+Shape legend: none.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.summary import atomic_write_text
+
+NAME = "failed.txt"
+
+
+@contextmanager
+def told(out: Path) -> Iterator[None]:
+    """Around the training of a run: where it ends by an error, `out`/failed.txt says by which, in one line, until the
+    run goes on or starts anew. Interruptions are no failures.
+    """
+    (out / NAME).unlink(missing_ok=True)
+    try:
+        yield
+    except (UserError, OSError) as error:
+        with suppress(OSError):  # where the folder can't be written to, the error itself is all that is left
+            atomic_write_text(out / NAME, " ".join(str(error).split()) + "\n")
+        raise
