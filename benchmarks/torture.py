@@ -63,7 +63,7 @@ def flags_of(recipe: str, root: Path) -> list[str]:
     if "food" in recipe:
         (root / "food").mkdir(exist_ok=True)
         if not (root / "food" / "food-101").exists():
-            write_food101(root / "food", train=16)
+            write_food101(root / "food")
         flags = [*FOOD, "--workers", 1, "--data_root", root / "food"]
     elif "small" in recipe:
         if not (root / "small").exists():

@@ -21,14 +21,22 @@ DAMAGED = (OSError, SyntaxError, ValueError, MemoryError, EOFError, struct.error
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files in a folder and the folders below it, by their endings, sorted. Links are followed; what is
-    hidden (other programs' thumbnails and notes) is left out.
+    """The image files in a folder and the folders below it, by their endings, sorted. Links are followed, but not back
+    to a folder that they lie in; what is hidden (other programs' thumbnails and notes) is left out.
     """
     from torchvision.datasets.folder import IMG_EXTENSIONS  # here, for it takes seconds, and most runs don't need it
 
-    found = (Path(base, name) for base, _, names in os.walk(folder, followlinks=True) for name in names)
+    found = (Path(base, name) for base, names in _walk(folder) for name in names)
     hidden = lambda path: any(part.startswith(".") for part in path.relative_to(folder).parts)
     return sorted(path for path in found if path.suffix.lower() in IMG_EXTENSIONS and not hidden(path))
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """(folder, names of its files) of a folder and those below it."""
+    for base, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(base)
+        folders[:] = [name for name in folders if not f"{real}/".startswith(f"{os.path.realpath(f'{base}/{name}')}/")]
+        yield base, names
 
 
 Shape = Callable[[Image.Image, int], Image.Image]
@@ -43,9 +51,16 @@ def read_image(path: Path, size: int, shape: Shape = square) -> np.ndarray:
     """An image as RGB, uint8 (3, size, size): turned upright, then shaped. Raises one of DAMAGED for a file that isn't
     an image.
     """
-    with Image.open(path) as image:
+    with Image.open(regular(path)) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")
         return np.asarray(shape(upright, size)).transpose(2, 0, 1)
+
+
+def regular(path: str | Path) -> str | Path:
+    """The path itself. Raises OSError unless a file is there: opening a pipe would wait for ever."""
+    if not Path(path).is_file():
+        raise OSError("not a file")
+    return path
 
 
 def read_images(

@@ -23,6 +23,7 @@ from conftest import (
     run_here,
     run_script,
 )
+from test_distributed import run_ranks
 from test_resume import assert_same, log_lines, summary
 from test_scripts import FIX, FIX_COSSL
 
@@ -181,6 +182,19 @@ def test_what_other_programs_make_of_an_unfinished_first_epoch(signals, tmp_path
     assert report is None
     flags = [*RUN, "--epoch", 1, "--resume", out / NAME, "--out", tmp_path / "cossl"]
     assert "in the middle of epoch 1" in assert_runs(FIX_COSSL, *flags).stderr
+
+
+def test_two_ranks_take_up_an_epoch_and_end_after_it(signals, tmp_path):
+    """Their time limit acts at the epoch's end; the counts of the steps that one process did are counted once."""
+    signals(("step 2", signal.SIGTERM))
+    run_here(FIX, *RUN, "--out", tmp_path)
+    result = run_ranks(FIX, *RUN, "--time_limit", 1e-6, "--out", tmp_path)
+    assert "continuing after step 3 of epoch 1" in result.stdout, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if "--time_limit over" in line]
+    assert "saved after epoch 1" in line
+    state = load_checkpoint(tmp_path / NAME)
+    assert (state["epoch"], state["step"]) == (1, 0)
+    assert state["history"][0]["counts"][0].sum() == 6 * 16
 
 
 def sums_of(*steps: dict[str, float]) -> Sums:
