@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 UNREADABLE = (
-    OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, AttributeError, zlib.error, zipfile.BadZipFile,
+    OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, AttributeError, NotImplementedError, zlib.error,
+    zipfile.BadZipFile,
 )  # fmt: skip
 LARGEST = 2**28  # bytes of all arrays; 500 epochs of 127 classes have a fiftieth
 PER_CLASS = (
