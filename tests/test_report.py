@@ -330,8 +330,11 @@ def test_unfinished_runs_are_listed_and_drawn(tmp_path):
     assert {row["n"] for row in rows_of(tmp_path / "out" / "figures.csv")} == {"1"}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "FixMatch+CoSSL (unfinished, seed 2)" in page and "7 of 100" in page
+    assert "<dt>version of torch</dt><dd>2.14.0</dd>" in page  # by its checkpoint
     report(stopped, "--out", tmp_path / "only")  # curves are something to report
     state = load_checkpoint(stopped / "checkpoint.pth.tar")
+    torch.save({k: v for k, v in state.items() if k != "versions"}, stopped / "checkpoint.pth.tar")
+    assert f"{stopped}: unfinished" in report(tmp_path, "--out", tmp_path / "out")
     torch.save(state | {"facts": {"classes": 7}}, stopped / "checkpoint.pth.tar")
     damaged = "checkpoint.pth.tar: damaged or of another program, see its facts"
     assert f"{stopped}: unfinished; stopped after epoch 7 of an unknown number; {damaged}" in report(
