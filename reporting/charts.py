@@ -81,23 +81,22 @@ def per_class(groups: list[Group]) -> list[dict[str, Any]]:
         recall = {s: [r.figures["last_20_mean"]["recall"] for r in g.runs] for s, g in here if g.finished}
         charts.append(base | {"title": "test recall, last-20 mean", "lines": _classes(recall, order)})
         for figure, title in _LAST.items():
-            last = {s: _last(g, *figure) for s, g in here}
+            last = {s: _last(g, figure) for s, g in here}
             charts.append(base | {"title": f"{title}, last epoch", "lines": _classes(last, order)})
     return [chart for chart in charts if chart["lines"]]
 
 
 _LAST = {
-    ("right_selected", "selected"): "precision of the pseudo-labels used",
-    ("right_selected", "present"): "recall of the pseudo-labels used",
-    ("selected", "guessed"): "mask rate",
+    "precision": "precision of the pseudo-labels used",
+    "recall": "recall of the pseudo-labels used",
+    "mask_rate": "mask rate",
 }
 
 
-def _last(group: Group, part: str, whole: str) -> list[np.ndarray]:
-    """100 part / whole of the last epoch, (C,) per run that knows both."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        known = [run.diagnostics for run in group.runs if run.diagnostics and {part, whole} <= set(run.diagnostics)]
-        return [100 * found[part][-1] / found[whole][-1] for found in known if len(found[part])]
+def _last(group: Group, figure: str) -> list[np.ndarray]:
+    """The figure in the last epoch, (C,) per run that has it."""
+    known = [run.diagnostics[figure] for run in group.runs if run.diagnostics and figure in run.diagnostics]
+    return [values[-1] for values in known if len(values)]
 
 
 def _classes(values: dict[int, list[Any]], order: np.ndarray) -> list[dict[str, Any]]:

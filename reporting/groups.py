@@ -14,6 +14,7 @@ from typing import Any
 from reporting.protocol import DATA, dataset_of, method_of, protocol_of, setting_of, word
 from reporting.published import Figure, difference, other_budget, published
 from reporting.runs import Run
+from reporting.summaries import PUBLISHED
 
 METRICS = {
     "top1": "top-1",
@@ -48,6 +49,11 @@ class Group:
     @property
     def n(self) -> int:
         return len(self.runs)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it is known what the runs were asked to do."""
+        return self.protocol.keys() != {"folder"}
 
     @property
     def seeds(self) -> list[int]:
@@ -101,9 +107,8 @@ def _order(group: Group) -> tuple:
     known = ("supervised", "MixMatch", "ReMixMatch", "FixMatch")
     place = known.index(base) if base in known else len(known)
     data = [float(v) if isinstance(v := group.protocol.get(name), (int, float)) else 0.0 for name in DATA]
-    unknown = group.protocol.keys() == {"folder"}
     row = not group.finished, place, base, learner, group.name
-    return unknown, group.dataset, data, group.setting, *row
+    return not group.comparable, group.dataset, data, group.setting, *row
 
 
 def _aggregate(runs: list[Run]) -> Group:
@@ -128,7 +133,7 @@ def _aggregate(runs: list[Run]) -> Group:
 def paper_of(run: Run) -> tuple[Figure | None, str]:
     """The published figure to set beside a run, and how the run's length differs from the published one, in words."""
     arguments, dataset = run.arguments | protocol_of(run), dataset_of(run)  # the former with what is false
-    return published(method_of(run), dataset, arguments), other_budget(dataset, arguments)
+    return published(method_of(run).removesuffix(f" {PUBLISHED}"), dataset, arguments), other_budget(dataset, arguments)
 
 
 def figure_of(values: Iterable[float | None]) -> Figure | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from reporting.extras import read_diagnostics, read_shifted
 from reporting.logs import read_log
-from reporting.summaries import damaged, published_summary, read_summary
+from reporting.summaries import damaged, published_summary, read_arguments, read_summary
 from utils import checkpoint, failure
 from utils.errors import UserError
 from utils.origin import dataset_of
@@ -103,6 +103,7 @@ def _from_checkpoint(run: Run, path: Path, foreign: bool) -> None:
                 run.status = "broken"
     if (foreign or ("state_dict" in state and "arguments" not in state)) and run.status == "finished":
         run.status, run.about = "published code", published_summary(run.columns, state)
+        run.about |= read_arguments(path.with_name("arguments.json"), run.problems)
         if "top1" not in run.columns:
             run.status = "broken"
             run.problems.append("log.txt has no accuracies")
@@ -112,6 +113,7 @@ def _from_checkpoint(run: Run, path: Path, foreign: bool) -> None:
     arguments = state.get("arguments", {})
     done = state.get("epoch", int(run.columns["epoch"][-1]) if run.columns else 0)
     run.about = state.get("facts", {}) | {"arguments": arguments, "wall_seconds": state.get("seconds"), "epochs": done}
+    run.about["versions"] = state.get("versions")  # which checkpoints of older versions lack
     if name := damaged(run.about):
         run.problems.append(f"{path.name} is damaged, see its {name}")
         run.about, arguments = {}, {}

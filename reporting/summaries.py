@@ -16,6 +16,8 @@ KINDS = {
     "method": str, "classes": list, "labelled_counts": list, "last_20_mean": dict, "best": dict, "arguments": dict,
     "versions": dict, "start_epoch": int, "wall_seconds": (int, float), "epochs": int, "epochs_averaged": int,
 }  # fmt: skip
+PUBLISHED = "(published code)"  # ends its methods' names
+RECIPES = {"fix": "FixMatch", "mix": "MixMatch", "remix": "ReMixMatch"}  # as the names of scripts call the methods
 NUMBERS = (
     "manualSeed", "epochs", "num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "labeled_percent", "img_size",
 )  # fmt: skip
@@ -58,6 +60,29 @@ def damaged(about: dict[str, Any]) -> str | None:
     return next((f"argument {name}" for name in NUMBERS if not _number(arguments.get(name))), None)
 
 
+def read_arguments(path: Path, problems: list[str]) -> dict[str, Any]:
+    """What the user tells of a folder of the published code, whose files don't: `arguments`, by our names, and from its
+    `recipe` the `method`; empty without the file. Appends to `problems` if the file can't be used.
+    """
+    if not path.exists():
+        return {}
+    try:
+        arguments = json.loads(path.read_text(encoding="utf-8"), parse_constant=int)
+    except (OSError, ValueError, RecursionError):
+        problems.append(f"{path.name} is not readable JSON")
+        return {}
+    if not isinstance(arguments, dict) or any(isinstance(value, (dict, list)) for value in arguments.values()):
+        problems.append(f"{path.name} is not a value for each argument")
+        return {}
+    told = {"arguments": arguments, "start_epoch": arguments.pop("start_epoch", None)}
+    if name := damaged(told):
+        problems.append(f"{path.name} is damaged, see its {name}")
+        return {}
+    parts = str(arguments.get("recipe", "")).removesuffix(".py").split("_")
+    method = next((name for part, name in RECIPES.items() if part in parts), None)
+    return told | ({"method": f"{method}{'+CoSSL' * ('cossl' in parts)} {PUBLISHED}"} if method else {})
+
+
 def _number(value: Any) -> bool:
     """Whether it is a number, none (undefined figures are) included; no run has one of 10^12."""
     return value is None or (type(value) in (int, float) and abs(value) < 1e12)
@@ -82,7 +107,7 @@ def published_summary(columns: dict[str, list[float]], state: dict[str, Any]) ->
             best[name] = min(values) if name == "loss" else max(values)
     epochs = len(columns.get("epoch", []))
     return {
-        "method": f"{method_of(state) if state else 'unknown method'} (published code)",
+        "method": f"{method_of(state) if state else 'unknown method'} {PUBLISHED}",
         "classes": [str(c) for c in range(classes)],
         "labelled_counts": None,
         "epochs": state.get("epoch", epochs),

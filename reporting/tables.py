@@ -40,8 +40,9 @@ def _best(column: Iterable[Figure | None]) -> float | None:
     return max(means) if len(means) > 1 else None
 
 
-def _cells(column: list[Figure | None]) -> list[Cell]:
-    best = _best(column)
+def _cells(column: list[Figure | None], groups: list[Group]) -> list[Cell]:
+    """The figures of a column, whose best is told only where it is known that the groups can be compared."""
+    best = _best(column) if all(group.comparable for group in groups) else None
     return [Cell(show(f), f and f.mean, f is not None and round(f.mean, 2) == best) for f in column]
 
 
@@ -61,7 +62,7 @@ def figure_table(groups: list[Group], statistic: str) -> Table:
     elif averaged[0] < 20:
         caption += f" (over {' or '.join(map(str, averaged))} epochs, fewer than 20 where fewer were run)"
     columns = [[Cell(group.name) for group in groups], [Cell(str(group.n), group.n) for group in groups]]
-    columns += [_cells([group.figures[statistic][name] for group in groups]) for name in METRICS]
+    columns += [_cells([group.figures[statistic][name] for group in groups], groups) for name in METRICS]
     headings = ["method", "n", *METRICS.values()]
     if statistic == "last_20_mean" and any(group.paper for group in groups):
         headings[3:3] = ["published", "difference"]  # beside top-1
@@ -77,7 +78,8 @@ def overview(groups: list[Group]) -> Table:
     headings, columns = ["method"], [[Cell(name) for name in names]]
     for setting in settings:
         here = {group.name: group for group in groups if group.setting == setting}
-        cells = _cells([here[name].figures["last_20_mean"]["top1"] if name in here else None for name in names])
+        column = [here[name].figures["last_20_mean"]["top1"] if name in here else None for name in names]
+        cells = _cells(column, list(here.values()))
         counted = [
             cell._replace(text=f"{cell.text} (n = {here[name].n})") if cell.value is not None else cell
             for name, cell in zip(names, cells, strict=True)

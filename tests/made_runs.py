@@ -46,6 +46,7 @@ def make_run(
     (folder / "log.txt").write_text("\n".join(lines) + "\n")
     facts = {"method": method, "classes": names, "labelled_counts": counts, "start_epoch": start}
     state = {"epoch": logged, "arguments": arguments, "facts": facts, "seconds": 60.0, "history": []}
+    state["versions"] = {"torch": "2.14.0"}
     torch.save(state, folder / "checkpoint.pth.tar")
     if finished:
         about = {"steps_per_epoch": arguments["val_iteration"], "arguments": arguments, "versions": {"torch": "2.14.1"}}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, assert_runs, load_checkpoint
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from utils import diagnostics
 from utils.diagnostics import columns, divergence, shares
@@ -34,6 +35,7 @@ def test_columns_are_means_over_thirds_by_training_frequency():
     turned = torch.tensor(COUNTS).flip(1)
     assert columns(turned, facts() | {"labelled_counts": [1, 10, 30]})["pl_precision_many"] == 75
     assert set(columns(torch.tensor(COUNTS[:2]), facts(None))) == {"pl_mask_many", "pl_mask_medium", "pl_mask_few"}
+    assert set(columns(torch.tensor(COUNTS[:2]), facts(None), selects=False)) == set()
 
 
 def test_divergence():
@@ -45,7 +47,7 @@ def test_divergence():
     assert math.isnan(divergence(torch.zeros(3), true))  # nothing selected: no distribution
 
 
-@pytest.mark.parametrize("script", ["train_cifar_fix.py", "train_cifar_supervised.py"])
+@pytest.mark.parametrize("script", ["train_cifar_fix.py", "train_cifar_mix.py", "train_cifar_supervised.py"])
 def test_what_a_run_leaves(script, pretrained_by):
     """The arrays agree with each other and with log.txt, epoch by epoch."""
     out = pretrained_by(script)
@@ -61,12 +63,23 @@ def test_what_a_run_leaves(script, pretrained_by):
         assert not any(name.startswith("pl_") for name in log[0])
         return
     assert arrays["guessed"].sum(1).tolist() == arrays["present"].sum(1).tolist() == [6 * 16] * 2
-    mask = arrays["selected"].sum(1) / arrays["guessed"].sum(1)
+    if "mix" in script:  # it uses all its guesses
+        assert np.array_equal(arrays["selected"], arrays["guessed"])
+        assert "mask_rate" not in arrays and not [name for name in log[0] if "mask" in name]
+    else:
+        mask = arrays["selected"].sum(1) / arrays["guessed"].sum(1)
+        assert mask == pytest.approx([float(row["mask"]) for row in log], rel=1e-4)
+        assert arrays["mask_rate"].shape == (2, 10)
     right = arrays["right"].sum(1) / arrays["present"].sum(1)
-    assert mask == pytest.approx([float(row["mask"]) for row in log], rel=1e-4)
     assert right == pytest.approx([float(row["acc_u"]) for row in log], rel=1e-4)
     many = arrays["recall"][:, :3].mean(1)  # 10 classes, the first ones the most frequent
     assert many == pytest.approx([float(row["pl_recall_many"]) for row in log], rel=1e-4)
+    events = EventAccumulator(str(out / "tensorboard")).Reload()
+    for name in (name for name in log[0] if name.startswith("pl_")):
+        logged = {n: float(row[name]) for n, row in enumerate(log, 1) if row[name] != "nan"}
+        shown = {event.step: event.value for event in events.Scalars(f"pseudo/{name}")} if logged else {}
+        assert shown == pytest.approx(logged, rel=1e-4), name
+        assert logged or "fix" in script  # whose loss may have used none
 
 
 def test_a_continued_run_has_the_rows_of_both_parts(pretrained, tmp_path):

@@ -330,8 +330,11 @@ def test_unfinished_runs_are_listed_and_drawn(tmp_path):
     assert {row["n"] for row in rows_of(tmp_path / "out" / "figures.csv")} == {"1"}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "FixMatch+CoSSL (unfinished, seed 2)" in page and "7 of 100" in page
+    assert "<dt>version of torch</dt><dd>2.14.0</dd>" in page  # by its checkpoint
     report(stopped, "--out", tmp_path / "only")  # curves are something to report
     state = load_checkpoint(stopped / "checkpoint.pth.tar")
+    torch.save({k: v for k, v in state.items() if k != "versions"}, stopped / "checkpoint.pth.tar")
+    assert f"{stopped}: unfinished" in report(tmp_path, "--out", tmp_path / "out")
     torch.save(state | {"facts": {"classes": 7}}, stopped / "checkpoint.pth.tar")
     damaged = "checkpoint.pth.tar: damaged or of another program, see its facts"
     assert f"{stopped}: unfinished; stopped after epoch 7 of an unknown number; {damaged}" in report(
@@ -382,6 +385,30 @@ def test_folders_of_the_published_code(tmp_path):
     assert one.columns["epoch"] == [1, 2]
     (run / "log.txt").write_text("Train Loss\tTest Loss\t\n1\t2\t\n")
     assert_refused(run_here("report.py", run, "--out", tmp_path / "none"), "log.txt has no accuracies")
+
+
+def test_what_the_user_tells_of_the_published_code(tmp_path):
+    """Without arguments no row is the best; with them seeds, setting and published figure are known."""
+    told = {"recipe": "train_cifar_fix_cossl", "dataset": "cifar10", "imb_ratio_l": 100, "imb_ratio_u": 100,
+            "num_max": 1500, "ratio": 2, "max_lam": 0.6, "start_epoch": 401}  # fmt: skip
+    folders = [make_published(tmp_path / "old" / str(seed)) for seed in (1, 2)]
+    report(tmp_path / "old", "--out", tmp_path / "out")
+    assert "**" not in (tmp_path / "out" / "tables.md").read_text()
+    assert [row["n"] for row in rows_of(tmp_path / "out" / "figures.csv")] == ["1"] * 4
+    make_run(tmp_path / "old" / "ours", level=80)
+    for seed, folder in enumerate(folders, 1):
+        (folder / "arguments.json").write_text(json.dumps(told | {"manualSeed": seed}))
+    report(tmp_path / "old", "--out", tmp_path / "out")
+    ours, _, theirs, _ = rows_of(tmp_path / "out" / "figures.csv")
+    assert (theirs["method"], theirs["seeds"]) == ("FixMatch+CoSSL (published code)", "1 2")
+    assert (theirs["dataset"], theirs["setting"]) == (ours["dataset"], ours["setting"])
+    assert theirs["published_top1_mean"] == "83.2" and "budget" not in theirs["difference"]
+    assert "**80.00**" in (tmp_path / "out" / "tables.md").read_text()
+    for content, words in (("{", "not readable JSON"), ('{"ratio": "two"}', "argument ratio"), ("[1]", "each argument"),
+                           ('{"lr": [1]}', "each argument"), ('{"start_epoch": "x"}', "its start_epoch")):  # fmt: skip
+        (folders[0] / "arguments.json").write_text(content)
+        assert f"{folders[0]}: published code; arguments.json is " in report(folders[0], "--out", tmp_path / "out")
+        assert words in find([folders[0]])[0].problems[0]
 
 
 def test_hostile_names_leave_everything_whole(tmp_path):

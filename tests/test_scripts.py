@@ -117,6 +117,7 @@ def test_what_a_run_leaves(pretrained):
     assert summary["arguments"]["val_iteration"] == 6
     assert summary["arguments"]["recipe"] == "train_cifar_fix"
     assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert load_checkpoint(pretrained / "checkpoint.pth.tar")["versions"] == summary["versions"]
     assert summary["wall_seconds"] > 0
     header, *rows = [line.split("\t") for line in (pretrained / "log.txt").read_text().splitlines()]
     assert header[:5] == ["epoch", "loss", "loss_x", "loss_u", "mask"]

@@ -269,6 +269,10 @@ def test_plain_and_cossl(runs, tmp_path):
         assert line[3] == f"{first['weighted'][i]:.2f}"
     assert lines[-2][2] == f"{first['worst']['top1']:.2f} at {first['worst']['ratio']}"
     assert lines[-1][2] == f"{first['area']:.2f}"
+    known = first["known_prior"]
+    worst = int(np.argmin(known["top1"]))
+    assert known["worst"] == {"ratio": RATIOS[worst], "top1": known["top1"][worst]}
+    assert lines[-2][4] == f"{known['top1'][worst]:.2f} at {RATIOS[worst]}"
 
 
 def test_a_closed_pipe_loses_no_results(pretrained, tmp_path, monkeypatch):

@@ -17,18 +17,24 @@ from utils.summary import replacing
 NAME = "diagnostics.npz"
 
 
-def shares(counts: Tensor) -> dict[str, Tensor]:
+def shares(counts: Tensor, selects: bool = True) -> dict[str, Tensor]:
     """Percentages per class, float64 (..., C), NaN where undefined, of counts (..., K, C).
 
-    mask_rate: of the guesses of a class, those that the loss used. Where the truth is known: precision, of these, those
-    that were right; recall, of the images of a class, those with a right guess that the loss used.
+    mask_rate: of the guesses of a class, those that the loss used; left out unless the method `selects`. Where the
+    truth is known: precision, of these, those that were right; recall, of the images of a class, those with a right
+    guess that the loss used.
     """
     named = dict(zip(ROWS, counts.double().unbind(-2), strict=False))
-    figures = {"mask_rate": named["selected"] / named["guessed"]}
+    figures = {"mask_rate": named["selected"] / named["guessed"]} if selects else {}
     if "present" in named:
         figures["precision"] = named["right_selected"] / named["selected"]
         figures["recall"] = named["right_selected"] / named["present"]
     return {name: 100 * value for name, value in figures.items()}
+
+
+def selects(row: dict[str, Any]) -> bool:
+    """Whether the method of a row of the history uses only some of its guesses: see `pseudo_labels.quality`."""
+    return "mask" in row["train"]
 
 
 def divergence(guessed: Tensor, true: Tensor) -> Tensor:
@@ -40,17 +46,18 @@ def divergence(guessed: Tensor, true: Tensor) -> Tensor:
     return (p.xlogy(p) - p.xlogy(q)).sum()
 
 
-def columns(counts: Tensor, facts: dict[str, Any]) -> dict[str, float]:
+def columns(counts: Tensor, facts: dict[str, Any], selects: bool = True) -> dict[str, float]:
     """What an epoch's log says of its pseudo-labels: `pl_mask_many`, ..., `pl_precision_...`, `pl_recall_...`, means of
     `shares` over the classes by training frequency where they are defined, and `pl_kl`, the divergence of those that
     the loss used from the unlabelled set.
 
-    facts: of the data, with `labelled_counts` and `unlabelled_counts`; what isn't known is left out.
+    facts: of the data, with `labelled_counts` and `unlabelled_counts`; what isn't known is left out, and `pl_mask_...`
+    for a method that uses all its guesses.
     """
     groups = thirds(torch.tensor(facts["labelled_counts"]))
     figures = {
         f"pl_{name.removesuffix('_rate')}_{group}": float(mean_of(values, chosen & ~values.isnan()))
-        for name, values in shares(counts).items()
+        for name, values in shares(counts, selects).items()
         for group, chosen in groups.items()
     }
     if facts["unlabelled_counts"] is not None:
@@ -61,7 +68,8 @@ def columns(counts: Tensor, facts: dict[str, Any]) -> dict[str, float]:
 
 def write(path: Path, history: list[dict[str, Any]], last: int) -> None:
     """Write NumPy arrays: the counts, int64 (E, C), by the names of `methods.pseudo_labels.ROWS`; their `shares` (E, C)
-    in percent; `epoch` (E,); `test_recall` (E, C) in percent; and the `confusion` (C, C) of the last epoch.
+    in percent (without `mask_rate` for a method that uses all its guesses); `epoch` (E,); `test_recall` (E, C) in
+    percent; and the `confusion` (C, C) of the last epoch.
 
     history: a row per epoch, the latest of which is epoch `last`. Rows of older versions lack counts: theirs are 0.
     """
@@ -72,7 +80,7 @@ def write(path: Path, history: list[dict[str, Any]], last: int) -> None:
     if "counts" in history[-1]:
         none = torch.zeros_like(history[-1]["counts"])
         counts = torch.stack([row.get("counts", none) for row in history])
-        named = dict(zip(ROWS, counts.unbind(1), strict=False)) | shares(counts)
+        named = dict(zip(ROWS, counts.unbind(1), strict=False)) | shares(counts, selects(history[-1]))
         arrays |= {name: value.numpy() for name, value in named.items()}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

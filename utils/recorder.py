@@ -30,7 +30,7 @@ class Recorder:
     ) -> None:  # fmt: skip
         self.objects, self.args, self.facts, self.first_copy = objects, args, facts, first_copy
         start = start or {"epoch": 0}
-        self.done, self.history = start["epoch"], start.get("history", [])
+        self.done, self.history, self.versions = start["epoch"], start.get("history", []), versions()
         self.began = time.monotonic() - start.get("seconds", 0.0)
 
     def open(self) -> None:
@@ -44,7 +44,7 @@ class Recorder:
         """After an epoch: its row, completed. row: of `Sums`; test: of `metrics.evaluate`; machine: of `watch`."""
         row |= {"test": test, "confusion": test.pop("confusion")}
         if "counts" in row:
-            row["pseudo"] = diagnostics.columns(row["counts"], self.facts)
+            row["pseudo"] = diagnostics.columns(row["counts"], self.facts, diagnostics.selects(row))
         for earlier in self.history:  # the latest is enough
             earlier.pop("confusion", None)
         self.history.append(row)
@@ -65,6 +65,7 @@ class Recorder:
             raise UserError(f"{rates(self.args)}: a weight isn't a number in epoch {n}; {remedy(n)}")
         state |= {"epoch": self.done, "step": sums.step, "totals": sums.totals, "history": self.history}
         state |= {"seconds": self._seconds(), "arguments": plain(self.args), "facts": self.facts}
+        state["versions"] = self.versions
         save(state, [self.args.out / name for name in names or [NAME]])
 
     def place(self, sums: Sums) -> str:
@@ -76,7 +77,7 @@ class Recorder:
         out, figures = self.args.out, summarise([row["test"] for row in self.history])
         figures["best"]["epoch"] += self.done - len(self.history)
         run = {"steps_per_epoch": self.args.val_iteration, "arguments": plain(self.args)}
-        machine = {"versions": versions(), "processes": world_size(), "wall_seconds": round(self._seconds(), 1)}
+        machine = {"versions": self.versions, "processes": world_size(), "wall_seconds": round(self._seconds(), 1)}
         atomic_write_text(out / "summary.json", to_json(self.facts | run | figures | machine))
         mean, best = figures["last_20_mean"], figures["best"]
         print(

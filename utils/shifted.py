@@ -143,14 +143,13 @@ def shifted_figures(
     counts, shares = shifted_counts(labels, order), profiles(labels, order)
     right = answers(logits, None if prior is None else shares, prior) == labels
     figures = accuracies(right[:1], labels, counts, shares)
-    known = None
-    if prior is not None:
-        corrected = accuracies(right[1:], labels, counts, shares)
-        known = {name: corrected[name].tolist() for name in corrected} | {"area": area(corrected["top1"])}
-    worst = int(figures["top1"].argmin())
-    return (
-        {"n_max": int(counts.max()), "ratios": list(RATIOS), "images": counts.sum(axis=1).tolist()}
-        | {name: values.tolist() for name, values in figures.items()}
-        | {"worst": {"ratio": RATIOS[worst], "top1": float(figures["top1"][worst])}}
-        | {"area": area(figures["top1"]), "known_prior": known}
-    )
+    known = None if prior is None else _with_worst_and_area(accuracies(right[1:], labels, counts, shares))
+    about = {"n_max": int(counts.max()), "ratios": list(RATIOS), "images": counts.sum(axis=1).tolist()}
+    return about | _with_worst_and_area(figures) | {"known_prior": known}
+
+
+def _with_worst_and_area(figures: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The figures (R,) as lists, with the worst ratio by top-1 and the area under it."""
+    worst, top1 = int(figures["top1"].argmin()), figures["top1"]
+    more = {"worst": {"ratio": RATIOS[worst], "top1": float(top1[worst])}, "area": area(top1)}
+    return {name: values.tolist() for name, values in figures.items()} | more

@@ -38,13 +38,12 @@ def _rows(records: list[dict[str, Any]], start: int) -> list[list[str]]:
     for i, record in enumerate(records, start + 1):
         interval = zip(record["top1"], record["low"], record["high"], strict=True)
         cells = [f"{top1:.2f} [{low:.2f}, {high:.2f}]" for top1, low, high in interval]
-        worst = record["worst"]
-        end = [f"{worst['top1']:.2f} at {worst['ratio']}", f"{record['area']:.2f}"]
-        rows.append([f"{i}: top-1", *cells, *end])
+        end = lambda figures: ["{top1:.2f} at {ratio}".format(**figures["worst"]), f"{figures['area']:.2f}"]
+        rows.append([f"{i}: top-1", *cells, *end(record)])
         rows.append([f"{i}: weighted", *(f"{value:.2f}" for value in record["weighted"]), "", ""])
         if known := record["known_prior"]:
             cells = [f"{value:.2f}" for value in known["top1"]]
-            rows.append([f"{i}: known prior", *cells, f"{min(known['top1']):.2f}", f"{known['area']:.2f}"])
+            rows.append([f"{i}: known prior", *cells, *end(known)])
     return [list(row) for row in zip(*rows, strict=True)]
 
 
