@@ -30,7 +30,7 @@ from dataset.images import Dataset
 from utils.args import gpu, pick_device, positive_int, wrn_depth
 from utils.summary import atomic_write_text, to_json
 
-LIMIT, STEP, DATA, PLAIN, FAST_LIMIT, FAST = "limit", "step", "data", "plain", "fast limit", "fast step"
+LIMIT, STEP, DATA, PLAIN, FAST, FAST_LIMIT = "limit", "step", "data", "plain", "fast step", "fast limit"
 # How many batches each forward pass takes at once: those that only guess labels, those that are trained on.
 FORWARDS = {"fix": ([1], [3]), "mix": ([1, 1], [1] * 3), "remix": ([1], [1] * 6)}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -94,12 +94,12 @@ def measured(recipe: str, images: Dataset, args: argparse.Namespace) -> dict[str
     limits = [limit(recipe, built(recipe, images, *flags, *more), device) for more in ([], args.fast.split())]
     works = {
         LIMIT: lambda t: limits[0](), STEP: whole(own), DATA: data_alone(recipe, own), PLAIN: lambda t: plainly(),
-        FAST_LIMIT: lambda t: limits[1](), FAST: whole(fast),
+        FAST: whole(fast), FAST_LIMIT: lambda t: limits[1](),
     }  # fmt: skip
     times: dict[str, list[float]] = {name: [] for name in works}
     for t in range(args.rounds + 1):
         for name, work in works.items():
-            times[name].append(seconds(lambda work=work, t=t: work(t), device, CLOCKS[args.clock]))
+            times[name].append(seconds(lambda work=work, t=t: work(t), device, CLOCKS[args.clock if t else "wall"]))
     return times
 
 
@@ -107,14 +107,14 @@ def report(times: dict[str, dict[str, list[float]]], first: dict[str, list[float
     """Medians in milliseconds and their ratios."""
     medians = {recipe: [1e3 * statistics.median(v) for v in kinds.values()] for recipe, kinds in times.items()}
     print(f"{'milliseconds':23}    (a)    (b)   (c)    (d)   b/a   c/b   b/d |fast(a)    (b)   b/a   c/b   b/d   first")
-    for recipe, (a, b, c, d, fast_a, fast_b) in medians.items():
+    for recipe, (a, b, c, d, fast_b, fast_a) in medians.items():
         print(
             f"{recipe:23}{a:7.0f}{b:7.0f}{c:6.0f}{d:7.0f}{b / a:6.2f}{c / b:6.3f}{b / d:6.2f} |{fast_a:7.0f}"
-            f"{fast_b:7.0f}{fast_b / fast_a:6.2f}{c / fast_b:6.3f}{fast_b / d:6.2f}{first[recipe][-1]:8.0f} s"
+            f"{fast_b:7.0f}{fast_b / fast_a:6.2f}{c / fast_b:6.3f}{fast_b / d:6.2f}{first[recipe][-2]:8.0f} s"
         )
     for recipe in set(medians) & {name.removesuffix("_cossl") for name in medians if "cossl" in name}:
         pair = {recipe + stage: steps for stage, steps in PUBLISHED_STEPS.items()}
-        days = [sum(n * medians[name][kind] for name, n in pair.items()) / 86_400_000 for kind in (1, 5)]
+        days = [sum(n * medians[name][kind] for name, n in pair.items()) / 86_400_000 for kind in (1, 4)]
         print(f"published pair of {recipe}, steps only: {days[0]:.1f} days, fast {days[1]:.1f}")
 
 
