@@ -1,8 +1,8 @@
 """What the page's charts show, as plain numbers for lines.js and panels.js to draw.
 
-A chart is {"kind": "line", "title", "unit", "xlabel", "names" of the places on the x axis (else it is numbers), "area"
-(of classes: labelled images), "lines": [{"series", "x", "y", "low", "high"}]}, or of kind "dots" or "confusion", see
-there. A series is a group, by its place in the section.
+A chart is {"kind": "line", "title", "unit", "xlabel", "names" of the places on the x axis (else it is numbers), "at"
+(where these lie, else side by side), "area" (of classes: labelled images), "lines": [{"series", "x", "y", "low",
+"high"}]}, or of kind "dots" or "confusion", see there. A series is a group, by its place in the section.
 Shape legend: E epochs, C classes, R ratios.
 """
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from reporting.groups import METRICS, Group
+from utils.shifted import place
 
 THIRDS = {"many": "many", "medium": "medium", "few": "few"}
 CURVES = METRICS | {"test_loss": "test loss", "loss": "training loss", "ece": "expected calibration error"}
@@ -116,7 +117,8 @@ def shifted(groups: list[Group]) -> list[dict[str, Any]]:
             if len(found) == 1:
                 line |= {part: [_short(v) for v in found[0][part]] for part in ("low", "high")}
             base = {"kind": "line", "title": "top-1 on shifted test sets", "unit": "%", "names": list(map(str, ratios)),
-                    "xlabel": "imbalance ratio of the test set; negative: reversed", "lines": []}  # fmt: skip
+                    "at": place(ratios).tolist(), "lines": [],
+                    "xlabel": "imbalance ratio, log scale; negative: reversed"}  # fmt: skip
             charts.setdefault(ratios, base)["lines"].append(line)
     return list(charts.values())
 

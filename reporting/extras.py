@@ -58,6 +58,9 @@ def read_shifted(folder: Path, epoch: int | None, dataset: str | None, problems:
         for name in ("ratios", "top1", "low", "high"):
             if len([float(value) for value in found[name]]) != length:
                 raise ValueError(name)
+        found["ratios"] = [int(ratio) for ratio in found["ratios"]]
+        if not all(0 < abs(ratio) < 10**9 for ratio in found["ratios"]):
+            raise ValueError("ratios")
         float(found["area"]), float(found["worst"]["top1"]), int(found["worst"]["ratio"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         problems.append("shifted.json is not readable")

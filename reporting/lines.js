@@ -19,6 +19,7 @@ function ticks(low, high, n) {
   return found;
 }
 
+const shorten = name => name.length > 14 ? name.slice(0, 13) + "…" : name;
 const show = v => v === null ? "–" : Math.abs(v) >= 10 ? v.toFixed(1) : v.toFixed(2);
 
 function canvasOf(host, height) {
@@ -33,7 +34,7 @@ function drawLines(host, chart, look, label) {
   const [width, root] = canvasOf(host, height);
   root.setAttribute("aria-label", `${chart.title}: chart of ${lines.map(l => label(l.series)).join(", ")}`);
   const shown = lines.flatMap(l => [...l.y, ...(l.low || []), ...(l.high || [])]).filter(v => v !== null);
-  const xs = names ? [-0.5, names.length - 0.5] : [Math.min(...chart.lines.map(l => l.x[0])),
+  const xs = chart.at ? [Math.min(...chart.at) - 0.5, Math.max(...chart.at) + 0.5] : names ? [-0.5, names.length - 0.5] : [Math.min(...chart.lines.map(l => l.x[0])),
     Math.max(...chart.lines.map(l => l.x[l.x.length - 1]))];
   let [low, high] = shown.length ? [Math.min(...shown), Math.max(...shown)] : [0, 1];
   if (chart.unit === "%") [low, high] = names || high - low > 40 ? [0, 100] : [Math.max(0, low - 3), Math.min(100, high + 3)];
@@ -41,14 +42,15 @@ function drawLines(host, chart, look, label) {
   const slanted = names && names.length * (widest * 6.5 + 8) > width - 40;
   const bottom = !names ? 34 : slanted ? 30 + Math.min(widest, 14) * 4.6 : chart.area ? 46 : 36;
   const box = {left: 34, right: width - (chart.area ? 30 : 8), top: 8, bottom: height - bottom};
-  const X = v => box.left + (box.right - box.left) * (xs[1] > xs[0] ? (v - xs[0]) / (xs[1] - xs[0]) : 0.5);
+  const across = v => box.left + (box.right - box.left) * (xs[1] > xs[0] ? (v - xs[0]) / (xs[1] - xs[0]) : 0.5);
+  const X = chart.at ? i => across(chart.at[i]) : across;
   const Y = v => box.bottom - (box.bottom - box.top) * (v - low) / (high - low || 1);
   if (chart.area) drawArea(root, chart.area, box, X);
   for (const v of ticks(low, high, 5)) {
     svg(root, "line", {class: "rule", x1: box.left, x2: box.right, y1: Y(v), y2: Y(v)});
     svg(root, "text", {x: box.left - 5, y: Y(v) + 4, "text-anchor": "end"}, v);
   }
-  if (names) nameClasses(root, names, chart.area, box, X, slanted);
+  if (names) nameClasses(root, chart, box, X, across(1) - across(0), slanted);
   else for (const v of ticks(...xs, Math.min(6, width / 60)).filter(Number.isInteger))
     svg(root, "text", {x: X(v), y: box.bottom + 15, "text-anchor": "middle"}, v);
   svg(root, "text", {x: (box.left + box.right) / 2, y: height - 3, "text-anchor": "middle"}, chart.xlabel);
@@ -66,7 +68,7 @@ function drawLines(host, chart, look, label) {
   });
 }
 
-/* Breaks where a figure is undefined; points where there are few. */
+/* Breaks where a figure is undefined; points where they lie apart. */
 function drawLine(group, line, X, Y, box) {
   const points = line.x.map((x, i) => [X(x), line.y[i] === null ? null : Y(line.y[i]), i]);
   if (line.low) {
@@ -80,7 +82,11 @@ function drawLine(group, line, X, Y, box) {
     pen = y === null ? "M" : "L";
   }
   svg(group, "path", {class: "path", d});
-  if (points.length <= 30) for (const [x, y] of points) if (y !== null) svg(group, "circle", {cx: x, cy: y, r: 3});
+  const apart = points.length < 2 || (points[points.length - 1][0] - points[0][0]) / (points.length - 1) > 8;
+  const empty = i => !points[i] || points[i][1] === null;
+  points.forEach(([x, y], i) => {
+    if (y !== null && (apart || empty(i - 1) && empty(i + 1))) svg(group, "circle", {cx: x, cy: y, r: 3});
+  });
 }
 
 /* Points side by side, their range over seeds as whiskers, and a faint line that shows which belong together. */
@@ -103,11 +109,12 @@ function drawArea(root, counts, box, X) {
   for (const n of marks) svg(root, "text", {x: box.right + 4, y: Y(n) + 4}, n);
 }
 
-function nameClasses(root, names, counts, box, X, slanted) {
-  const room = X(1) - X(0), every = Math.ceil(17 / Math.max(room, 0.1));
+/* room: pixels from one place to the next; of two places much closer than that, the second one is named. */
+function nameClasses(root, chart, box, X, room, slanted) {
+  const {names, area: counts, at} = chart, every = Math.ceil(17 / Math.max(room, 0.1));
   names.forEach((name, i) => {
-    if (slanted && i % every) return;
-    const short = name.length > 14 ? name.slice(0, 13) + "…" : name;
+    if (slanted && i % every || at && at[i + 1] - at[i] < 0.5) return;
+    const short = shorten(name);
     if (slanted) svg(root, "text", {x: 0, y: 0, "text-anchor": "end", transform: `translate(${X(i) + 4},${box.bottom + 11}) rotate(-40)`}, short);
     else {
       svg(root, "text", {class: "name", x: X(i), y: box.bottom + 15, "text-anchor": "middle"}, short);

@@ -20,14 +20,18 @@ from utils.summary import jsonable
 HERE = Path(__file__).parent
 COLOURS = 7
 NOTES = {
+    "dots": "Dots: seeds; upright line: their mean, also at the right; bar: one standard deviation to both sides; "
+    "diamond: the figure of the paper.",
     "curves": "Of the averaged model on the test set, unless training is named. Lines: mean over seeds; bands: lowest "
     "to highest seed; dotted: unfinished. Co-learning counts its epochs from where pre-training left off.",
     "classes": "Points: mean over seeds; whiskers: lowest to highest seed; grey: labelled images, log scale.",
     "confusion": "Rows: true class, most frequent first; columns: predicted class, in the same order. Percent of the "
     "row, in the last epoch, all seeds together.",
-    "pseudo": "Means over an epoch's steps, where the true labels of the unlabelled images are known. Lines: mean over "
-    "seeds; bands: lowest to highest seed.",
-    "shifted": "Band: lowest to highest seed; of a single one, its 95 % interval.",
+    "pseudo": "What needs the true labels of the unlabelled images is there where they are known. Many, medium, few: "
+    "of all pseudo-labels of an epoch, class by class, then the mean over a third of the classes; the divergence: of "
+    "all of an epoch; the others: means over its steps. Lines: mean over seeds; bands: lowest to highest seed.",
+    "shifted": "Each doubling of the ratio has the same width. Band: lowest to highest seed; of a single one, its 95 % "
+    "interval.",
 }
 
 
@@ -80,7 +84,7 @@ def section(groups: list[Group], charts: list[dict[str, Any]]) -> str:
     first = dots(groups, "top1")
     if any(group.finished and group.figures["last_20_mean"]["balanced"] for group in groups):
         first += dots(groups, "balanced") + dots(groups, "few")
-    parts.append(figures("", "", first, charts, wide=False))
+    parts.append(figures("", "dots", first, charts))
     if done:
         parts += [table_html(figure_table(done, "last_20_mean")), table_html(figure_table(done, "best"))]
     parts.append(figures("Training curves", "curves", epochs(groups, CURVES), charts))
@@ -107,29 +111,35 @@ def series_class(i: int, group: Group) -> str:
 
 
 def figures(heading: str, note: str, new: list[dict[str, Any]], charts: list[dict[str, Any]], wide=False) -> str:
-    """A grid of charts under a heading; empty without charts."""
+    """A grid of charts under a heading, if there is one, and a note; empty without charts."""
     if not new:
         return ""
     frames = "".join(f"<figure class=chart data-chart={len(charts) + i}></figure>" for i in range(len(new)))
     charts += new
-    head = f"<h3>{heading}</h3><p class=note>{NOTES[note]}</p>" if heading else ""
-    return f"{head}<div class='grid{' wide' * wide}'>{frames}</div>"
+    head = f"<h3>{heading}</h3>" if heading else ""
+    return f"{head}<p class=note>{NOTES[note]}</p><div class='grid{' wide' * wide}'>{frames}</div>"
 
 
 def table_html(table: Table) -> str:
     """A table whose columns are sorted by clicking on their headings."""
-    heads = "".join(f"<th scope=col><button type=button>{escape(name)}</button></th>" for name in table.headings)
-    rows = "".join(f"<tr>{''.join(_cell(cell, i == 0) for i, cell in enumerate(row))}</tr>\n" for row in table.rows)
+    columns = zip(*table.rows, strict=True)
+    left = [all(c.value is None for c in column) and any(c.text != "–" for c in column) for column in columns]
+    heads = "".join(
+        f"<th scope=col{' class=left' * words}><button type=button>{escape(name)}</button></th>"
+        for name, words in zip(table.headings, left, strict=True)
+    )
+    lines = [[_cell(cell, i == 0, left[i]) for i, cell in enumerate(row)] for row in table.rows]
+    rows = "".join(f"<tr>{''.join(line)}</tr>\n" for line in lines)
     scroll = f'<div class=scroll tabindex=0 role=region aria-label="{escape(table.caption)}">'
     caption = f"<caption><span>{escape(table.caption)}</span></caption>"
     return f"{scroll}<table>{caption}<thead><tr>{heads}</tr></thead><tbody>\n{rows}</tbody></table></div>"
 
 
-def _cell(cell: Cell, first: bool) -> str:
+def _cell(cell: Cell, first: bool, left: bool) -> str:
     if first:
         return f"<th scope=row>{escape(cell.text)}</th>"
     value = "" if cell.value is None else f' data-value="{cell.value:g}"'
-    kind = ' class="words"' if len(cell.text) > 24 else ""
+    kind = f' class="{" ".join(names)}"' if (names := ["left"] * left + ["words"] * (len(cell.text) > 24)) else ""
     return f"<td{value}{kind}>{f'<b>{escape(cell.text)}</b>' if cell.best else escape(cell.text)}</td>"
 
 

@@ -6,7 +6,7 @@ function drawDots(host, chart, look, label) {
   root.setAttribute("aria-label", `${chart.title}: ${rows.map(r => `${r.label} ${show(r.mean)}`).join(", ")}`);
   const all = chart.rows.flatMap(r => [...r.seeds, r.mean - (r.sd || 0), r.mean + (r.sd || 0), ...(r.paper === null ? [] : [r.paper])]);
   const low = Math.max(0, Math.min(...all) - 4), high = Math.min(100, Math.max(...all) + 4), end = width - 44;
-  const X = v => 6 + (end - 6) * (v - low) / (high - low || 1), foot = 34 * rows.length + 6;
+  const X = v => 6 + (end - 6) * (Math.min(Math.max(v, low), high) - low) / (high - low || 1), foot = 34 * rows.length + 6;
   for (const v of ticks(low, high, width / 80)) {
     svg(root, "line", {class: "rule", x1: X(v), x2: X(v), y1: 4, y2: foot});
     svg(root, "text", {x: X(v), y: foot + 15, "text-anchor": "middle"}, v);
@@ -27,24 +27,35 @@ function drawDots(host, chart, look, label) {
   });
 }
 
-/* A pixel per cell, the series' colour as opaque as the cell is full, so that it suits light and dark. */
+/* A pixel per cell, the series' colour as opaque as the cell is full, so that it suits light and dark. Names of all
+   classes where they fit, else of the first and the last. */
 function drawConfusion(host, chart, look) {
-  const n = chart.names.length, canvas = document.createElement("canvas");
-  const right = chart.cells.reduce((sum, row, i) => sum + row[i], 0) / n;
-  Object.assign(canvas, {width: n, height: n, className: look(chart.series)});
-  canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `confusion matrix of ${chart.title}: ${show(right)} % on the diagonal on average`);
-  host.append(canvas);
-  const pen = canvas.getContext("2d");
-  pen.fillStyle = getComputedStyle(canvas).getPropertyValue("--c").trim();
+  const n = chart.names.length, all = n <= 20, named = chart.names.map(shorten).filter((_, i) => all || i % (n - 1) === 0);
+  const margin = 12 + 6 * Math.max(...named.map(name => name.length)), full = Math.max(200, host.clientWidth - 24);
+  const side = full - margin - 2, foot = all ? margin * 0.75 + 4 : 18, [, root] = canvasOf(host, side + foot + 4);
+  const right = chart.cells.reduce((sum, row, i) => sum + row[i], 0) / n, cell = side / n;
+  root.setAttribute("class", look(chart.series));
+  root.setAttribute("aria-label", `confusion matrix of ${chart.title}: ${show(right)} % on the diagonal on average`);
+  const canvas = Object.assign(document.createElement("canvas"), {width: n, height: n}), pen = canvas.getContext("2d");
+  pen.fillStyle = getComputedStyle(root).getPropertyValue("--c").trim();
   chart.cells.forEach((row, i) => row.forEach((value, j) => {
     pen.globalAlpha = (value / 100) ** 0.6;
     pen.fillRect(j, i, 1, 1);
   }));
-  for (const kind of POINTER) canvas.addEventListener(kind, event => {
-    const frame = canvas.getBoundingClientRect(), place = v => Math.min(n - 1, Math.max(0, Math.floor(v * n)));
-    const i = place((event.clientY - frame.top) / frame.height), j = place((event.clientX - frame.left) / frame.width);
+  const frame = {x: margin, y: 2, width: side, height: side};
+  svg(root, "image", {...frame, href: canvas.toDataURL(), class: "cells"});
+  svg(root, "rect", {...frame, class: "frame"});
+  named.forEach((name, i) => {
+    const at = (all ? i + 0.5 : i * (n - 1) + 0.5) * cell, x = margin + at, edge = i ? "end" : "start";
+    svg(root, "text", {x: margin - 5, y: Math.max(11, 2 + at + 4), "text-anchor": "end"}, name);
+    if (all) svg(root, "text", {"text-anchor": "end", transform: `translate(${x + 4},${side + 14}) rotate(-40)`}, name);
+    else svg(root, "text", {x: i ? margin + side : margin, y: side + 16, "text-anchor": edge}, name);
+  });
+  for (const kind of POINTER) root.addEventListener(kind, event => {
+    const around = root.getBoundingClientRect(), scale = full / around.width;
+    const place = v => Math.min(n - 1, Math.max(0, Math.floor(v / cell)));
+    const i = place((event.clientY - around.top) * scale - 2), j = place((event.clientX - around.left) * scale - margin);
     tip(event.clientX, event.clientY, "true, predicted", [["", `${chart.names[i]}, ${chart.names[j]}`, `${chart.cells[i][j]} %`]]);
   });
-  canvas.addEventListener("pointerleave", () => tip());
+  root.addEventListener("pointerleave", () => tip());
 }

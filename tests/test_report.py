@@ -461,6 +461,7 @@ def test_the_page_in_a_browser(tmp_path):
     for seed in (1, 2):
         make_run(tmp_path / f"a{seed}", "FixMatch", 70 + seed, seed, start=None, diagnostics=True, shifted=True)
         make_run(tmp_path / f"b{seed}", level=80 + seed, seed=seed, diagnostics=True, shifted=True)
+        make_run(tmp_path / f"c{seed}", level=20 * seed - 17, seed=seed, dataset="digits", epochs=4)
     make_run(tmp_path / "supervised", "supervised", level=75, start=None)
     make_run(tmp_path / "hostile", classes=[*EVIL, "x" * 90], diagnostics=True, dataset="folder", data_root="/d" * 90)
     make_run(tmp_path / "many", classes=100, dataset="cifar100", num_max=150, finished=False, diagnostics=True)
@@ -475,7 +476,7 @@ def test_the_page_in_a_browser(tmp_path):
         assert page.run("return document.querySelector('[aria-sort]').textContent") == "top-1"
         assert page.run(click.format(2) + names) == ["FixMatch", "supervised", "FixMatch+CoSSL"]
         assert page.run(click.format(0) + names) == sorted(before)
-        drawn = "[...document.querySelectorAll('figure')].every(f => f.querySelector('path, circle, canvas'))"
+        drawn = "[...document.querySelectorAll('figure')].every(f => f.querySelector('path, circle, image'))"
         assert page.run(f"return {drawn}")
         lines = "return document.querySelector('#s0 [data-chart=\"3\"]').querySelectorAll('.path').length"
         assert page.run(lines) == 3
@@ -484,6 +485,21 @@ def test_the_page_in_a_browser(tmp_path):
             "s.dispatchEvent(new PointerEvent('pointermove', {clientX: f.right - 1, clientY: f.top + 9}));" \
             "return document.getElementById('tip').textContent"  # fmt: skip
         assert "epoch 426" in page.run(hover)
+        inside = "return [...document.querySelectorAll('.bar')].map(bar => {" \
+            "const [b, f] = [bar, bar.closest('svg')].map(e => e.getBoundingClientRect());" \
+            "return b.width > 0 && b.left >= f.left && b.right <= f.right;})"  # fmt: skip
+        bars = page.run(inside)
+        assert len(bars) == 9 and all(bars)  # one of them is of 13 ± 14 percent
+        assert "diamond" in page.run("return document.querySelector('#s0 .note').textContent")
+        matrix = "return [...document.querySelectorAll('svg:has(image)')].map(s => s.querySelectorAll('text').length)"
+        assert set(page.run(matrix)) == {20, 4, 14}  # 10 classes, 100, the hostile 7
+        dots = "return [...document.querySelectorAll('#s0 figure')].pop().querySelectorAll('g circle')"
+        x = page.run(dots.replace("return ", "return [...") + "].slice(0, 5).map(c => +c.getAttribute('cx'))")
+        steps = np.diff(x) / (x[1] - x[0])
+        assert steps == pytest.approx([1, np.log2(256 / 150), np.log2(150 / 128), 1], abs=0.01)
+        page.look(1280, 30000)
+        cut = "return [...document.querySelectorAll('#s0 .scroll')].filter(e => e.scrollWidth > e.clientWidth).length"
+        assert page.run(cut) == 0
         for width, scheme in ((390, "dark"), (390, "light"), (1200, "dark")):
             page.look(width, 30000, scheme)
             page.open(tmp_path / "out" / "report.html")
