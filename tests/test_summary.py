@@ -75,7 +75,7 @@ def test_atomic_write_leaves_nothing_beside_the_file(tmp_path: Path):
 def test_content_is_on_the_disk_before_its_name_and_then_the_name(tmp_path: Path, monkeypatch):
     """Only then does a file survive a power cut: content to the disk, rename, folder to the disk."""
     done, fsync, replace = [], os.fsync, Path.replace
-    name = lambda handle: Path(os.readlink(f"/proc/self/fd/{handle}")).name
+    name = lambda handle: Path(f"/proc/self/fd/{handle}").readlink().name
     monkeypatch.setattr(os, "fsync", lambda handle: (done.append(("to disk", name(handle))), fsync(handle)))
     monkeypatch.setattr(Path, "replace", lambda old, new: (done.append(("renamed", new.name)), replace(old, new)))
     atomic_write_text(tmp_path / "x", "text")
