@@ -118,8 +118,8 @@ def _arrays(data: Any, labels: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
     """
     if not isinstance(data, np.ndarray) or data.nbytes > size or len(labels) > size:
         raise ValueError("data larger than the file, or no array")
-    if not isinstance(labels, np.ndarray) and not all(isinstance(label, int) for label in labels):
-        raise ValueError("labels that are no numbers")
+    if any(isinstance(label, (list, tuple, dict, np.ndarray)) for label in labels):
+        raise ValueError("labels of several values")
     return np.ascontiguousarray(data), np.asarray(labels)
 
 

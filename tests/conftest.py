@@ -98,14 +98,15 @@ def run_here(script: str, *arguments: object) -> subprocess.CompletedProcess:
     """The same within this process, which spares the seconds that another one takes to start."""
     torch.set_num_threads(2)
     argv, out, err, code = [script, *map(str, arguments)], io.StringIO(), io.StringIO(), 0
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):
         try:
             run_main(importlib.import_module(Path(script).stem).main)
         except SystemExit as end:
             code = end.code
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,13 @@ def test_atomic_write_leaves_nothing_beside_the_file(tmp_path: Path):
     atomic_write_text(path, "new é\n")
     assert path.read_text(encoding="utf-8") == "new é\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_content_is_on_the_disk_before_its_name_and_then_the_name(tmp_path: Path, monkeypatch):
+    """Only then does a file survive a power cut: content to the disk, rename, folder to the disk."""
+    done, fsync, replace = [], os.fsync, Path.replace
+    name = lambda handle: Path(f"/proc/self/fd/{handle}").readlink().name
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(("to disk", name(handle))), fsync(handle)))
+    monkeypatch.setattr(Path, "replace", lambda old, new: (done.append(("renamed", new.name)), replace(old, new)))
+    atomic_write_text(tmp_path / "x", "text")
+    assert done == [("to disk", ".x.tmp"), ("renamed", "x"), ("to disk", tmp_path.name)]
