@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.built import RECIPES, built, made_up
 from benchmarks.step import data_alone
+from dataset.images import Dataset
 from models.wrn import WideResNet
 
 COPIES = ("_to_copy", "copy_")
@@ -56,6 +57,16 @@ def counted(work: Callable[[], object]) -> Count:
     return count
 
 
+def counted_step(recipe: str, images: Dataset, flags: list) -> tuple[Count, Count]:
+    """A whole step of a recipe, and its batches alone."""
+    it = built(recipe, images, *flags, device=torch.device("meta"))
+    for name in {"optimizer", "teacher_optimizer"} & {*it.objects}:
+        for group in it.objects[name].param_groups:
+            group["foreach"] = True  # as on a GPU; on the meta device the default is parameter by parameter
+    it.step(0)
+    return counted(lambda: it.step(1)), counted(lambda: data_alone(recipe, it)(1))
+
+
 def features_of_a_batch(n_images: int = 64) -> int:
     """Operations of the network's features, forward and backward, uncompiled."""
     network, images = WideResNet(10).to("meta"), torch.zeros(n_images, 3, 32, 32, device="meta")
@@ -81,18 +92,9 @@ def main() -> None:
     images, flags = made_up(20_000, 1000), ["--gpu", "cpu", "--num_max", 500, "--imb_ratio_l", 10, "--imb_ratio_u", 10]
     print(f"{'per step':24} operations: all  of the batches  of features   copies from the host: number      kB")
     for recipe in RECIPES:
-        it = built(recipe, images, *flags, device=torch.device("meta"))
-        for name in {"optimizer", "teacher_optimizer"} & {*it.objects}:
-            it.objects[name].defaults["foreach"] = True  # as on a GPU; on the meta device, parameter by parameter
-            for group in it.objects[name].param_groups:
-                group["foreach"] = True
-        it.step(0)
-        whole, batches = (
-            counted(lambda it=it: it.step(1)),
-            counted(lambda it=it, recipe=recipe: data_alone(recipe, it)(1)),
-        )
+        whole, batches = counted_step(recipe, images, flags)
         with patch.object(WideResNet, "features", lambda self, x: x.flatten(1)[:, : self.output.in_features]):
-            others = counted(lambda it=it: it.step(1))
+            others, _ = counted_step(recipe, images, flags)
         print(f"{recipe:24}{whole.operations:16}{batches.operations:16}{whole.operations - others.operations:13}"
               f"{whole.copies:31}{whole.copied / 1e3:8.1f}")  # fmt: skip
     print(f"features of one batch, forward and backward: {features_of_a_batch()} operations")

@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=RECIPES, help="which to measure")
     parser.add_argument("--rounds", type=positive_int, default=7, help="steps of each kind, after one that warms up")
-    parser.add_argument("--fast", default="--amp --channels_last --compile", help="flags of the fast settings")
+    parser.add_argument("--fast", default="--amp --channels_last", help="flags of the fast settings")
     parser.add_argument("--depth", type=wrn_depth, default=28, help="of the Wide ResNet, width 2")
     parser.add_argument("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
     about = "wall: what a user waits for; cpu: processor time of all threads, where others use the machine, too"

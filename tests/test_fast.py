@@ -110,6 +110,15 @@ def test_compiling_is_one_graph_or_an_error(monkeypatch):
         it.live.features(torch.zeros(2, 3, 32, 32))
 
 
+def test_results_of_cuda_graphs_are_copies(monkeypatch):
+    """Such a graph writes every result to the same place."""
+    place = torch.zeros(2, 16)
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: lambda images: place)
+    features = student(small=True, compile="reduce-overhead").live.features(IMAGES)
+    place.fill_(1)
+    assert not features.any()
+
+
 def test_compiler_missing(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
     result = run_here("train_cifar_fix.py", *TINY, "--compile", "--out", tmp_path / "run")
