@@ -70,7 +70,7 @@ def main() -> None:
         run.prepare()
         sums = Sums()
         train_epoch(run.step, 1, run.args, SimpleNamespace(step=lambda *_: None), sums)
-        results[script] = result(run.objects) | {"logs": sums.row()["train"]}
+        results[script] = result(run.objects) | {"logs": sums.row()}
     torch.save(results, f"{sys.argv[2]}.{rank()}")
 
 

@@ -12,7 +12,7 @@ from conftest import ROOT, TINY, TWO_THREADS, assert_refused, assert_runs, comma
 
 EPOCHS = 4
 PUBLISHED = {"epoch", "state_dict", "ema_state_dict", "optimizer"}
-PRETRAINING = PUBLISHED | {"step", "totals", "history", "seconds", "arguments", "facts"}
+PRETRAINING = PUBLISHED | {"step", "totals", "history", "seconds", "arguments", "facts", "versions"}
 COSSL = PRETRAINING | {"teacher_head", "ema_teacher", "teacher_optimizer"}
 # The keys of a recipe's checkpoints.
 RECIPES = {
