@@ -11,6 +11,7 @@ Shape legend: B images (B, 3, 32, 32).
 """
 
 import argparse
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from torch._inductor import config, metrics
+from torch._inductor import config
 from torch._inductor.utils import run_and_get_code
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -78,8 +79,8 @@ def compiled_features_of_a_batch(n_images: int = 64) -> tuple[int, int]:
     network, images = WideResNet(10), torch.zeros(n_images, 3, 32, 32)
     config.force_disable_caches = True
     _, codes = run_and_get_code(lambda: torch.compile(network.features, fullgraph=True)(images).sum().backward())
-    calls = sum(code.count(name) for code in codes for name in ("= extern_kernels.", "= torch.ops.aten."))
-    return metrics.generated_kernel_count, calls
+    loops = sum(len(re.findall(r"^ +cpp_fused\w*\(", code, re.MULTILINE)) for code in codes)
+    return loops, sum(code.count(name) for code in codes for name in ("= extern_kernels.", "= torch.ops.aten."))
 
 
 def main() -> None:
