@@ -25,8 +25,6 @@ class Interrupted(KeyboardInterrupt):
 # Exit codes after a signal: those that shells give; after the alarm of --time_limit that of `timeout`.
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGALRM: 124}
 REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "interrupted (SIGTERM)", signal.SIGALRM: "--time_limit over"}
-
-
 MISTAKE = "a mistake"  # of which one is enough, whichever file each process found it in
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)  # PyTorch's words, CPU and GPU
 

@@ -82,7 +82,7 @@ def fit(
                     row = recorder.epoch(row, test, machine)
                     progress.epoch(n, row)
                 if any_rank(interrupts.came is not None) and n < args.epochs:
-                        stop(interrupts, recorder.place(sums))
+                    stop(interrupts, recorder.place(sums))
         if rank() == 0:
             recorder.conclude()
 
