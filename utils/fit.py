@@ -75,6 +75,7 @@ def fit(
                         with interrupts.between():
                             test = evaluate()
                 except Halt:
+                    sums.check(n, args)
                     recorder.save(sums)
                     stop(interrupts, recorder.place(sums))
                 row, sums, machine = sums.row(), Sums(), watch()
