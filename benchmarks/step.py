@@ -5,12 +5,14 @@
 For each of the six CIFAR recipes, at the published shapes, the following take turns on networks of their own:
 (a) limit: the same forwards, backward and optimiser on ready tensors, nothing else; (b) step: the whole step as the
 recipe runs it; (c) data: its batches alone; (d) plain: the step as such scripts are usually written, in
-`benchmarks/plain.py`, in float32 without flags. Limit and step are measured without flags and with `--fast`.
+`benchmarks/plain.py`, in float32 without flags. Limit and step are measured without flags and with `--fast`. Ratios are
+medians over the rounds, within each of which all take their turn: so the machine's slow moments don't count.
 
 Shape legend: B images (B, 3, 32, 32), C classes.
 """
 
 import argparse
+import operator
 import platform
 import statistics
 import sys
@@ -28,9 +30,12 @@ from benchmarks.built import RECIPES, Built, built, made_up
 from benchmarks.plain import BATCH, plain_step
 from dataset.images import Dataset
 from utils.args import gpu, pick_device, positive_int, wrn_depth
+from utils.fast import keep_memory
 from utils.summary import atomic_write_text, to_json
 
 LIMIT, STEP, DATA, PLAIN, FAST, FAST_LIMIT = "limit", "step", "data", "plain", "fast step", "fast limit"
+RATIOS = (STEP, LIMIT), (DATA, STEP), (STEP, PLAIN)
+FAST_RATIOS = (FAST, FAST_LIMIT), (DATA, FAST), (FAST, PLAIN)
 # How many batches each forward pass takes at once: those that only guess labels, those that are trained on.
 FORWARDS = {"fix": ([1], [3]), "mix": ([1, 1], [1] * 3), "remix": ([1], [1] * 6)}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -75,6 +80,17 @@ def data_alone(recipe: str, it: Built) -> Callable[[int], list]:
     return lambda t: [getattr(it.data, name).at(t) for name in names]
 
 
+def as_usual(work: Callable[[], None]) -> Callable[[int], None]:
+    """With the process's memory as scripts usually have it."""
+
+    def works(t: int) -> None:
+        keep_memory(False)
+        work()
+        keep_memory()
+
+    return works
+
+
 def seconds(work: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
@@ -93,7 +109,7 @@ def measured(recipe: str, images: Dataset, args: argparse.Namespace) -> dict[str
     plainly = plain_step(recipe, images, plain, device)
     limits = [limit(recipe, built(recipe, images, *flags, *more), device) for more in ([], args.fast.split())]
     works = {
-        LIMIT: lambda t: limits[0](), STEP: whole(own), DATA: data_alone(recipe, own), PLAIN: lambda t: plainly(),
+        LIMIT: lambda t: limits[0](), STEP: whole(own), DATA: data_alone(recipe, own), PLAIN: as_usual(plainly),
         FAST: whole(fast), FAST_LIMIT: lambda t: limits[1](),
     }  # fmt: skip
     times: dict[str, list[float]] = {name: [] for name in works}
@@ -104,13 +120,15 @@ def measured(recipe: str, images: Dataset, args: argparse.Namespace) -> dict[str
 
 
 def report(times: dict[str, dict[str, list[float]]], first: dict[str, list[float]]) -> None:
-    """Medians in milliseconds and their ratios."""
+    """Medians in milliseconds; ratios."""
+    ratio = lambda kinds, *names: statistics.median(map(operator.truediv, *(kinds[name] for name in names)))
     medians = {recipe: [1e3 * statistics.median(v) for v in kinds.values()] for recipe, kinds in times.items()}
     print(f"{'milliseconds':23}    (a)    (b)   (c)    (d)   b/a   c/b   b/d |fast(a)    (b)   b/a   c/b   b/d   first")
     for recipe, (a, b, c, d, fast_b, fast_a) in medians.items():
+        own, fast = ([ratio(times[recipe], *pair) for pair in pairs] for pairs in (RATIOS, FAST_RATIOS))
         print(
-            f"{recipe:23}{a:7.0f}{b:7.0f}{c:6.0f}{d:7.0f}{b / a:6.2f}{c / b:6.3f}{b / d:6.2f} |{fast_a:7.0f}"
-            f"{fast_b:7.0f}{fast_b / fast_a:6.2f}{c / fast_b:6.3f}{fast_b / d:6.2f}{first[recipe][-2]:8.0f} s"
+            f"{recipe:23}{a:7.0f}{b:7.0f}{c:6.0f}{d:7.0f}{own[0]:6.2f}{own[1]:6.3f}{own[2]:6.2f} |{fast_a:7.0f}"
+            f"{fast_b:7.0f}{fast[0]:6.2f}{fast[1]:6.3f}{fast[2]:6.2f}{first[recipe][-2]:8.0f} s"
         )
     for recipe in set(medians) & {name.removesuffix("_cossl") for name in medians if "cossl" in name}:
         pair = {recipe + stage: steps for stage, steps in PUBLISHED_STEPS.items()}

@@ -80,6 +80,24 @@ def test_flipped_bytes_are_found_or_don_t_matter(whole, tmp_path):
     assert found > 75  # the others lie between the entries of the archive
 
 
+def old(whole: bytes) -> bytes:
+    """The same checkpoint as PyTorch before 1.6 would have saved it."""
+    file = io.BytesIO()
+    torch.save(torch.load(io.BytesIO(whole), weights_only=True), file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
+def test_the_format_before_pytorch_1_6_is_read_if_it_is_whole(whole, tmp_path):
+    path, content = tmp_path / NAME, old(whole)
+    path.write_bytes(content)
+    assert_same(torch.load(io.BytesIO(whole), weights_only=True), read(path, "--resume", ("state_dict",)))
+    places = [*range(0, 40), *random.Random(2).sample(range(len(content)), 60), *range(len(content) - 40, len(content))]
+    for place in places:
+        path.write_bytes(content[:place])
+        with pytest.raises(DAMAGED):
+            load(path)
+
+
 def folder_of(path, whole):
     path.mkdir()
 
@@ -88,17 +106,13 @@ def foreign(path, whole):
     torch.save(torch.nn.Linear(1, 1).state_dict(), path)
 
 
-def old_format(path, whole):
-    torch.save({"epoch": 1}, path, _use_new_zipfile_serialization=False)
-
-
 DAMAGES = {
     "empty": (lambda path, whole: path.write_bytes(b""), "truncated"),
     "folder": (folder_of, "a folder"),
     "half": (lambda path, whole: path.write_bytes(whole[: len(whole) // 2]), "truncated"),
     "flipped": (lambda path, whole: path.write_bytes(flipped(whole)), "checksum of its"),
     "another program's": (foreign, "lacks epoch"),
-    "old": (old_format, "PyTorch before 1.6"),
+    "old format, half": (lambda path, whole: path.write_bytes(old(whole)[: len(whole) // 2]), "truncated"),
     "twice": (lambda path, whole: path.write_bytes(whole + whole[1000:]), "not a readable"),
 }
 
@@ -142,7 +156,8 @@ def test_an_older_whole_copy_is_named_and_goes_on(pretrained, whole, tmp_path):
 @pytest.mark.parametrize(
     "entries",
     [
-        {"epoch": -1}, {"epoch": True}, {"step": -1}, {"totals": {"loss": 1.0}}, {"seconds": float("nan")},
+        {"epoch": -1}, {"epoch": True}, {"step": -1}, {"totals": {"loss": 1.0}}, {"totals": {"loss": torch.zeros(2)}},
+        {"totals": {"pseudo": torch.zeros(())}}, {"seconds": float("nan")},
         {"arguments": {"lr": [1]}}, {"history": [{}]}, {"history": [{"train": {}, "test": {"loss": 1.0, "recall": 3}}]},
         {"facts": {"classes": [1, 2]}}, {"facts": {"img_size": 10**9}}, {"facts": {"mean": ["a", "b", "c"]}},
         {"facts": {"labelled_counts": None}},

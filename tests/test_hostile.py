@@ -66,6 +66,31 @@ def archive(content: bytes, path: Path, **others: bytes) -> None:
             file.writestr(name, value)
 
 
+class Storage(int):
+    """So many numbers."""
+
+
+class Naming(pickle.Pickler):
+    """Names a storage, as torch does, instead of pickling it."""
+
+    def persistent_id(self, value):
+        return ("storage", torch.FloatStorage, "0", "cpu", int(value), None) if isinstance(value, Storage) else None
+
+
+def before_1_6(content: object):
+    """A file like those of PyTorch before 1.6; with the names of the storages in `content`."""
+
+    def write(path: Path, state: dict) -> None:
+        with path.open("wb") as file:
+            for value in (torch.serialization.MAGIC_NUMBER, 1001, {"little_endian": True}):
+                pickle.dump(value, file, 2)
+            Naming(file, 2).dump(content)
+            pickle.dump(["0"], file, 2)
+            file.write(struct.pack("<Q", 4) + bytes(16))
+
+    return write
+
+
 def nested(depth: int, opening: bytes) -> bytes:
     return b"\x80\x02" + opening * depth + b"a" * (depth - 1) + b"."
 
@@ -132,6 +157,11 @@ CHECKPOINTS = {
     "archive that evaluates": inside(pickle.dumps({"epoch": Runs(eval, "1 + 1")}, 2)),
     "archive that imports": inside(b"\x80\x02cantigravity\nfly\n."),
     "archive that builds what it mustn't": inside(b"\x80\x02cposix\nsystem\n(X\x04\x00\x00\x00truetR."),
+    "of old, and runs code": before_1_6(Runs()),
+    "of old, and runs code in an entry": before_1_6({"epoch": Runs(eval, "1 + 1")}),
+    "of old, and larger than its content": before_1_6({"epoch": Storage(10**8)}),
+    "of old, and larger than any memory": before_1_6({"epoch": Storage(10**14)}),
+    "of old, of less than nothing": before_1_6({"epoch": Storage(-5)}),
     "text as pickle": inside(b"cos\nsystem\n(S'true'\ntR."),
     "absurd length of a string": inside(b"\x80\x04\x8d" + struct.pack("<Q", 2**60) + b"."),
     "absurd number": inside(b"\x80\x02\x8b" + struct.pack("<i", 2**31 - 1) + b"."),

@@ -4,10 +4,12 @@ Killed processes: tests/test_resume.py and benchmarks/torture.py.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import time
 from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,8 @@ from test_scripts import FIX, FIX_COSSL
 
 from utils.checkpoint_file import NAME
 from utils.epoch import Sums, train_epoch
-from utils.errors import EXIT_CODES, UserError
+from utils.errors import EXIT_CODES, Interrupted, UserError
+from utils.interrupts import Interrupts
 from utils.lock import locked
 
 RUN = [*TINY, "--epoch", 2, "--val-iteration", 6]
@@ -130,6 +133,55 @@ def test_a_second_signal_stops_at_once_and_saves_nothing(signals, tmp_path):
     assert not (tmp_path / NAME).exists()
 
 
+def test_a_signal_that_is_sent_twice_is_one(signals, whole, tmp_path):
+    """As GNU's timeout and Slurm's srun do: to the process, and to its group."""
+    signals(("step 2", signal.SIGTERM), ("step 2", signal.SIGTERM))
+    assert run_here(FIX, *RUN, "--out", tmp_path).returncode == 143
+    assert load_checkpoint(tmp_path / NAME)["step"] == 3
+    signals()
+    assert_continues(tmp_path, whole)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.6])
+def test_the_same_signal_later_is_a_second_one(seconds, monkeypatch):
+    clock = iter([100.0, 100.0 + seconds])
+    monkeypatch.setattr("utils.interrupts.time.monotonic", lambda: next(clock))
+    with Interrupts(None) as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted) if seconds else nullcontext():
+            os.kill(os.getpid(), signal.SIGINT)
+    assert interrupts.came == signal.SIGINT
+
+
+def test_a_signal_that_comes_twice_while_data_are_loaded_ends_in_one_line(tmp_path, monkeypatch):
+    import train_cifar_fix
+
+    def open_data(*_, **__):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train_cifar_fix, "open_data", open_data)
+    result = run_here(FIX, *RUN, "--out", tmp_path)
+    assert (result.returncode, len(result.stderr.splitlines())) == (143, 1)
+
+
+def test_the_command_that_goes_on_is_named(signals, whole, tmp_path):
+    """`--overwrite` would delete what was saved, and `--resume` of a copy would go back to it."""
+    signals(("step 2", signal.SIGTERM))
+    result = run_here(FIX, *RUN, "--overwrite", "--out", tmp_path)
+    assert "the same command without --overwrite goes on" in result.stderr
+    signals()
+    assert_continues(tmp_path, whole)
+    signals(("step 7", signal.SIGTERM))
+    copy = tmp_path / "checkpoint_1.pth.tar"
+    result = run_here(FIX, *RUN, "--resume", copy, "--out", tmp_path)
+    assert "the same command without --resume goes on" in result.stderr
+    signals()
+    assert_continues(tmp_path, whole)
+
+
 def test_a_signal_after_the_time_limit_lets_it_save(signals, tmp_path):
     signals(("step 2", signal.SIGALRM), ("step 2", signal.SIGTERM))
     assert run_here(FIX, *RUN, "--out", tmp_path).returncode == 143
@@ -165,6 +217,57 @@ def test_time_limit_ends_each_part_and_may_differ(whole, tmp_path):
         assert result.returncode == 124
         assert "--time_limit" in result.stderr
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert_continues(tmp_path, whole)
+
+
+def test_a_time_limit_shorter_than_an_evaluation_gets_further(signals, whole, tmp_path):
+    """It may break an evaluation off once, not again by the process that does nothing else."""
+    signals(("evaluation", signal.SIGALRM))
+    for epoch, step in ((0, 6), (1, 0), (1, 6)):
+        assert run_here(FIX, *RUN, "--out", tmp_path).returncode == 124
+        state = load_checkpoint(tmp_path / NAME)
+        assert (state["epoch"], state["step"]) == (epoch, step)
+    assert_continues(tmp_path, whole)  # the signal comes again, and the last evaluation is not broken off
+
+
+def test_a_time_limit_shorter_than_the_preparation_gets_further(signals, pretrained, tmp_path):
+    flags = [*RUN, "--epoch", 1, "--resume", pretrained / NAME]
+    signals(("preparation", signal.SIGALRM))
+    result = run_here(FIX_COSSL, *flags, "--out", tmp_path / "parts")
+    assert result.returncode == 124
+    assert "saved after step 0 of epoch 1" in result.stderr
+    for out in (tmp_path / "parts", tmp_path / "whole"):
+        signals()
+        assert_runs(FIX_COSSL, *flags, "--out", out)
+    assert_same(*(load_checkpoint(tmp_path / name / NAME) for name in ("whole", "parts")))
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_another_process_has_continued_meanwhile_is_refused(there, whole, tmp_path, monkeypatch):
+    """While this one waited for its data, after it had read the checkpoint, or had found none."""
+    import train_cifar_fix
+
+    original, other = train_cifar_fix.open_data, whole / NAME
+    if there:
+        assert run_here(FIX, *RUN, "--time_limit", 1e-6, "--out", tmp_path).returncode == 124
+
+    def open_data(*settings, **rest):
+        shutil.copy(other, tmp_path / "another")
+        (tmp_path / "another").rename(tmp_path / NAME)
+        return original(*settings, **rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_cifar_fix, "open_data", open_data)
+        assert_refused(run_here(FIX, *RUN, "--out", tmp_path), f"--out {tmp_path}", "meanwhile", "once more")
+        assert (tmp_path / NAME).read_bytes() == other.read_bytes()
+        assert not (tmp_path / "failed.txt").exists()
+        assert_runs(FIX, *RUN, "--overwrite", "--out", tmp_path)
+    assert_continues(tmp_path, whole)
+
+
+def test_a_run_that_is_over_keeps_the_versions_it_was_trained_with(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr("utils.recorder.versions", lambda: {"torch": "99"})
     assert_continues(tmp_path, whole)
 
 

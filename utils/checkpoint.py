@@ -20,6 +20,7 @@ from utils.errors import UserError
 REMEDY = "take another folder (there, --resume makes a run longer), or --overwrite"
 # What may differ between the parts of one run: where things are and what they run on, not what is computed.
 FREE = {"out", "data_root", "gpu", "overwrite", "resume", "copy_every", "workers", "skip_corrupt", "time_limit"}
+FOUND = "found"  # entry of a state that was read: which file the run's folder held then, see `stamp`
 # What older checkpoints, which lack these arguments, were trained with.
 ADDED = {"img_size": 32, "skip_corrupt": False, "amp": False, "channels_last": False, "compile": None}
 
@@ -69,9 +70,10 @@ def continued(args: Namespace, keys: Iterable[str], free: set[str] = FREE) -> di
     """
     out = args.out
     check_writable(out)
-    if args.overwrite or not (out / NAME).exists():
+    found = stamp(out)
+    if args.overwrite or found is None:
         return None
-    state = read(out / NAME, "--out", keys)
+    state = read(out / NAME, "--out", keys) | {FOUND: found}
     if "arguments" not in state:
         raise UserError(f"--out {out}: holds a run of the published code; take another folder, or --overwrite")
     refuse_other_run(state, args, free, f"--out {out}: holds another run", REMEDY)
@@ -89,11 +91,36 @@ def resumed(args: Namespace, keys: Iterable[str]) -> dict[str, Any] | None:
     if own is not None or path is None:
         return own
     check_writable(out)
-    state = read(path, "--resume", keys)
+    found = stamp(out)
+    state = read(path, "--resume", keys) | {FOUND: found}
     refuse_cossl(state, path)
     free = FREE if inside else FREE | {"epochs"}  # in a folder of its own, a run may be made longer
     refuse_other_run(state, args, free, f"--resume {path}: of another run", "give the same arguments, or a new --out")
     return state
+
+
+def stamp(out: Path) -> tuple[int, int] | None:
+    """Which checkpoint a run's folder holds: its file's number and time, in nanoseconds; None without any."""
+    try:
+        status = (out / NAME).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def refuse_outdated(state: dict[str, Any] | None, args: Namespace) -> None:
+    """Raise UserError if, since `state` was read (None: since there was nothing to read), another process has trained
+    in `--out`. For a process that holds the folder's lock."""
+    if not args.overwrite and stamp(args.out) != (state or {}).get(FOUND):
+        raise UserError(f"--out {args.out}: another process has trained there meanwhile; give the command once more")
+
+
+def again(args: Namespace) -> str:
+    """The command that goes on where this one ends, in words."""
+    if args.overwrite:
+        return "the same command without --overwrite"
+    copy = args.resume is not None and args.resume.name != NAME and _inside(args.resume, args)
+    return "the same command" + " without --resume" * (copy and not args.recipe.endswith("_cossl"))
 
 
 def pretrained(args: Namespace, keys: Iterable[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Shape legend: C classes. What a checkpoint holds: see utils.checkpoint.
 """
 
 import pickle
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterable
@@ -19,8 +20,8 @@ from utils.summary import replacing
 
 NAME = "checkpoint.pth.tar"
 # What a file raises that isn't a whole archive of PyTorch's.
-DAMAGED = (*PICKLE_ERRORS, RuntimeError, OSError, AssertionError, ArithmeticError, zipfile.BadZipFile)
-# How files of PyTorch before 1.6 begin: they have no checksums, and say themselves how much memory they need.
+DAMAGED = (*PICKLE_ERRORS, RuntimeError, OSError, AssertionError, ArithmeticError, struct.error, zipfile.BadZipFile)
+# How files of PyTorch before 1.6 begin, which aren't archives.
 OLD = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 
 
@@ -67,19 +68,14 @@ class Unsound(ValueError):
 
 def load(path: Path) -> Any:
     """What torch.save has put into a file. Every byte of it is checked by its CRC (torch.load does so for some only),
-    and what it unpacks to is no larger than the file. Raises one of DAMAGED.
+    and what it unpacks to is no larger than the file. Files of PyTorch before 1.6, such as published ones may be, have
+    no CRC: what is found wrong with them is what can't be read, or has other shapes than it should. Raises one of
+    DAMAGED.
     """
     with path.open("rb") as file:
-        if file.read(len(OLD)) == OLD:
-            raise Unsound("of PyTorch before 1.6, without checksums: torch.load it and torch.save it with a newer one")
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise Unsound("packed by another program")
-        if sum(entry.file_size for entry in entries) > path.stat().st_size:
-            raise Unsound("it unpacks to more than it is")
-        if (entry := archive.testzip()) is not None:
-            raise Unsound(f"damaged, the checksum of its {entry!a} differs")
+        old = file.read(len(OLD)) == OLD
+    if not old:
+        _check_archive(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pickle protocols, where the file isn't a checkpoint
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -89,6 +85,18 @@ def load(path: Path) -> Any:
         if tensor.nbytes > tensor.untyped_storage().nbytes():
             raise Unsound("it holds a tensor that is larger than its content")
     return state
+
+
+def _check_archive(path: Path) -> None:
+    """Raise one of DAMAGED unless the archive is whole, and as large as what it holds."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise Unsound("packed by another program")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise Unsound("it unpacks to more than it is")
+        if (entry := archive.testzip()) is not None:
+            raise Unsound(f"damaged, the checksum of its {entry!a} differs")
 
 
 def finite(state: dict[str, Any]) -> bool:

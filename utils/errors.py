@@ -14,10 +14,13 @@ class UserError(Exception):
     """A mistake of the user's; the message names the flag or file and the remedy, in one line."""
 
 
+LEFT = "a training run goes on from its last checkpoint by the same command, without --overwrite"
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal ends the program: its number, and what that leaves, in words."""
 
-    def __init__(self, number: int, left: str = "a training run goes on from its last checkpoint by the same command"):
+    def __init__(self, number: int, left: str = LEFT):
         super().__init__(number)
         self.number, self.left = number, left
 
@@ -56,6 +59,7 @@ def run_main(main: Callable[[], None]) -> None:
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # GNU's timeout and Slurm's srun send a signal twice
     raise Interrupted(number)
 
 
@@ -76,6 +80,6 @@ def _outcome(main: Callable[[], None]) -> tuple[int, str, str]:
             raise
         line = "error: out of memory; lower --batch-size, --width, --img_size or the number of images"
     except Disconnected as error:
-        remedy = "the same command continues from the last whole epoch"
+        remedy = "the same command, without --overwrite, continues from the last whole epoch"
         return 1, f"error: another process of this run has ended ({error}); {remedy}", distributed.ENDED
     return 2, line, MISTAKE

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from utils.distributed import rank
 from utils.errors import UserError
 from utils.summary import atomic_write_text
 
@@ -16,8 +17,11 @@ NAME = "failed.txt"
 @contextmanager
 def told(out: Path) -> Iterator[None]:
     """Around the training of a run: where it ends by an error, `out`/failed.txt says by which, in one line, until the
-    run goes on or starts anew. Interruptions are no failures.
+    run goes on or starts anew. Interruptions are no failures. Under torchrun rank 0, which has the lock, does it.
     """
+    if rank():
+        yield
+        return
     (out / NAME).unlink(missing_ok=True)
     try:
         yield

@@ -45,9 +45,10 @@ def fit(
     Before step t the generators are seeded from (seed, t), so that a killed and resumed run repeats the bits of one
     that wasn't. Under torchrun rank 0 alone evaluates and writes, and the others wait for it at the epoch's end.
     A signal or the time limit ends the run after the step that is running, or in the middle of an evaluation, and the
-    checkpoint is of that step; under torchrun a signal ends it at once, and the time limit after an epoch.
+    checkpoint is of that step; under torchrun a signal ends it at once, and the time limit after an epoch. The time
+    limit never ends `prepare`, nor an evaluation that is all a process has done: so every part of a run gets further.
     Raises Interrupted; UserError if a loss or a weight stops being a number, if another process trains in the folder,
-    or if it can't be written to.
+    or has since `start` was read, or if it can't be written to.
     """
     recorder, sums = Recorder(objects, args, facts, start, first_copy), Sums()
     if start is not None:
@@ -60,32 +61,48 @@ def fit(
         print(f"continuing after {recorder.place(sums)}")
     place = recorder.done * args.val_iteration + sums.step
     agree(place, "--out: not all processes see the same checkpoint; it must be a folder that all machines share")
-    with Interrupts(args.time_limit) as interrupts, locked(args.out), told(args.out):
-        if start is None and prepare is not None:
-            make_ready(prepare, args, interrupts)
-        start_alike([thing for thing in objects.values() if isinstance(thing, torch.nn.Module)])
+    with Interrupts(args.time_limit) as interrupts, locked(args.out):
         if rank() == 0:
-            recorder.open()
-        with closing(Progress(args.epochs, args.val_iteration, recorder.done)) as progress:
-            for n in range(recorder.done + 1, args.epochs + 1):
-                test = None
-                try:
-                    train_epoch(step, n, args, progress, sums, interrupts.check)
-                    if rank() == 0:
-                        with interrupts.between():
-                            test = evaluate()
-                except Halt:
-                    sums.check(n, args)
-                    recorder.save(sums)
-                    stop(interrupts, recorder.place(sums))
-                row, sums, machine = sums.row(), Sums(), watch()
+            checkpoint.refuse_outdated(start, args)
+        with told(args.out):
+            if start is None and prepare is not None:
+                make_ready(prepare, args, interrupts)
+            start_alike([thing for thing in objects.values() if isinstance(thing, torch.nn.Module)])
+            if rank() == 0:
+                recorder.open()
+            train(step, evaluate, args, recorder, sums, interrupts, watch)
+            if rank() == 0:
+                recorder.conclude()
+
+
+def train(
+    step: Callable[[int], dict[str, Tensor]],
+    evaluate: Callable[[], dict[str, Any]],
+    args: Namespace,
+    recorder: Recorder,
+    sums: Sums,
+    interrupts: Interrupts,
+    watch: Callable[[], dict[str, float]],
+) -> None:
+    """The epochs that `recorder` lacks; of the first one, `sums` has what is done of it. Else as for `fit`."""
+    with closing(Progress(args.epochs, args.val_iteration, recorder.done)) as progress:
+        for n in range(recorder.done + 1, args.epochs + 1):
+            test, trains = None, sums.step < args.val_iteration
+            try:
+                train_epoch(step, n, args, progress, sums, interrupts.check)
                 if rank() == 0:
-                    row = recorder.epoch(row, test, machine)
-                    progress.epoch(n, row)
-                if any_rank(interrupts.came is not None) and n < args.epochs:
-                    stop(interrupts, recorder.place(sums))
-        if rank() == 0:
-            recorder.conclude()
+                    with interrupts.between(alarm=trains):
+                        test = evaluate()
+            except Halt:
+                sums.check(n, args)
+                recorder.save(sums)
+                stop(interrupts, recorder.place(sums), args)
+            row, sums, machine = sums.row(), Sums(), watch()
+            if rank() == 0:
+                row = recorder.epoch(row, test, machine)
+                progress.epoch(n, row)
+            if any_rank(interrupts.came is not None) and n < args.epochs:
+                stop(interrupts, recorder.place(sums), args)
 
 
 def make_ready(prepare: Callable[[], None], args: Namespace, interrupts: Interrupts) -> None:
@@ -93,13 +110,14 @@ def make_ready(prepare: Callable[[], None], args: Namespace, interrupts: Interru
     if rank():
         torch.manual_seed(fold_in(args.manualSeed, own("prepare")))
     try:
-        with interrupts.between():
+        with interrupts.between(alarm=False):
             prepare()
     except Halt:
         left = "before its first step a run has nothing to save; the same command starts anew"
         raise Interrupted(interrupts.came, left) from None
 
 
-def stop(interrupts: Interrupts, saved: str) -> None:
+def stop(interrupts: Interrupts, saved: str, args: Namespace) -> None:
     """End the run here; saved: what it has done, in words."""
-    raise Interrupted(interrupts.came or signal.SIGALRM, f"saved after {saved}; the same command goes on") from None
+    left = f"saved after {saved}; {checkpoint.again(args)} goes on"
+    raise Interrupted(interrupts.came or signal.SIGALRM, left) from None

@@ -4,12 +4,15 @@ Shape legend: none.
 """
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from utils.distributed import world_size
 from utils.errors import EXIT_CODES, Interrupted
+
+REPEATED = 0.5  # seconds within which the same signal is no second one: GNU's timeout and Slurm's srun send it twice
 
 
 class Halt(KeyboardInterrupt):
@@ -26,7 +29,8 @@ class Interrupts:
     """
 
     def __init__(self, minutes: float | None) -> None:
-        self.minutes, self.came, self.between_steps, self.alone = minutes, None, False, world_size() == 1
+        self.minutes, self.came, self.at, self.alone = minutes, None, 0.0, world_size() == 1
+        self.breaking: tuple[int, ...] = ()  # signals that raise Halt wherever they come
 
     def __enter__(self) -> "Interrupts":
         self.before = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
@@ -44,20 +48,26 @@ class Interrupts:
             raise Halt
 
     @contextmanager
-    def between(self) -> Iterator[None]:
-        """Around what takes long and changes nothing that is saved: a signal raises Halt right there."""
-        self.between_steps = True
+    def between(self, alarm: bool) -> Iterator[None]:
+        """Around what takes long and changes nothing that is saved: a signal raises Halt right there, and with `alarm`
+        so does the time limit. (It must not where a process would end without having done anything.)
+        """
+        self.breaking = tuple(number for number in EXIT_CODES if alarm or number != signal.SIGALRM)
         try:
-            self.check()
+            if self.came in self.breaking:
+                self.check()
             yield
         finally:
-            self.between_steps = False
+            self.breaking = ()
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)  # where a signal has come, no time limit is needed
+        now = time.monotonic()
+        if number == self.came and now - self.at < REPEATED:
+            return
         second = self.came in (signal.SIGINT, signal.SIGTERM)
-        self.came = number
+        self.came, self.at = number, now
         if second or not (self.alone or number == signal.SIGALRM):
             raise Interrupted(number)
-        if self.between_steps:
+        if number in self.breaking:
             self.check()

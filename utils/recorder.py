@@ -30,7 +30,9 @@ class Recorder:
     ) -> None:  # fmt: skip
         self.objects, self.args, self.facts, self.first_copy = objects, args, facts, first_copy
         start = start or {"epoch": 0}
-        self.done, self.history, self.versions = start["epoch"], start.get("history", []), versions()
+        self.done, self.history = start["epoch"], start.get("history", [])
+        over = self.done >= args.epochs  # then nothing is trained with the versions of today
+        self.versions = start.get("versions", versions()) if over else versions()
         self.began = time.monotonic() - start.get("seconds", 0.0)
 
     def open(self) -> None:
@@ -70,7 +72,8 @@ class Recorder:
 
     def place(self, sums: Sums) -> str:
         """How far the run has come, in words."""
-        return f"step {sums.step} of epoch {self.done + 1}" if sums.step else f"epoch {self.done}"
+        within = sums.step or not self.done
+        return f"step {sums.step} of epoch {self.done + 1}" if within else f"epoch {self.done}"
 
     def conclude(self) -> None:
         """Write `summary.json`; the last printed lines say what came out, and where it is."""

@@ -63,7 +63,10 @@ def _arguments(arguments: Any) -> bool:
 
 
 def _totals(totals: Any) -> bool:
-    return isinstance(totals, dict) and all(isinstance(value, Tensor) for value in totals.values())
+    """Whether these are sums over steps: of losses and the like, 0-d, and of counts of pseudo-labels, (rows, C)."""
+    dims = lambda name: 2 if name == "pseudo" else 0
+    sums = isinstance(totals, dict) and all(isinstance(value, Tensor) for value in totals.values())
+    return sums and all(value.ndim == dims(name) and not value.is_complex() for name, value in totals.items())
 
 
 _count = _is(int, lambda value: value >= 0)
