@@ -6,7 +6,8 @@ For each of the six CIFAR recipes, at the published shapes, the following take t
 (a) limit: the same forwards, backward and optimiser on ready tensors, nothing else; (b) step: the whole step as the
 recipe runs it; (c) data: its batches alone; (d) plain: the step as such scripts are usually written, in
 `benchmarks/plain.py`, in float32 without flags. Limit and step are measured without flags and with `--fast`. Ratios are
-medians over the rounds, within each of which all take their turn: so the machine's slow moments don't count.
+medians over the rounds, within each of which all take their turn: so the machine's slow moments don't count. *kept*:
+(b) against the same step in a process that doesn't keep its memory, see `utils.fast.keep_memory`; (d) doesn't, either.
 
 Shape legend: B images (B, 3, 32, 32), C classes.
 """
@@ -18,53 +19,36 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from torch.nn.functional import cross_entropy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.augmentation import cpu_name
 from benchmarks.built import RECIPES, Built, built, made_up
+from benchmarks.limit import limit
 from benchmarks.plain import BATCH, plain_step
 from dataset.images import Dataset
 from utils.args import gpu, pick_device, positive_int, wrn_depth
 from utils.fast import keep_memory
 from utils.summary import atomic_write_text, to_json
 
-LIMIT, STEP, DATA, PLAIN, FAST, FAST_LIMIT = "limit", "step", "data", "plain", "fast step", "fast limit"
-RATIOS = (STEP, LIMIT), (DATA, STEP), (STEP, PLAIN)
-FAST_RATIOS = (FAST, FAST_LIMIT), (DATA, FAST), (FAST, PLAIN)
-# How many batches each forward pass takes at once: those that only guess labels, those that are trained on.
-FORWARDS = {"fix": ([1], [3]), "mix": ([1, 1], [1] * 3), "remix": ([1], [1] * 6)}
+LIMIT, STEP, DATA, PLAIN, FAST, FAST_LIMIT, USUAL = (
+    "limit",
+    "step",
+    "data",
+    "plain",
+    "fast step",
+    "fast limit",
+    "step, memory as usual",
+)
+RATIOS = (STEP, LIMIT), (DATA, STEP), (STEP, PLAIN), (FAST, FAST_LIMIT), (DATA, FAST), (FAST, PLAIN), (STEP, USUAL)
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PUBLISHED_STEPS = {"": 500 * 500, "_cossl": 100 * 500}
-
-
-def limit(recipe: str, it: Built, device: torch.device) -> Callable[[], None]:
-    """The forwards, backward and optimiser steps of a recipe's step on ready tensors."""
-    guessed, trained = FORWARDS[recipe.split("_")[2]]
-    live, ema, head = (it.objects.get(key) for key in ("state_dict", "ema_state_dict", "teacher_head"))
-    images, labels = torch.randn(3 * BATCH, 3, 32, 32, device=device), torch.arange(3 * BATCH, device=device) % 10
-
-    def descend(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    def work() -> None:
-        live.train()
-        with torch.no_grad():
-            for n in guessed:
-                live(images[: n * BATCH]) if head is None else head(ema.features(images[: n * BATCH]))
-            features = None if head is None else ema.features(images[: 2 * BATCH])
-        loss = sum(cross_entropy(live(images[: n * BATCH]), labels[: n * BATCH]) for n in trained)
-        descend(loss, it.objects["optimizer"])
-        if head is not None:
-            descend(cross_entropy(head(features[:BATCH]), labels[:BATCH]), it.objects["teacher_optimizer"])
-
-    return work
 
 
 def whole(it: Built) -> Callable[[int], None]:
@@ -80,17 +64,6 @@ def data_alone(recipe: str, it: Built) -> Callable[[int], list]:
     return lambda t: [getattr(it.data, name).at(t) for name in names]
 
 
-def as_usual(work: Callable[[], None]) -> Callable[[int], None]:
-    """With the process's memory as scripts usually have it."""
-
-    def works(t: int) -> None:
-        keep_memory(False)
-        work()
-        keep_memory()
-
-    return works
-
-
 def seconds(work: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
@@ -100,39 +73,71 @@ def seconds(work: Callable[[], object], device: torch.device, clock: Callable[[]
     return clock() - start
 
 
+def flags_of(recipe: str, args: argparse.Namespace) -> list[object]:
+    flags = ["--imb_ratio_l", 100, "--imb_ratio_u", 100, "--gpu", args.gpu, "--depth", args.depth, "--manualSeed", 1]
+    return flags + ["--align"] * ("remix" in recipe)
+
+
+def aside(recipe: str, args: argparse.Namespace, orders: Connection) -> None:
+    """A process of its own for what runs with the memory that scripts usually have: the plain step, and for comparison
+    the recipe's. Takes orders (name, t, clock) and gives the seconds, until it gets None.
+    """
+    device, images, flags = pick_device(args.gpu), made_up(), flags_of(recipe, args)
+    plainly, own = (
+        plain_step(recipe, images, built(recipe, images, *flags), device),
+        whole(built(recipe, images, *flags)),
+    )
+    works = {PLAIN: lambda t: plainly(), USUAL: own}
+    keep_memory(False)
+    while order := orders.recv():
+        name, t, clock = order
+        orders.send(seconds(partial(works[name], t), device, CLOCKS[clock]))
+
+
 def measured(recipe: str, images: Dataset, args: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds of each kind of step, round by round; in round 0 the steps that compile do so."""
-    device = pick_device(args.gpu)
-    flags = ["--imb_ratio_l", 100, "--imb_ratio_u", 100, "--gpu", args.gpu, "--depth", args.depth, "--manualSeed", 1]
-    flags += ["--align"] if "remix" in recipe else []
-    own, plain, fast = (built(recipe, images, *flags, *more) for more in ([], [], args.fast.split()))
-    plainly = plain_step(recipe, images, plain, device)
-    limits = [limit(recipe, built(recipe, images, *flags, *more), device) for more in ([], args.fast.split())]
+    device, flags, fast_flags = pick_device(args.gpu), flags_of(recipe, args), args.fast.split()
+    own, fast = (built(recipe, images, *flags, *more) for more in ([], fast_flags))
+    limits = [limit(recipe, built(recipe, images, *flags, *more), device) for more in ([], fast_flags)]
     works = {
-        LIMIT: lambda t: limits[0](), STEP: whole(own), DATA: data_alone(recipe, own), PLAIN: as_usual(plainly),
-        FAST: whole(fast), FAST_LIMIT: lambda t: limits[1](),
+        LIMIT: lambda t: limits[0](), STEP: whole(own), DATA: data_alone(recipe, own), FAST: whole(fast),
+        FAST_LIMIT: lambda t: limits[1](),
     }  # fmt: skip
-    times: dict[str, list[float]] = {name: [] for name in works}
+    times: dict[str, list[float]] = {name: [] for name in (*works, PLAIN, USUAL)}
+    context = get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=aside, args=(recipe, args, there), daemon=True)
+    process.start()
     for t in range(args.rounds + 1):
+        clock = args.clock if t else "wall"
         for name, work in works.items():
-            times[name].append(seconds(lambda work=work, t=t: work(t), device, CLOCKS[args.clock if t else "wall"]))
+            times[name].append(seconds(partial(work, t), device, CLOCKS[clock]))
+        for name in (PLAIN, USUAL):
+            here.send((name, t, clock))
+            times[name].append(here.recv())
+    here.send(None)
+    process.join()
     return times
 
 
-def report(times: dict[str, dict[str, list[float]]], first: dict[str, list[float]]) -> None:
+def report(times: dict[str, dict[str, list[float]]], first: dict[str, dict[str, float]]) -> None:
     """Medians in milliseconds; ratios."""
-    ratio = lambda kinds, *names: statistics.median(map(operator.truediv, *(kinds[name] for name in names)))
-    medians = {recipe: [1e3 * statistics.median(v) for v in kinds.values()] for recipe, kinds in times.items()}
-    print(f"{'milliseconds':23}    (a)    (b)   (c)    (d)   b/a   c/b   b/d |fast(a)    (b)   b/a   c/b   b/d   first")
-    for recipe, (a, b, c, d, fast_b, fast_a) in medians.items():
-        own, fast = ([ratio(times[recipe], *pair) for pair in pairs] for pairs in (RATIOS, FAST_RATIOS))
-        print(
-            f"{recipe:23}{a:7.0f}{b:7.0f}{c:6.0f}{d:7.0f}{own[0]:6.2f}{own[1]:6.3f}{own[2]:6.2f} |{fast_a:7.0f}"
-            f"{fast_b:7.0f}{fast[0]:6.2f}{fast[1]:6.3f}{fast[2]:6.2f}{first[recipe][-2]:8.0f} s"
+    heads = ("(a)", "(b)", "(c)", "(d)", "b/a", "c/b", "b/d", "fast a", "b", "b/a", "c/b", "b/d", "kept", "first, s")
+    print(f"{'milliseconds':22}", *(f"{head:>7}" for head in heads), flush=True)
+    medians = {
+        recipe: {name: 1e3 * statistics.median(v) for name, v in kinds.items()} for recipe, kinds in times.items()
+    }
+    for recipe, kinds in times.items():
+        ratios = [statistics.median(map(operator.truediv, kinds[one], kinds[other])) for one, other in RATIOS]
+        own, fast = (
+            [medians[recipe][name] for name in names] for names in ((LIMIT, STEP, DATA, PLAIN), (FAST_LIMIT, FAST))
         )
-    for recipe in set(medians) & {name.removesuffix("_cossl") for name in medians if "cossl" in name}:
+        row = [f"{ms:.0f}" for ms in own] + [f"{ratio:.3f}" for ratio in ratios[:3]]
+        row += [f"{ms:.0f}" for ms in fast] + [f"{ratio:.3f}" for ratio in ratios[3:]] + [f"{first[recipe][FAST]:.0f}"]
+        print(f"{recipe:22}", *(f"{cell:>7}" for cell in row))
+    for recipe in sorted({*medians} & {name.removesuffix("_cossl") for name in medians if "cossl" in name}):
         pair = {recipe + stage: steps for stage, steps in PUBLISHED_STEPS.items()}
-        days = [sum(n * medians[name][kind] for name, n in pair.items()) / 86_400_000 for kind in (1, 4)]
+        days = [sum(n * medians[name][kind] for name, n in pair.items()) / 86_400_000 for kind in (STEP, FAST)]
         print(f"published pair of {recipe}, steps only: {days[0]:.1f} days, fast {days[1]:.1f}")
 
 
@@ -157,7 +162,7 @@ def main() -> None:
     print(f"{machine}; {settings}", flush=True)
     for recipe in args.recipes:
         samples = measured(recipe, images, args)
-        first[recipe] = [values.pop(0) for values in samples.values()]
+        first[recipe] = {name: values.pop(0) for name, values in samples.items()}
         times[recipe] = samples
         print(f"{recipe} measured", file=sys.stderr, flush=True)
         content = {"machine": machine, "settings": settings, "seconds": times, "first": first}
