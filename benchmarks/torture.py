@@ -2,17 +2,18 @@
 
     python benchmarks/torture.py --kills 100 --recipe train_cifar_fix train_cifar_fix_cossl
 
-Half of the kills come at any moment, half are aimed: they wait for a temporary file to appear, so that they hit a save.
-What must not differ, by a bit: checkpoint (networks, averages, optimisers, history), log.txt, diagnostics.npz,
-summary.json (but for wall time and folder). The processes are forked from one that has imported everything, since
-importing takes longer than training here; they run the scripts' files as Python would.
+Of three kills one comes at any moment, one is aimed: it waits for a temporary file to appear, so that it hits a save,
+and one follows closely on SIGTERM, so that it hits a save in the middle of an epoch. No part of a run may begin before
+the epoch that the last one had saved, nor train an epoch again that had been saved ("again"). What must not differ in
+the end, by a bit: checkpoint and its copies (networks, averages, optimisers, history), log.txt, diagnostics.npz, what
+TensorBoard shows, summary.json (but for wall time and folder). The processes are forked from one that has imported
+everything, since importing takes longer than training here; they run the scripts' files as Python would.
 
 Shape legend: none.
 """
 
 import argparse
 import importlib
-import json
 import multiprocessing
 import os
 import random
@@ -25,9 +26,8 @@ import traceback
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -35,7 +35,9 @@ sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 
 from conftest import FOOD, ROOT, TINY, write_archives, write_food101
 
-from utils.checkpoint_file import NAME, load
+from benchmarks.left import content, printed, same, saved
+from utils.checkpoint_file import NAME
+from utils.errors import EXIT_CODES
 
 RECIPES = [
     *(f"train_cifar_{method}" for method in ("supervised", "fix", "mix", "remix")),
@@ -43,17 +45,21 @@ RECIPES = [
     *(f"train_{data}_fix{stage}" for data in ("small_imagenet127", "food") for stage in ("", "_cossl")),
 ]
 EPOCHS = 5
+# When a kill comes, and up to how many seconds later: at any moment, in a write, after SIGTERM.
+AT = {"any": 0.0, "write": 0.01, "SIGTERM": 0.15}
 
 
 class Tally(NamedTuple):
-    """What came of a recipe. hits: kills that cut a write short; lost: epochs that had been printed, and were not in
-    the checkpoint; runs: those that ended, and were compared; differing: what differed, in words.
+    """What came of a recipe. hits: kills that cut a write short; within: restarts in the middle of an epoch; again:
+    epochs that had been printed or saved, and were not in the checkpoint, or were trained once more; runs: those that
+    ended, and were compared; differing: what differed, in words.
     """
 
     recipe: str
     kills: int
     hits: int
-    lost: int
+    within: int
+    again: int
     runs: int
     differing: list[str]
 
@@ -85,6 +91,7 @@ def flags_of(recipe: str, root: Path) -> list[str]:
 def start(script: str, flags: list[str], shown: Path) -> int:
     """The id of a process that runs a script, as Python would; `shown`: where its output goes."""
     sys.stdout.flush()
+    shown.unlink(missing_ok=True)
     if pid := os.fork():
         return pid
     code = 99
@@ -111,17 +118,22 @@ def finish(pid: int, shown: Path) -> None:
         raise SystemExit(f"exit code {code}:\n{shown.read_text()}")
 
 
-def kill(pid: int, out: Path, aimed: bool, seconds: float) -> bool:
-    """Kill the process at a random moment of the next `seconds`, or if aimed within a random write; whether it still
-    ran. The killed process is reaped."""
+def kill(pid: int, out: Path, how: str, seconds: float) -> bool:
+    """Kill the process at a random moment of the next `seconds`, see AT; whether it hadn't come to its end.
+
+    It is reaped.
+    """
     latest = time.monotonic() + random.uniform(0, seconds)
     while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-        if time.monotonic() > latest and (not aimed or any(out.glob(".*.tmp"))):
-            time.sleep(random.uniform(0, 0.01) * aimed)
+        if time.monotonic() > latest and (how != "write" or any(out.glob(".*.tmp"))):
+            if how == "SIGTERM":
+                os.kill(pid, signal.SIGTERM)
+            time.sleep(random.uniform(0, AT[how]))
             break
         time.sleep(0.0002)
     os.kill(pid, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1] == signal.SIGKILL
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code in (-signal.SIGKILL, EXIT_CODES[signal.SIGTERM])
 
 
 def torture(recipe: str, kills: int, seed: int) -> Tally:
@@ -131,61 +143,28 @@ def torture(recipe: str, kills: int, seed: int) -> Tally:
         flags, shown, began = flags_of(recipe, root), root / "shown", time.monotonic()
         finish(start(recipe, [*flags, "--out", str(root / "whole")], shown), shown)
         seconds = 0.5 * (time.monotonic() - began)
-        whole, done, hits, lost, runs, differing = content(root / "whole"), 0, 0, 0, 0, []
+        whole, done, hits, within, again, runs, differing = content(root / "whole"), 0, 0, 0, 0, 0, []
         while done < kills:
             runs += 1
-            out, ended = root / f"run{runs}", False
+            out, ended, before = root / f"run{runs}", False, (0, 0)
             while not ended:
                 born, pid = time.time(), start(recipe, [*flags, "--out", str(out)], shown)
                 if done == kills:
                     finish(pid, shown)
                     ended = True
-                elif kill(pid, out, done % 2 == 1, seconds):
+                elif kill(pid, out, list(AT)[done % len(AT)], seconds):
                     done += 1
                     hits += any(file.stat().st_mtime > born for file in out.glob(".*.tmp"))
-                    lost = max(lost, printed(shown) - saved(out))
                 else:
                     ended = (out / "summary.json").exists()
                     if not ended:
                         raise SystemExit(f"{recipe}:\n{shown.read_text()}")
+                epochs, after = printed(shown), saved(out)
+                again += after < before or after[0] < max(epochs, default=0) or min(epochs, default=EPOCHS) <= before[0]
+                within, before = within + (after[1] > 0 and not ended), after
             found = content(out)
             differing += [name for name in whole if not same(whole[name], found[name])]
-    return Tally(recipe, done, hits, lost, runs, differing)
-
-
-def printed(shown: Path) -> int:
-    """The last epoch that a process said it had finished."""
-    lines = [line for line in shown.read_text().splitlines() if line.startswith("epoch ")]
-    return int(lines[-1].split()[1].split("/")[0]) if lines else 0
-
-
-def saved(out: Path) -> int:
-    """The epoch of the last checkpoint, which must be whole; 0 without."""
-    return load(out / NAME)["epoch"] if (out / NAME).exists() else 0
-
-
-def content(out: Path) -> dict[str, Any]:
-    """What a run left, but for what may differ: times, folders."""
-    checkpoint, summary = load(out / NAME), json.loads((out / "summary.json").read_text())
-    for state in (checkpoint, summary):
-        for name in ("seconds", "wall_seconds"):
-            state.pop(name, None)
-        state["arguments"].pop("out")
-    with np.load(out / "diagnostics.npz") as arrays:
-        diagnostics = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    log = (out / "log.txt").read_text()
-    return {"checkpoint": checkpoint, "log.txt": log, "diagnostics": diagnostics, "summary.json": summary}
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two states are equal bit for bit; a figure without meaning, nan, equals itself."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return type(a) is type(b) and (a == b or (a != a and b != b))
+    return Tally(recipe, done, hits, within, again, runs, differing)
 
 
 def main() -> None:
@@ -199,17 +178,15 @@ def main() -> None:
     for recipe in args.recipe:  # the processes that are forked have it then
         importlib.import_module(recipe)
     torch.set_num_threads(1)
-    print(
-        f"{'recipe':36}{'kills':>6}{'during a save':>15}{'epochs lost':>13}{'runs compared':>15}  differing", flush=True
-    )
+    heads = "kills", "during a write", "within an epoch", "epochs again", "runs"
+    print(f"{'recipe':36}", *(f"{head:>15}" for head in heads), " differing", flush=True)
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("fork")) as pool:
         tallies = []
         for tally in pool.map(partial(torture, kills=args.kills, seed=args.seed), args.recipe):
-            name, kills, hits, lost, runs, differing = tally
-            words = ", ".join(differing) or "nothing"
-            print(f"{name:36}{kills:6}{hits:15}{lost:13}{runs:15}  {words}", flush=True)
+            words = ", ".join(tally.differing) or "nothing"
+            print(f"{tally.recipe:36}", *(f"{number:15}" for number in tally[1:-1]), f" {words}", flush=True)
             tallies.append(tally)
-    raise SystemExit(int(any(tally.differing or tally.lost > 0 for tally in tallies)))
+    raise SystemExit(int(any(tally.differing or tally.again for tally in tallies)))
 
 
 if __name__ == "__main__":

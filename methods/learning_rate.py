@@ -20,7 +20,7 @@ def warm_up_then_steps(t: int, lr: float, gamma: float, warm_up: int, every: int
 def scheduled(
     step: Callable[[int], dict[str, Tensor]], optimizer: torch.optim.Optimizer, rate: Callable[[int], float]
 ) -> Callable[[int], dict[str, Tensor]]:
-    """`step` with the optimiser's learning rate set to `rate(t)` at step t.
+    """`step` with the optimiser's learning rate set to `rate(t)` at step t, which is `lr` in its logs.
 
     Afterwards it is that of step t + 1, as schedulers leave it: a checkpoint's optimiser says how it would go on.
     """
@@ -33,6 +33,6 @@ def scheduled(
         use(rate(t))
         logs = step(t)
         use(rate(t + 1))
-        return logs
+        return logs | {"lr": torch.full_like(logs["loss"], rate(t))}
 
     return scheduled_step

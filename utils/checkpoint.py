@@ -199,8 +199,9 @@ def make_folder(out: Path, overwrite: bool = False) -> None:
     except OSError as error:
         raise UserError(f"--out {out}: cannot be made ({error.strerror}); take another folder") from error
     if overwrite:
-        for path in (*out.glob("checkpoint*.pth.tar"), *out.glob("tensorboard/events.out.tfevents.*")):
-            path.unlink()
+        for pattern in ("checkpoint*.pth.tar", ".*.tmp", "tensorboard/events.out.tfevents.*"):
+            for path in out.glob(pattern):
+                path.unlink()
         for name in ("log.txt", "summary.json", "diagnostics.npz", "shifted.json"):
             (out / name).unlink(missing_ok=True)
 

@@ -82,7 +82,7 @@ def so_far(checkpoint: dict[str, Any]) -> Sums:
 
 
 def rates(args: Namespace) -> str:
-    """The flags that name learning rates, with their values."""
+    """The flags that name learning rates, with their values. (A schedule's rate is among the logs.)"""
     return ", ".join(f"--{name} {getattr(args, name):g}" for name in ("lr", "lr_tfe") if name in args)
 
 
@@ -107,11 +107,10 @@ def train_epoch(
 ) -> None:
     """The steps of epoch n (from 1) that `sums` lacks, K in all, on all ranks; adds their logs to it.
 
-    check: called before each step, may raise. Raises UserError if a log isn't a number: on the CPU after that step,
+    check: called after each step, may raise. Raises UserError if a log isn't a number: on the CPU after that step,
     elsewhere when the bar is read, and at the epoch's end.
     """
     for i in range(sums.step, args.val_iteration):
-        check()
         t = (n - 1) * args.val_iteration + i
         torch.manual_seed(fold_in(args.manualSeed, own("step"), t))
         logs = step(t)
@@ -119,6 +118,7 @@ def train_epoch(
         if sums.cheap:
             sums.check(n, args)
         progress.step(t + 1, partial(_read, sums, n, args))
+        check()
     sums.check(n, args)
 
 

@@ -95,11 +95,13 @@ def train(
                         test = evaluate()
             except Halt:
                 sums.check(n, args)
-                recorder.save(sums)
+                with interrupts.held():
+                    recorder.save(sums)
                 stop(interrupts, recorder.place(sums), args)
             row, sums, machine = sums.row(), Sums(), watch()
             if rank() == 0:
-                row = recorder.epoch(row, test, machine)
+                with interrupts.held():
+                    row = recorder.epoch(row, test, machine)
                 progress.epoch(n, row)
             if any_rank(interrupts.came is not None) and n < args.epochs:
                 stop(interrupts, recorder.place(sums), args)

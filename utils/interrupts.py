@@ -20,8 +20,9 @@ class Halt(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Within, the first signal is noted, for `check` between two steps to raise Halt; a second one raises Interrupted
-    at once. minutes: after which the run gets one by itself (SIGALRM), None for never; a signal may follow on that.
+    """Within, the first signal is noted, for `check` between two steps to raise Halt; a second one (the same one again
+    only after REPEATED) raises Interrupted at once, or after a write, see `held`. minutes: after which the run gets one
+    by itself (SIGALRM), None for never; a signal may follow on that.
 
     Under torchrun signals raise Interrupted at once, for the ranks are not at the same step, and torchrun gives them
     little time; the time limit is noted, and nothing here raises for it (see `fit`).
@@ -31,6 +32,7 @@ class Interrupts:
     def __init__(self, minutes: float | None) -> None:
         self.minutes, self.came, self.at, self.alone = minutes, None, 0.0, world_size() == 1
         self.breaking: tuple[int, ...] = ()  # signals that raise Halt wherever they come
+        self.holding, self.late = False, None  # whether nothing may be raised; the signal that would have been
 
     def __enter__(self) -> "Interrupts":
         self.before = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
@@ -60,6 +62,18 @@ class Interrupts:
         finally:
             self.breaking = ()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Around a write: what a signal would raise at once is raised after it. (In the middle of torch.save it would
+        end in an error of the writer's.)"""
+        self.breaking, self.holding, self.late = (), True, None
+        try:
+            yield
+        finally:
+            self.holding = False
+        if self.late is not None:
+            raise Interrupted(self.late)
+
     def _handle(self, number: int, _: FrameType | None) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)  # where a signal has come, no time limit is needed
         now = time.monotonic()
@@ -68,6 +82,8 @@ class Interrupts:
         second = self.came in (signal.SIGINT, signal.SIGTERM)
         self.came, self.at = number, now
         if second or not (self.alone or number == signal.SIGALRM):
-            raise Interrupted(number)
+            if not self.holding:
+                raise Interrupted(number)
+            self.late = number
         if number in self.breaking:
             self.check()

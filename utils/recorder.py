@@ -28,8 +28,9 @@ class Recorder:
         self, objects: dict[str, Any], args: Namespace, facts: dict[str, Any], start: dict[str, Any] | None,
         first_copy: int,
     ) -> None:  # fmt: skip
-        self.objects, self.args, self.facts, self.first_copy = objects, args, facts, first_copy
         start = start or {"epoch": 0}
+        self.objects, self.args, self.first_copy = objects, args, first_copy
+        self.facts = facts | start.get("facts", {})  # where co-learning started stays, whatever --resume names by now
         self.done, self.history = start["epoch"], start.get("history", [])
         over = self.done >= args.epochs  # then nothing is trained with the versions of today
         self.versions = start.get("versions", versions()) if over else versions()
@@ -53,10 +54,10 @@ class Recorder:
         self.done += 1
         n, every = self.done, self.args.copy_every
         copied = n >= self.first_copy and n % every == 1 % every
+        shown = row | {"machine": machine}
+        self.board.write(shown, n)  # before the checkpoint: what is too much in it, the next part purges
         self.save(Sums(), [f"checkpoint_{n}.pth.tar"] * copied + [NAME])
         self._write()
-        shown = row | {"machine": machine}
-        self.board.write(shown, n)
         return shown
 
     def save(self, sums: Sums, names: list[str] | None = None) -> None:
@@ -72,8 +73,7 @@ class Recorder:
 
     def place(self, sums: Sums) -> str:
         """How far the run has come, in words."""
-        within = sums.step or not self.done
-        return f"step {sums.step} of epoch {self.done + 1}" if within else f"epoch {self.done}"
+        return f"step {sums.step} of epoch {self.done + 1}" if sums.step else f"epoch {self.done}"
 
     def conclude(self) -> None:
         """Write `summary.json`; the last printed lines say what came out, and where it is."""
