@@ -3,6 +3,7 @@
 Pillow and torchvision make the views image by image in the main process, FixMatch sends one view set after another
 through the network (MixMatch and ReMixMatch do so anyway), features are blended in a loop over the samples, the moving
 average is a loop over the tensors, and every figure for the log is read from the device at once. In float32.
+(The losses of MixMatch and ReMixMatch are this repository's, whose forward passes are as in such scripts.)
 
 Shape legend: B images (3, S, S), V views, D features, C classes.
 """

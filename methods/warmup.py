@@ -50,15 +50,21 @@ def balanced_features(
     b runs down the ranking of all features but the labelled ones of class c, none twice, l ~ Beta(0.75, 0.75).
     """
     everything, features, labels = torch.cat([f_x, f_u]), [f_x], [y]
-    for c, n in enumerate(max(counts) - counts):
+    for c, n in enumerate((max(counts) - counts).tolist()):
         rank = probabilities[:, c].clone()
         rank[: len(y)].masked_fill_(y == c, -1.0)  # behind all others
-        others = everything[rank.argsort(descending=True, stable=True)[:n]]
+        others = everything[_first(rank, n)]
         anchors, lam = (torch.from_numpy(drawn).to(f_x.device) for drawn in draw(c, n, counts[c]))
         lam = lam[:, None].to(f_x.dtype)
         features.append(lam * f_x[(y == c).nonzero().flatten()[anchors]] + (1 - lam) * others)
         labels.append(torch.full_like(anchors, c))
     return torch.cat(features), torch.cat(labels)
+
+
+def _first(rank: Tensor, n: int) -> Tensor:
+    """Indices of the n highest, equal ones in their order, (n,): a stable sort's, which is slow for many classes."""
+    candidates = (rank >= rank.topk(max(1, n)).values[-1]).nonzero().flatten()
+    return candidates[rank[candidates].argsort(descending=True, stable=True)[:n]]
 
 
 @torch.no_grad()

@@ -13,7 +13,8 @@ BN_EPS, BN_MOMENTUM, SLOPE = 1e-3, 0.1, 0.1
 
 
 def _norm_act(channels: int) -> list[nn.Module]:
-    return [nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM), nn.LeakyReLU(SLOPE)]
+    # In place, as the sums of blocks are: the same bits, a third less memory, and less of it to read and write.
+    return [nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM), nn.LeakyReLU(SLOPE, inplace=True)]
 
 
 def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -34,7 +35,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pre_act(x)
-        return self.identity(x) + self.layer(x)
+        return self.layer(x).add_(self.identity(x))
 
 
 class WideResNet(nn.Module):

@@ -48,6 +48,25 @@ def test_imprint_is_the_normalised_mean_of_each_class():
         torch.testing.assert_close(row, mean / mean.norm())
 
 
+def test_the_ranking_for_the_warm_up_is_a_stable_sort():
+    """Equal probabilities are common in float32."""
+    counts = np.linspace(60, 6, 20).astype(int)
+    y = torch.arange(20).repeat_interleave(torch.from_numpy(counts))
+    f_x, f_u = torch.rand(len(y), 4), torch.rand(3 * len(y), 4)
+    p = ((torch.cat([f_x, f_u]) @ imprint(f_x, y, 20).T).softmax(dim=1) * 500).round() / 500
+    features, labels = balanced_features(f_x, y, f_u, p, counts, random_blends(0))
+    start = len(y)
+    for c, n in enumerate(max(counts) - counts):
+        rank = p[:, c].clone()
+        rank[: len(y)][y == c] = -1
+        own, lam = (torch.from_numpy(drawn) for drawn in random_blends(0)(c, n, counts[c]))
+        lam = lam[:, None].float()
+        others = torch.cat([f_x, f_u])[rank.argsort(descending=True, stable=True)[:n]]
+        assert torch.equal(features[start : start + n], lam * f_x[y == c][own] + (1 - lam) * others)
+        start += n
+    assert start == len(features) == len(labels)
+
+
 def test_draws_are_a_function_of_seed_and_class():
     a, lam = random_blends(3)(2, 500, 7)
     assert set(a) == set(range(7))
