@@ -18,6 +18,8 @@ from utils.errors import UserError
 
 # What Pillow raises for files that are cut short, are no images, or unpack to absurd sizes.
 DAMAGED = (OSError, SyntaxError, ValueError, MemoryError, EOFError, struct.error, Image.DecompressionBombError)
+# What is read, whatever a file is called: for other formats, as PostScript, Pillow starts other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -51,16 +53,18 @@ def read_image(path: Path, size: int, shape: Shape = square) -> np.ndarray:
     """An image as RGB, uint8 (3, size, size): turned upright, then shaped. Raises one of DAMAGED for a file that isn't
     an image.
     """
-    with Image.open(regular(path)) as image:
+    with open_image(path) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")
         return np.asarray(shape(upright, size)).transpose(2, 0, 1)
 
 
-def regular(path: str | Path) -> str | Path:
-    """The path itself. Raises OSError unless a file is there: opening a pipe would wait for ever."""
+def open_image(path: str | Path) -> Image.Image:
+    """An image, which is decoded when its pixels are asked for. Raises one of DAMAGED for a file of no format in
+    FORMATS, and for what is no file: opening a pipe would wait for ever.
+    """
     if not Path(path).is_file():
         raise OSError("not a file")
-    return path
+    return Image.open(path, formats=FORMATS)
 
 
 def read_images(

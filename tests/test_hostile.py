@@ -24,6 +24,7 @@ from conftest import TINY, assert_refused, assert_runs, load_checkpoint, run_her
 from PIL import Image
 from test_scripts import FIX, SHORT
 
+from dataset.crops import read_rgb
 from dataset.fashion_mnist import read_idx
 from dataset.image_files import DAMAGED, image_files, read_image
 from dataset.safe_pickle import PICKLE_ERRORS, load_arrays
@@ -242,7 +243,7 @@ IMAGES = {
     "tiff with absurd tags": ("a.tif", b"II*\0\x08\0\0\0\xff\xff" + b"\0\1\3\0\xff\xff\xff\x7f\0\0\0\0" * 20),
     "webp without content": ("a.webp", b"RIFF\xff\xff\xff\x7fWEBPVP8 "),
     "program": ("a.jpg", b"#!/bin/sh\ntouch /tmp/cossl-hostile\n"),
-    "postscript": ("a.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99999 99999\n"),
+    "postscript": ("a.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n"),
     "half a jpg": ("a.jpg", jpeg(8, 8)[:300]),
 }  # fmt: skip
 
@@ -253,6 +254,23 @@ def test_hostile_image(kind, tmp_path):
     (tmp_path / name).write_bytes(raw)
     with pytest.raises(DAMAGED):
         read_image(tmp_path / name, 32)
+
+
+def test_postscript_starts_no_program(pretrained, tmp_path, monkeypatch):
+    """Named like an image, it would be given to Ghostscript, which here leaves a mark."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "bin" / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # not looked for yet
+    image = tmp_path / "a.jpg"
+    image.write_bytes(IMAGES["postscript"][1] + b"%%EndComments\nshowpage\n%%EOF\n")
+    flags = ["--checkpoint", pretrained / NAME, "--gpu", "cpu", "--out", tmp_path / "out.csv"]
+    assert_refused(run_here("predict.py", *flags, image), str(image), "not a readable image")
+    for read in (lambda path: read_image(path, 32), read_rgb):
+        with pytest.raises(DAMAGED):
+            read(image)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_pipes_and_circles_of_links_among_the_images(tmp_path):
