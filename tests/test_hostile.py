@@ -186,12 +186,18 @@ CHECKPOINTS = {
     "absurd size before the cut": saved(lambda state: state | {"facts": state["facts"] | {"resize": 10**9}}),
     "class names that are none": saved(lambda state: state | {"facts": state["facts"] | {"classes": [["a"]] * 10}}),
     "arguments that are none": saved(lambda state: state | {"arguments": {"lr": {"a": 1}}}),
+    "arguments without names": saved(lambda state: state | {"arguments": state["arguments"] | {1: 2}}),
+    "path that is none": saved(lambda state: state | {"arguments": state["arguments"] | {"data_root": "\0"}}),
+    "versions that hold each other over and over": saved(lambda state: state | {"versions": laughs()}),
+    "versions that are tensors": saved(lambda state: state | {"versions": {"torch": torch.zeros(1)}}),
+    "absurdly large number of epochs": saved(lambda state: state | {"epoch": 10**300}),
+    "fewer classes than the network": saved(lambda state: state | {"facts": {"labelled_counts": [1, 2, 3]}}),
 }
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
 def test_hostile_checkpoint(kind, pretrained, tmp_path):
-    """By whichever door it comes: prediction, co-learning, evaluation, report."""
+    """By whichever door it comes: prediction, training that goes on, co-learning, evaluation, report."""
     folder = tmp_path / "run"
     folder.mkdir()
     CHECKPOINTS[kind](folder / NAME, load_checkpoint(pretrained / NAME))
@@ -199,9 +205,9 @@ def test_hostile_checkpoint(kind, pretrained, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     flags = ["--gpu", "cpu", "--out", tmp_path / "out.csv"]
     assert_refused(run_here("predict.py", "--checkpoint", folder / NAME, tmp_path / "image.png", *flags), str(folder))
-    flags = [*TINY, *SHORT, "--out", tmp_path / "out"]
-    result = run_here("train_cifar_fix_cossl.py", "--resume", folder / NAME, *flags, "--width", 2)  # wrong in any case
-    assert_refused(result, "--resume")
+    assert_refused(run_here(FIX, *TINY, "--epoch", 2, "--val-iteration", 6, "--out", folder), str(folder / NAME))
+    flags = [*TINY, *SHORT, "--resume", folder / NAME, "--out", tmp_path / "out"]
+    assert_refused(run_here("train_cifar_fix_cossl.py", *flags), str(folder / NAME))
     assert_refused(
         run_here("eval_shifted_test_distribution.py", folder, "--gpu", "cpu", "--out", tmp_path / "o"), "RUN"
     )

@@ -15,7 +15,7 @@ import torch
 
 from dataset.safe_pickle import PICKLE_ERRORS
 from utils.errors import UserError
-from utils.sound import SOUND, tensors
+from utils.sound import tensors, unsound
 from utils.summary import replacing
 
 NAME = "checkpoint.pth.tar"
@@ -57,7 +57,7 @@ def read(path: Path, source: str, keys: Iterable[str]) -> dict[str, Any]:
     missing = [key for key in ("epoch", *keys) if not isinstance(state, dict) or key not in state]
     if missing:
         raise UserError(f"{name}: not a checkpoint of this kind of run, it lacks {', '.join(missing)}")
-    if wrong := [key for key, sound in SOUND.items() if key in state and not sound(state[key])]:
+    if wrong := unsound(state):
         raise UserError(f"{name}: damaged or of another program, see its {', '.join(wrong)}{_whole_copy(path)}")
     return state
 
