@@ -30,8 +30,7 @@ def _contradicting(state: dict[str, Any]) -> list[str]:
     """Entries for other numbers of classes, epochs or steps than others are; none for entries that are absent."""
     facts, history, totals = state.get("facts", {}), state.get("history", []), state.get("totals", {})
     step, pseudo = state.get("step", 0), [{"counts": totals["pseudo"]}] if "pseudo" in totals else []
-    found = {key: _sizes_of_weights(state.get(key)) for key in ("state_dict", "ema_state_dict")}
-    found["facts"] = _sizes_of_facts(facts)
+    found = {"ema_state_dict": _sizes_of_weights(state.get("ema_state_dict")), "facts": _sizes_of_facts(facts)}
     found |= {"history": _sizes(history), "totals": _sizes(pseudo)}
     agreed: dict[str, int] = {}
     wrong = {key for key, sizes in found.items() for name, n in sizes if agreed.setdefault(name, n) != n}
