@@ -4,6 +4,7 @@ What a script's own tests have of this: class names in the report (test_report.p
 (test_small_imagenet127.py).
 """
 
+import codecs
 import gzip
 import io
 import json
@@ -33,18 +34,27 @@ from reporting.extras import read_diagnostics
 from utils.checkpoint_file import NAME
 from utils.errors import UserError
 
-MEMORY = 3 * 10**9  # bytes that a test may take beyond what the process has
+MEMORY, USED = 3 * 10**9, 250 * 10**6  # bytes that a test may ask for, and use, beyond what the process has
+
+
+def memory(name: str) -> int:
+    """Bytes of memory in use: VmRSS now, VmHWM at most since it was set back."""
+    status = Path("/proc/self/status").read_text().split()
+    return 1024 * int(status[status.index(f"{name}:") + 1])
 
 
 @pytest.fixture(autouse=True)
-def bounded():
-    """Running code leaves a mark; more memory than MEMORY raises an error that nothing expects to see."""
+def bounded(pretrained):
+    """Running code leaves a mark; more memory than MEMORY raises an error, and using more than USED fails."""
+    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS
+    before = memory("VmRSS")
     resource_limit = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource_limit[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, resource_limit)
     assert "COSSL_HOSTILE" not in os.environ
+    assert memory("VmHWM") - before < USED
 
 
 class Runs:
@@ -55,6 +65,24 @@ class Runs:
 
     def __reduce__(self):
         return self.how, self.arguments
+
+
+class Rebuilt:
+    """An array of this state, which needn't fit its content."""
+
+    def __init__(self, state: tuple) -> None:
+        self.state = state
+
+    def __reduce__(self):
+        return np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"), self.state
+
+
+def grown() -> Runs:
+    """Each time twice as long, written in hexadecimal digits."""
+    text = Runs(codecs.encode, "x", "latin1")
+    for _ in range(30):
+        text = Runs(codecs.encode, text, "hex")
+    return text
 
 
 def archive(content: bytes, path: Path, **others: bytes) -> None:
@@ -190,6 +218,8 @@ CHECKPOINTS = {
     "path that is none": saved(lambda state: state | {"arguments": state["arguments"] | {"data_root": "\0"}}),
     "versions that hold each other over and over": saved(lambda state: state | {"versions": laughs()}),
     "versions that are tensors": saved(lambda state: state | {"versions": {"torch": torch.zeros(1)}}),
+    "memory out of a number": saved(lambda state: state | {"totals": Runs(bytearray, 1_200_000_000)}),
+    "memory out of a number, of old": before_1_6({"epoch": Runs(bytearray, 1_200_000_000)}),
     "absurdly large number of epochs": saved(lambda state: state | {"epoch": 10**300}),
     "fewer classes than the network": saved(lambda state: state | {"facts": {"labelled_counts": [1, 2, 3]}}),
 }
@@ -303,6 +333,11 @@ PICKLES = {
     "array of memory that isn't in the file": pickle.dumps(
         {"data": Runs(np.ndarray, (10**5, 3072), "u1"), "labels": [1] * 10**5}
     ),
+    "array of nothing": pickle.dumps({"data": Runs(np.ndarray, (150_000_000,), "O"), "labels": [1]}),
+    "array of nothing, rebuilt": pickle.dumps(
+        {"data": Rebuilt((1, (150_000_000,), np.dtype(object), False, [])), "labels": [1]}
+    ),
+    "text that grows": pickle.dumps({"data": grown(), "labels": [1]}),
     "array over one byte": pickle.dumps(
         {"data": Runs(np.ndarray, (10**6, 3072), "u1", b"x", 0, (0, 0)), "labels": [1] * 10**6}
     ),
