@@ -180,7 +180,6 @@ def row(**others) -> dict:
         {"totals": {"loss": torch.tensor(0.0)}}, {"step": 7, "totals": {"loss": torch.tensor(0.0)}},
         {"totals": {}, "step": 3}, {"totals": {"pseudo": COUNTS[:, :3]}, "step": 3},
         {"totals": {"pseudo": COUNTS[:2]}, "step": 3},
-        {"facts": {"classes": ["a"] * 10}, "totals": {"pseudo": COUNTS}, "step": 3},
     ],
     ids=lambda entries: str(entries)[:60],
 )  # fmt: skip

@@ -27,7 +27,7 @@ from test_scripts import FIX, SHORT
 
 from dataset.crops import read_rgb
 from dataset.fashion_mnist import read_idx
-from dataset.image_files import DAMAGED, image_files, read_image
+from dataset.image_files import DAMAGED, image_files, read_image, read_images
 from dataset.safe_pickle import PICKLE_ERRORS, load_arrays
 from prepare_small_imagenet_127 import read_batch
 from reporting.extras import read_diagnostics
@@ -290,6 +290,20 @@ def test_hostile_image(kind, tmp_path):
     (tmp_path / name).write_bytes(raw)
     with pytest.raises(DAMAGED):
         read_image(tmp_path / name, 32)
+
+
+def test_large_images_in_small_files_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    """Each of 30 kB takes 116 MB for a moment, and all four processors want one."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    Image.new("RGB", (5400, 5400), "red").save(tmp_path / "0.png")
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path in paths[1:]:
+        path.symlink_to(paths[0])
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS")
+    pixels, kept = read_images(paths, 8, skip_corrupt=False)
+    assert memory("VmHWM") - before < 1.5 * 4 * 5400**2
+    assert kept == [0, 1, 2, 3] and (pixels[:, 0] == 255).all()
 
 
 def test_postscript_starts_no_program(pretrained, tmp_path, monkeypatch):
