@@ -8,6 +8,7 @@ import pytest
 from conftest import FOOD, ROOT, TINY, assert_refused, run_here
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from utils import args as flag_types
 from utils.args import Parser
@@ -147,6 +148,8 @@ WRONG = [
     ("predict.py", "--checkpoint {first} {tmp}/file", "--checkpoint"),
     ("predict.py", "--checkpoint {tmp}/file {tmp}/file", "--checkpoint"),
     ("predict.py", f"--checkpoint {CHECKPOINT} {{tmp}}/file --out {{tmp}}/file/below.csv", "--out"),
+    ("predict.py", f"--checkpoint {CHECKPOINT} {{tmp}}/image.png --out {CHECKPOINT}", "would replace the checkpoint"),
+    ("predict.py", f"--checkpoint {CHECKPOINT} {{tmp}} --out {{tmp}}/empty/../link.png", "or an image given"),
     ("report.py", "", "RESULTS_DIR"),
     ("report.py", "{tmp}/nowhere", "nowhere"),
     ("report.py", "{tmp}/file", "file"),
@@ -187,6 +190,8 @@ def test_wrong_command(script, flags, word, pretrained, cossl, food101, tmp_path
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("neither an image nor a checkpoint")
     (tmp_path / "empty").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "image.png")
     given = [part.format(tmp=tmp_path, first=pretrained, cossl=cossl, food=food101) for part in flags.split()]
     usual = {FOOD_FIX: FOOD}.get(script, [*TINY, *SHORT.split()]) if "train" in script and "small" not in script else []
     before = everything(tmp_path, pretrained, cossl)
