@@ -25,7 +25,7 @@ from models.trained import predictor
 from utils.args import Parser, gpu, path, pick_device, positive_int
 from utils.checkpoint import check_writable, read
 from utils.errors import UserError, run_main
-from utils.summary import replacing
+from utils.summary import printable, replacing
 
 TOP = 3
 
@@ -44,6 +44,8 @@ def main() -> None:
     check_writable(args.out.parent)
     facts, predict = load_model(args.checkpoint, device := pick_device(args.gpu))
     files = find(args.images)
+    if any(args.out.exists() and args.out.samefile(file) for file in (args.checkpoint, *files)):
+        raise UserError(f"--out {args.out}: would replace the checkpoint, or an image given; take another file")
     shape = partial(centre_crop, resize=facts["resize"]) if "resize" in facts else square  # as its training did
     pixels, kept = read_images(files, facts["img_size"], args.skip_corrupt, shape)
     if not kept:
@@ -57,8 +59,8 @@ def main() -> None:
     write(args.out, [files[i] for i in kept], probabilities, facts["classes"])
     classes, counts = np.unique(probabilities.argmax(dim=1), return_counts=True)
     found = ", ".join(f"{n} {facts['classes'][c]}" for c, n in zip(classes, counts, strict=True))
-    print(found.encode(errors="backslashreplace").decode())  # folders' names need not be Unicode
-    print(f"results: {args.out}")
+    print(printable(found))  # folders' names need not be Unicode
+    print(f"results: {printable(args.out)}")
 
 
 def load_model(file: Path, device: torch.device) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:

@@ -23,7 +23,7 @@ from dataset.small_imagenet127 import NUM_CLASSES, SIZES, class_map, file_names
 from utils.args import Parser, path
 from utils.checkpoint import check_writable
 from utils.errors import UserError, run_main
-from utils.summary import replacing
+from utils.summary import printable, replacing
 
 FILES = {"train": [f"train_data_batch_{i}" for i in range(1, 11)], "val": ["val_data"]}
 OFFICIAL = {"train": 1_281_167, "val": 50_000}
@@ -53,7 +53,7 @@ def main() -> None:
     for part, official in OFFICIAL.items():
         if counts[part].sum() != official:
             print(f"warning: {counts[part].sum()} {part} images, the full set has {official}", file=sys.stderr)
-    print(f"results: {args.out}")
+    print(f"results: {printable(args.out)}")
 
 
 def convert(

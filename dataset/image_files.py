@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,11 @@ from utils.errors import UserError
 
 # What Pillow raises for files that are cut short, are no images, or unpack to absurd sizes.
 DAMAGED = (OSError, SyntaxError, ValueError, MemoryError, EOFError, struct.error, Image.DecompressionBombError)
+# What is read, whatever a file is called: for other formats, as PostScript, Pillow starts other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
+# Images of more pixels are decoded by a thread of their own, one at a time: a small file may hold a large image, and
+# Pillow reads up to 179 million pixels, which are 0.7 GB, and as much again where colours are converted.
+LARGE = 2**24
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -51,16 +57,19 @@ def read_image(path: Path, size: int, shape: Shape = square) -> np.ndarray:
     """An image as RGB, uint8 (3, size, size): turned upright, then shaped. Raises one of DAMAGED for a file that isn't
     an image.
     """
-    with Image.open(regular(path)) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
+    with open_image(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        upright = image if image.mode == "RGB" else image.convert("RGB")
         return np.asarray(shape(upright, size)).transpose(2, 0, 1)
 
 
-def regular(path: str | Path) -> str | Path:
-    """The path itself. Raises OSError unless a file is there: opening a pipe would wait for ever."""
+def open_image(path: str | Path) -> Image.Image:
+    """An image, which is decoded when its pixels are asked for. Raises one of DAMAGED for a file of no format in
+    FORMATS, and for what is no file: opening a pipe would wait for ever.
+    """
     if not Path(path).is_file():
         raise OSError("not a file")
-    return path
+    return Image.open(path, formats=FORMATS)
 
 
 def read_images(
@@ -99,11 +108,14 @@ def reason(error: BaseException) -> str:
 def _read_all(paths: Sequence[Path], size: int, shape: Shape) -> Iterator[tuple[np.ndarray | None, str | None]]:
     def attempt(path: Path) -> tuple[np.ndarray | None, str | None]:
         try:
-            return read_image(path, size, shape), None
+            with open_image(path) as image:
+                large = image.width * image.height > LARGE
+            read = partial(read_image, path, size, shape)
+            return alone.submit(read).result() if large else read(), None
         except DAMAGED as error:
             return None, reason(error)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
+    with ThreadPoolExecutor(1) as alone, ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of files that it reads nevertheless, and doesn't name
         read = pool.map(attempt, paths)
         if sys.stderr.isatty():

@@ -16,6 +16,7 @@ from test_scripts import FIX
 from utils.checkpoint_file import DAMAGED, NAME, load, read
 from utils.errors import UserError
 from utils.log import Board
+from utils.sound import TESTED
 
 
 def run_limited(limit: int, *flags: object) -> subprocess.CompletedProcess:
@@ -153,6 +154,13 @@ def test_an_older_whole_copy_is_named_and_goes_on(pretrained, whole, tmp_path):
     assert_same(*(load_checkpoint(folder / NAME) for folder in (pretrained, out)))
 
 
+COUNTS, TEST = torch.zeros(5, 10, dtype=torch.int64), dict.fromkeys(TESTED, 1.0) | {"recall": [1.0] * 10}
+
+
+def row(**others) -> dict:
+    return {"train": {"loss": 1.0}, "test": TEST} | others
+
+
 @pytest.mark.parametrize(
     "entries",
     [
@@ -160,16 +168,46 @@ def test_an_older_whole_copy_is_named_and_goes_on(pretrained, whole, tmp_path):
         {"totals": {"pseudo": torch.zeros(())}}, {"seconds": float("nan")},
         {"arguments": {"lr": [1]}}, {"history": [{}]}, {"history": [{"train": {}, "test": {"loss": 1.0, "recall": 3}}]},
         {"facts": {"classes": [1, 2]}}, {"facts": {"img_size": 10**9}}, {"facts": {"mean": ["a", "b", "c"]}},
-        {"facts": {"labelled_counts": None}},
+        {"facts": {"labelled_counts": None}}, {"facts": {"labelled_counts": [0] * 10}},
+        {"facts": {"classes": ["\ud800"] * 10}}, {"arguments": {1: 2}}, {"arguments": {"resume": 5}},
+        {"arguments": {"lr": 10**300}}, {"versions": {"torch": torch.zeros(1)}}, {"versions": [1]},
+        {"history": [row(test={"loss": 1.0, "recall": [1.0] * 10})]}, {"history": [row(train={"a\tb": 1.0})]},
+        {"history": [row(test=TEST | {"gm": float("nan")})]}, {"history": [row(train={"loss": 10**400})]},
+        # sound by themselves, but not together with the others
+        {"epoch": 1, "history": [row()] * 2}, {"history": [row(test=TEST | {"recall": [1.0] * 9})]},
+        {"history": [row(counts=COUNTS[:1, :1])]}, {"history": [row(counts=COUNTS[:2])]},
+        {"history": [row(confusion=COUNTS)]}, {"facts": {"labelled_counts": [1, 2, 3]}},
+        {"totals": {"loss": torch.tensor(0.0)}}, {"step": 7, "totals": {"loss": torch.tensor(0.0)}},
+        {"totals": {}, "step": 3}, {"totals": {"pseudo": COUNTS[:, :3]}, "step": 3},
+        {"totals": {"pseudo": COUNTS[:2]}, "step": 3},
     ],
-    ids=str,
+    ids=lambda entries: str(entries)[:60],
 )  # fmt: skip
 def test_unsound_entries_are_named(entries, pretrained, tmp_path):
     path = tmp_path / "checkpoint.pth.tar"
     torch.save(load_checkpoint(pretrained / NAME) | entries, path)
-    (name,) = entries
-    with pytest.raises(UserError, match=f"--resume .*{NAME}: damaged or of another program, see its {name}"):
+    with pytest.raises(UserError, match=f"--resume .*{NAME}: damaged or of another program, see its ") as caught:
         read(path, "--resume", ())
+    assert any(name in str(caught.value).split("see its ")[1] for name in entries)
+    flags = [*TINY, "--epoch", 2, "--val-iteration", 6, "--out", tmp_path]
+    assert_refused(run_here(FIX, *flags), f"--out {path}: damaged")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_rows_of_older_versions_are_sound(goes_on, pretrained, tmp_path):
+    """They lack the calibration error, the counts of the pseudo-labels, and the checkpoint the facts of its data."""
+    state = load_checkpoint(pretrained / ("checkpoint_1.pth.tar" if goes_on else NAME))
+    state["history"] = [
+        {"train": row["train"], "test": {k: v for k, v in row["test"].items() if k != "ece"}}
+        for row in state["history"]
+    ]
+    older = ("state_dict", "ema_state_dict", "optimizer", "epoch", "history", "seconds", "arguments")
+    torch.save({key: state[key] for key in older}, tmp_path / NAME)
+    assert (
+        "mean balanced accuracy"
+        in assert_runs(FIX, *TINY, "--epoch", 2, "--val-iteration", 6, "--out", tmp_path).stdout
+    )
 
 
 def test_moments_of_other_shapes_are_refused(pretrained, tmp_path):

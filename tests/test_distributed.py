@@ -287,6 +287,17 @@ def test_half_of_the_settings_is_refused(monkeypatch, tmp_path):
     assert_refused(result, "WORLD_SIZE is set, but not LOCAL_RANK, MASTER_ADDR, MASTER_PORT, RANK", "torchrun")
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"WORLD_SIZE": "x"}, {"RANK": "-1"}, {"WORLD_SIZE": "1", "MASTER_PORT": "99999"}], ids=str
+)
+def test_settings_that_torchrun_never_makes(wrong, monkeypatch):
+    usual = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in (usual | wrong).items():
+        monkeypatch.setenv(name, value)
+    (name, value), *_ = sorted(wrong.items())
+    assert_refused(run_here("report.py", "nowhere"), f"{name}={value!r}", "unset")
+
+
 def rank_process(agent: int, rank: int) -> int:
     """The process id of a rank, out of the children of torchrun."""
     children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()

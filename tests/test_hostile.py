@@ -4,6 +4,7 @@ What a script's own tests have of this: class names in the report (test_report.p
 (test_small_imagenet127.py).
 """
 
+import codecs
 import gzip
 import io
 import json
@@ -24,26 +25,36 @@ from conftest import TINY, assert_refused, assert_runs, load_checkpoint, run_her
 from PIL import Image
 from test_scripts import FIX, SHORT
 
+from dataset.crops import read_rgb
 from dataset.fashion_mnist import read_idx
-from dataset.image_files import DAMAGED, image_files, read_image
+from dataset.image_files import DAMAGED, image_files, read_image, read_images
 from dataset.safe_pickle import PICKLE_ERRORS, load_arrays
 from prepare_small_imagenet_127 import read_batch
 from reporting.extras import read_diagnostics
 from utils.checkpoint_file import NAME
 from utils.errors import UserError
 
-MEMORY = 3 * 10**9  # bytes that a test may take beyond what the process has
+MEMORY, USED = 3 * 10**9, 250 * 10**6  # bytes that a test may ask for, and use, beyond what the process has
+
+
+def memory(name: str) -> int:
+    """Bytes of memory in use: VmRSS now, VmHWM at most since it was set back."""
+    status = Path("/proc/self/status").read_text().split()
+    return 1024 * int(status[status.index(f"{name}:") + 1])
 
 
 @pytest.fixture(autouse=True)
-def bounded():
-    """Running code leaves a mark; more memory than MEMORY raises an error that nothing expects to see."""
+def bounded(pretrained):
+    """Running code leaves a mark; more memory than MEMORY raises an error, and using more than USED fails."""
+    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS
+    before = memory("VmRSS")
     resource_limit = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource_limit[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, resource_limit)
     assert "COSSL_HOSTILE" not in os.environ
+    assert memory("VmHWM") - before < USED
 
 
 class Runs:
@@ -54,6 +65,24 @@ class Runs:
 
     def __reduce__(self):
         return self.how, self.arguments
+
+
+class Rebuilt:
+    """An array of this state, which needn't fit its content."""
+
+    def __init__(self, state: tuple) -> None:
+        self.state = state
+
+    def __reduce__(self):
+        return np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"), self.state
+
+
+def grown() -> Runs:
+    """Each time twice as long, written in hexadecimal digits."""
+    text = Runs(codecs.encode, "x", "latin1")
+    for _ in range(30):
+        text = Runs(codecs.encode, text, "hex")
+    return text
 
 
 def archive(content: bytes, path: Path, **others: bytes) -> None:
@@ -185,12 +214,20 @@ CHECKPOINTS = {
     "absurd size before the cut": saved(lambda state: state | {"facts": state["facts"] | {"resize": 10**9}}),
     "class names that are none": saved(lambda state: state | {"facts": state["facts"] | {"classes": [["a"]] * 10}}),
     "arguments that are none": saved(lambda state: state | {"arguments": {"lr": {"a": 1}}}),
+    "arguments without names": saved(lambda state: state | {"arguments": state["arguments"] | {1: 2}}),
+    "path that is none": saved(lambda state: state | {"arguments": state["arguments"] | {"data_root": "\0"}}),
+    "versions that hold each other over and over": saved(lambda state: state | {"versions": laughs()}),
+    "versions that are tensors": saved(lambda state: state | {"versions": {"torch": torch.zeros(1)}}),
+    "memory out of a number": saved(lambda state: state | {"totals": Runs(bytearray, 1_200_000_000)}),
+    "memory out of a number, of old": before_1_6({"epoch": Runs(bytearray, 1_200_000_000)}),
+    "absurdly large number of epochs": saved(lambda state: state | {"epoch": 10**300}),
+    "fewer classes than the network": saved(lambda state: state | {"facts": {"labelled_counts": [1, 2, 3]}}),
 }
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
 def test_hostile_checkpoint(kind, pretrained, tmp_path):
-    """By whichever door it comes: prediction, co-learning, evaluation, report."""
+    """By whichever door it comes: prediction, training that goes on, co-learning, evaluation, report."""
     folder = tmp_path / "run"
     folder.mkdir()
     CHECKPOINTS[kind](folder / NAME, load_checkpoint(pretrained / NAME))
@@ -198,9 +235,9 @@ def test_hostile_checkpoint(kind, pretrained, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     flags = ["--gpu", "cpu", "--out", tmp_path / "out.csv"]
     assert_refused(run_here("predict.py", "--checkpoint", folder / NAME, tmp_path / "image.png", *flags), str(folder))
-    flags = [*TINY, *SHORT, "--out", tmp_path / "out"]
-    result = run_here("train_cifar_fix_cossl.py", "--resume", folder / NAME, *flags, "--width", 2)  # wrong in any case
-    assert_refused(result, "--resume")
+    assert_refused(run_here(FIX, *TINY, "--epoch", 2, "--val-iteration", 6, "--out", folder), str(folder / NAME))
+    flags = [*TINY, *SHORT, "--resume", folder / NAME, "--out", tmp_path / "out"]
+    assert_refused(run_here("train_cifar_fix_cossl.py", *flags), str(folder / NAME))
     assert_refused(
         run_here("eval_shifted_test_distribution.py", folder, "--gpu", "cpu", "--out", tmp_path / "o"), "RUN"
     )
@@ -242,7 +279,7 @@ IMAGES = {
     "tiff with absurd tags": ("a.tif", b"II*\0\x08\0\0\0\xff\xff" + b"\0\1\3\0\xff\xff\xff\x7f\0\0\0\0" * 20),
     "webp without content": ("a.webp", b"RIFF\xff\xff\xff\x7fWEBPVP8 "),
     "program": ("a.jpg", b"#!/bin/sh\ntouch /tmp/cossl-hostile\n"),
-    "postscript": ("a.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99999 99999\n"),
+    "postscript": ("a.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n"),
     "half a jpg": ("a.jpg", jpeg(8, 8)[:300]),
 }  # fmt: skip
 
@@ -253,6 +290,37 @@ def test_hostile_image(kind, tmp_path):
     (tmp_path / name).write_bytes(raw)
     with pytest.raises(DAMAGED):
         read_image(tmp_path / name, 32)
+
+
+def test_large_images_in_small_files_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    """Each of 30 kB takes 116 MB for a moment, and all four processors want one."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    Image.new("RGB", (5400, 5400), "red").save(tmp_path / "0.png")
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path in paths[1:]:
+        path.symlink_to(paths[0])
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS")
+    pixels, kept = read_images(paths, 8, skip_corrupt=False)
+    assert memory("VmHWM") - before < 1.5 * 4 * 5400**2
+    assert kept == [0, 1, 2, 3] and (pixels[:, 0] == 255).all()
+
+
+def test_postscript_starts_no_program(pretrained, tmp_path, monkeypatch):
+    """Named like an image, it would be given to Ghostscript, which here leaves a mark."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "bin" / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # not looked for yet
+    image = tmp_path / "a.jpg"
+    image.write_bytes(IMAGES["postscript"][1] + b"%%EndComments\nshowpage\n%%EOF\n")
+    flags = ["--checkpoint", pretrained / NAME, "--gpu", "cpu", "--out", tmp_path / "out.csv"]
+    assert_refused(run_here("predict.py", *flags, image), str(image), "not a readable image")
+    for read in (lambda path: read_image(path, 32), read_rgb):
+        with pytest.raises(DAMAGED):
+            read(image)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_pipes_and_circles_of_links_among_the_images(tmp_path):
@@ -279,6 +347,11 @@ PICKLES = {
     "array of memory that isn't in the file": pickle.dumps(
         {"data": Runs(np.ndarray, (10**5, 3072), "u1"), "labels": [1] * 10**5}
     ),
+    "array of nothing": pickle.dumps({"data": Runs(np.ndarray, (150_000_000,), "O"), "labels": [1]}),
+    "array of nothing, rebuilt": pickle.dumps(
+        {"data": Rebuilt((1, (150_000_000,), np.dtype(object), False, [])), "labels": [1]}
+    ),
+    "text that grows": pickle.dumps({"data": grown(), "labels": [1]}),
     "array over one byte": pickle.dumps(
         {"data": Runs(np.ndarray, (10**6, 3072), "u1", b"x", 0, (0, 0)), "labels": [1] * 10**6}
     ),

@@ -389,7 +389,7 @@ def diverged(folder):
 def eleven_classes(folder):
     network = WideResNet(11, 10, 1)
     weights, head = network.state_dict(), network.output.state_dict()
-    change(folder / "checkpoint.pth.tar", ema_state_dict=weights, ema_teacher=head)
+    change(folder / "checkpoint.pth.tar", ema_state_dict=weights, ema_teacher=head, facts={}, history=[])
 
 
 def no_runs(folder):
@@ -409,6 +409,10 @@ BAD_RUNS = {
     "other data": (other_data, ["its --dataset is fashion_mnist", "evaluate them apart"]),
     "diverged": (diverged, ["aren't all numbers", "leave it out"]),
     "classes": (eleven_classes, ["tells 11 classes apart", "has 10"]),
+    "counts": (
+        lambda folder: change(folder / "checkpoint.pth.tar", facts={"labelled_counts": [1, 2, 3]}),
+        ["see its facts"],
+    ),
     "head": (
         lambda folder: change(folder / "checkpoint.pth.tar", ema_teacher=torch.nn.Linear(9, 10).state_dict()),
         ["of no network here for 10 classes"],

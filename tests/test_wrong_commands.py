@@ -1,13 +1,17 @@
 """Wrong commands: each ends with exit code 2 and one line that names the flag or file, and writes nothing."""
 
 import argparse
+import ctypes
+import os
+import subprocess
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from conftest import FOOD, ROOT, TINY, assert_refused, run_here
+from conftest import FOOD, ROOT, TINY, TWO_THREADS, assert_refused, command, run_here
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from utils import args as flag_types
 from utils.args import Parser
@@ -147,6 +151,8 @@ WRONG = [
     ("predict.py", "--checkpoint {first} {tmp}/file", "--checkpoint"),
     ("predict.py", "--checkpoint {tmp}/file {tmp}/file", "--checkpoint"),
     ("predict.py", f"--checkpoint {CHECKPOINT} {{tmp}}/file --out {{tmp}}/file/below.csv", "--out"),
+    ("predict.py", f"--checkpoint {CHECKPOINT} {{tmp}}/image.png --out {CHECKPOINT}", "would replace the checkpoint"),
+    ("predict.py", f"--checkpoint {CHECKPOINT} {{tmp}} --out {{tmp}}/empty/../link.png", "or an image given"),
     ("report.py", "", "RESULTS_DIR"),
     ("report.py", "{tmp}/nowhere", "nowhere"),
     ("report.py", "{tmp}/file", "file"),
@@ -187,11 +193,73 @@ def test_wrong_command(script, flags, word, pretrained, cossl, food101, tmp_path
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("neither an image nor a checkpoint")
     (tmp_path / "empty").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "image.png")
     given = [part.format(tmp=tmp_path, first=pretrained, cossl=cossl, food=food101) for part in flags.split()]
     usual = {FOOD_FIX: FOOD}.get(script, [*TINY, *SHORT.split()]) if "train" in script and "small" not in script else []
     before = everything(tmp_path, pretrained, cossl)
     assert_refused(run_here(script, *usual, *given), word)
     assert everything(tmp_path, pretrained, cossl) == before
+
+
+def started(*parts: object, **others: object) -> subprocess.CompletedProcess:
+    shared = {"stderr": subprocess.PIPE, "text": True, "cwd": ROOT, "timeout": 300, "env": TWO_THREADS}
+    return subprocess.run(command(*parts), **({"stdout": subprocess.PIPE} | shared | others))
+
+
+def test_a_reader_of_the_output_that_has_ended(pretrained, tmp_path):
+    """As in `... | true`: what is to be written is written, and the line doesn't speak of disks."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    out = tmp_path / "out.csv"
+    reading, writing = os.pipe()
+    os.close(reading)
+    flags = ["--checkpoint", pretrained / NAME, tmp_path / "image.png", "--gpu", "cpu", "--out", out]
+    result = started("predict.py", *flags, stdout=writing)
+    os.close(writing)
+    assert_refused(result, "what read the output has ended", "send it to a file")
+    assert out.exists()
+
+
+def test_names_that_are_no_unicode_on_a_strict_output(pretrained, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    odd, env = tmp_path / "bad\udcff", TWO_THREADS | {"PYTHONIOENCODING": "utf-8:strict"}
+    training = [FIX, *TINY, *SHORT.split(), "--out", odd]
+    predicting = ["predict.py", "--checkpoint", pretrained / NAME, tmp_path / "image.png", "--out", odd / "p.csv"]
+    for parts in (training, [*predicting, "--gpu", "cpu"]):
+        result = started(*parts, env=env)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert "bad\\udcff" in result.stdout.splitlines()[-1]
+
+
+LIBC = ctypes.CDLL(None)
+
+
+def bound() -> None:
+    """Before a program starts: permissions hold for it even as root (without CAP_DAC_OVERRIDE and _READ_SEARCH)."""
+    for capability in (1, 2):
+        LIBC.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; fails for other users, who have none
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--out {tmp}/closed", ["--out", "not a folder that can be written to"]),
+        ("--out {tmp}/closed/below", ["--out", "not a folder that can be written to"]),
+        ("--out {tmp}/out --dataset folder --data_root {tmp}/secret", ["secret"]),
+        ("--out {tmp}/out --dataset fashion_mnist --data_root {tmp}/secret", ["--data_root", "secret"]),
+    ],
+)
+def test_permissions(flags, words, tmp_path):
+    """Folders that can be looked into, but not written to, and some that can't be looked into."""
+    for folder, mode in (("closed", 0o555), ("secret", 0o000)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder).chmod(mode)
+    if subprocess.run(["test", "-w", tmp_path / "closed"], preexec_fn=bound).returncode == 0:
+        pytest.skip("root can't give up its rights here")
+    given = [part.format(tmp=tmp_path) for part in flags.split()]
+    assert_refused(started(FIX, *TINY, *SHORT.split(), *given, preexec_fn=bound), *words)
+    (tmp_path / "secret").chmod(0o755)
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "closed", tmp_path / "secret"]
 
 
 NUMBERS = [

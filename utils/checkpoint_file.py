@@ -3,7 +3,10 @@
 Shape legend: C classes. What a checkpoint holds: see utils.checkpoint.
 """
 
+import io
 import pickle
+import pickletools
+import re
 import struct
 import warnings
 import zipfile
@@ -15,7 +18,7 @@ import torch
 
 from dataset.safe_pickle import PICKLE_ERRORS
 from utils.errors import UserError
-from utils.sound import SOUND, tensors
+from utils.sound import tensors, unsound
 from utils.summary import replacing
 
 NAME = "checkpoint.pth.tar"
@@ -23,6 +26,10 @@ NAME = "checkpoint.pth.tar"
 DAMAGED = (*PICKLE_ERRORS, RuntimeError, OSError, AssertionError, ArithmeticError, struct.error, zipfile.BadZipFile)
 # How files of PyTorch before 1.6 begin, which aren't archives.
 OLD = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
+# All that the pickles of a training name. PyTorch admits more, such as bytearray, which makes memory out of a number.
+NAMED = re.compile(
+    r"collections OrderedDict|torch(\.cuda)? [A-Z]\w*Storage|torch\._utils _rebuild_(tensor(_v2)?|parameter)"
+)
 
 
 def save(state: dict[str, Any], paths: Iterable[Path]) -> None:
@@ -57,7 +64,7 @@ def read(path: Path, source: str, keys: Iterable[str]) -> dict[str, Any]:
     missing = [key for key in ("epoch", *keys) if not isinstance(state, dict) or key not in state]
     if missing:
         raise UserError(f"{name}: not a checkpoint of this kind of run, it lacks {', '.join(missing)}")
-    if wrong := [key for key, sound in SOUND.items() if key in state and not sound(state[key])]:
+    if wrong := unsound(state):
         raise UserError(f"{name}: damaged or of another program, see its {', '.join(wrong)}{_whole_copy(path)}")
     return state
 
@@ -76,6 +83,7 @@ def load(path: Path) -> Any:
         old = file.read(len(OLD)) == OLD
     if not old:
         _check_archive(path)
+    _check_names(path, old)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pickle protocols, where the file isn't a checkpoint
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -97,6 +105,16 @@ def _check_archive(path: Path) -> None:
             raise Unsound("it unpacks to more than it is")
         if (entry := archive.testzip()) is not None:
             raise Unsound(f"damaged, the checksum of its {entry!a} differs")
+
+
+def _check_names(path: Path, old: bool) -> None:
+    """Raise one of DAMAGED unless the pickles in a file name nothing but what is NAMED."""
+    with path.open("rb") as file:
+        pickles = file if old else io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl"))
+        for _ in range(5 if old else 1):  # magic number, protocol, machine, state, numbers of the storages
+            for code, value, _ in pickletools.genops(pickles):
+                if code.name == "GLOBAL" and not NAMED.fullmatch(value):
+                    raise Unsound(f"it asks for {value!a:.60}")
 
 
 def finite(state: dict[str, Any]) -> bool:

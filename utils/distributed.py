@@ -28,11 +28,17 @@ ENDED = "a process has said why it ends"
 
 def rank() -> int:
     """Number of this process among all of the run; rank 0 prints, evaluates and writes."""
-    return int(os.environ.get("RANK", 0))
+    return _setting("RANK", 0)
 
 
 def world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return _setting("WORLD_SIZE", 1)
+
+
+def _setting(name: str, default: int) -> int:
+    """A number of torchrun's; what is none is refused by `joined`, and must not keep it from saying so."""
+    text = os.environ.get(name, "")
+    return int(text) if text.isdecimal() else default
 
 
 def my_rows(batch_size: int) -> slice:
@@ -52,13 +58,18 @@ def my_rows(batch_size: int) -> slice:
 def joined() -> Iterator[None]:
     """Within, the processes that torchrun started can reach each other, and only rank 0 prints.
 
-    Tensors on GPUs go through NCCL, others through gloo. Raises UserError where torchrun's settings are incomplete.
+    Tensors on GPUs go through NCCL, others through gloo. Raises UserError where torchrun's settings are incomplete, or
+    wrong.
     """
     if "WORLD_SIZE" not in os.environ:
         yield
         return
     if missing := SETTINGS - os.environ.keys():
         raise UserError(f"WORLD_SIZE is set, but not {', '.join(sorted(missing))}; unset it, or start by torchrun")
+    numbers = [name for name in sorted(SETTINGS - {"MASTER_ADDR"}) if not os.environ[name].isdecimal()]
+    if numbers or rank() >= world_size() or _setting("MASTER_PORT", 0) > 65535:
+        given = ", ".join(f"{name}={os.environ[name]!a}" for name in numbers or sorted(SETTINGS))
+        raise UserError(f"{given}: not what torchrun sets; unset them, or start by torchrun")
     import torch
     import torch.distributed as dist
 
@@ -171,5 +182,5 @@ def _first_to_say(key: str) -> bool:
         if key != ENDED:
             store.add(ENDED, 1)
         return first
-    except RuntimeError:  # the process that kept the store is gone, too
+    except (RuntimeError, TypeError):  # no such port; or the process that kept the store is gone, too
         return True

@@ -3,8 +3,11 @@
 Shape legend: none.
 """
 
+import io
+import os
 import re
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
@@ -46,6 +49,8 @@ def run_main(main: Callable[[], None]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: files' names need not be Unicode
     try:
         code, line, key = _outcome(main)
     except Interrupted as stop:
@@ -70,9 +75,13 @@ def _outcome(main: Callable[[], None]) -> tuple[int, str, str]:
     try:
         with distributed.joined():
             main()
+        print(end="", flush=True)  # here, where an error is told
         return 0, "", ""
     except UserError as error:
         line = f"error: {' '.join(str(error).splitlines())}"  # names of files may hold newlines
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python's own last flush can go
+        line = f"error: what read the output has ended (broken pipe); send it to a file; {LEFT}"
     except OSError as error:  # a file that vanished, a full disk, a folder where a file should be
         line = f"error: {error}; check the path and the space on its disk"
     except (MemoryError, RuntimeError) as error:
