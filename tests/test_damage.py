@@ -154,7 +154,7 @@ def test_an_older_whole_copy_is_named_and_goes_on(pretrained, whole, tmp_path):
     assert_same(*(load_checkpoint(folder / NAME) for folder in (pretrained, out)))
 
 
-COUNTS, TEST = torch.zeros(5, 10, dtype=torch.int64), dict.fromkeys(TESTED, 1.0) | {"recall": [1.0] * 10}
+COUNTS, TEST = torch.zeros(5, 10, dtype=torch.int64), dict.fromkeys(sorted(TESTED), 1.0) | {"recall": [1.0] * 10}
 
 
 def row(**others) -> dict:
