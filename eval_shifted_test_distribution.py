@@ -28,8 +28,9 @@ from dataset.images import Dataset, Files
 from dataset.small_imagenet127 import load_small_imagenet127
 from dataset.streams import Pixels, Stream
 from utils.args import Parser, gpu, image_size, path, pick_device, positive_int, spare_cpus
-from utils.checkpoint import NAME, check_writable
+from utils.checkpoint import NAME
 from utils.errors import UserError, run_main
+from utils.folder import check_writable
 from utils.runs import Run, agreed, check_classes, prior, read_runs
 from utils.shifted import shifted_figures
 from utils.shifted_output import table, write

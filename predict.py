@@ -23,8 +23,9 @@ from dataset.crops import centre_crop
 from dataset.image_files import image_files, read_images, square
 from models.trained import predictor
 from utils.args import Parser, gpu, path, pick_device, positive_int
-from utils.checkpoint import check_writable, read
+from utils.checkpoint import read
 from utils.errors import UserError, run_main
+from utils.folder import check_writable
 from utils.summary import printable, replacing
 
 TOP = 3

@@ -21,8 +21,8 @@ from progressbar import NullBar, ProgressBar
 from dataset.safe_pickle import PICKLE_ERRORS, load_arrays
 from dataset.small_imagenet127 import NUM_CLASSES, SIZES, class_map, file_names
 from utils.args import Parser, path
-from utils.checkpoint import check_writable
 from utils.errors import UserError, run_main
+from utils.folder import check_writable
 from utils.summary import printable, replacing
 
 FILES = {"train": [f"train_data_batch_{i}" for i in range(1, 11)], "val": ["val_data"]}

@@ -17,8 +17,8 @@ from reporting.runs import Run, find
 from reporting.sheets import classes_csv, figures_csv
 from reporting.tables import Table, figure_table, latex, markdown, overview
 from utils.args import Parser, path
-from utils.checkpoint import check_writable
 from utils.errors import UserError, run_main
+from utils.folder import check_writable
 from utils.summary import atomic_write_text, printable
 
 

@@ -46,7 +46,7 @@ RECIPES = [
 ]
 EPOCHS = 5
 # When a kill comes, and up to how many seconds later: at any moment, in a write, after SIGTERM.
-AT = {"any": 0.0, "write": 0.01, "SIGTERM": 0.15}
+AT = {"any": 0.0, "write": 0.003, "SIGTERM": 0.15}
 
 
 class Tally(NamedTuple):

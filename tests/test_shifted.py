@@ -452,7 +452,7 @@ def test_bad_flags(flags, words, runs, tmp_path):
 
 
 def test_overwriting_a_run_removes_its_shifted_figures(tmp_path):
-    from utils.checkpoint import make_folder
+    from utils.folder import make_folder
 
     (tmp_path / "shifted.json").write_text("{}")
     make_folder(tmp_path, overwrite=False)

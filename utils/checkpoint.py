@@ -6,7 +6,6 @@ teacher_optimizer, and for an epoch that isn't whole, step (how many of its step
 sums of their logs).
 """
 
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from typing import Any
 from utils.args import flag, plain
 from utils.checkpoint_file import NAME, read
 from utils.errors import UserError
+from utils.folder import check_writable, stamp
 
 REMEDY = "take another folder (there, --resume makes a run longer), or --overwrite"
 # What may differ between the parts of one run: where things are and what they run on, not what is computed.
@@ -97,15 +97,6 @@ def resumed(args: Namespace, keys: Iterable[str]) -> dict[str, Any] | None:
     free = FREE if inside else FREE | {"epochs"}  # in a folder of its own, a run may be made longer
     refuse_other_run(state, args, free, f"--resume {path}: of another run", "give the same arguments, or a new --out")
     return state
-
-
-def stamp(out: Path) -> tuple[int, int] | None:
-    """Which checkpoint a run's folder holds: its file's number and time, in nanoseconds; None without any."""
-    try:
-        status = (out / NAME).stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns
 
 
 def refuse_outdated(state: dict[str, Any] | None, args: Namespace) -> None:
@@ -190,24 +181,3 @@ def _inside(path: Path, args: Namespace) -> bool:
     if inside and args.overwrite:
         raise UserError(f"--overwrite would delete the checkpoint that --resume {path} names; take another --out")
     return inside
-
-
-def make_folder(out: Path, overwrite: bool = False) -> None:
-    """Make the folder of a run; with `overwrite`, remove what an earlier run left in it, and nothing else."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be made ({error.strerror}); take another folder") from error
-    if overwrite:
-        for pattern in ("checkpoint*.pth.tar", ".*.tmp", "tensorboard/events.out.tfevents.*"):
-            for path in out.glob(pattern):
-                path.unlink()
-        for name in ("log.txt", "summary.json", "diagnostics.npz", "shifted.json"):
-            (out / name).unlink(missing_ok=True)
-
-
-def check_writable(out: Path) -> None:
-    """Raise UserError unless the folder `out` can be written to or made; makes nothing."""
-    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"--out {out}: {existing} is not a folder that can be written to; take another --out")

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from utils.checkpoint import make_folder
 from utils.distributed import rank
 from utils.errors import UserError
+from utils.folder import make_folder
 
 
 @contextmanager

@@ -8,12 +8,13 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from utils import checkpoint, diagnostics
+from utils import diagnostics
 from utils.args import plain
 from utils.checkpoint_file import NAME, finite, save
 from utils.distributed import world_size
 from utils.epoch import Sums, rates, remedy
 from utils.errors import UserError
+from utils.folder import make_folder
 from utils.log import Board, Row, write_log
 from utils.summary import atomic_write_text, summarise, to_json, versions
 
@@ -38,7 +39,7 @@ class Recorder:
 
     def open(self) -> None:
         """Make the folder, and bring its files to the state of the checkpoint."""
-        checkpoint.make_folder(self.args.out, self.args.overwrite)
+        make_folder(self.args.out, self.args.overwrite)
         self.board = Board(self.args.out / "tensorboard", self.done)
         if self.history:
             self._write()
