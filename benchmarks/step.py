@@ -108,6 +108,7 @@ def measured(recipe: str, images: Dataset, args: argparse.Namespace) -> dict[str
     here, there = context.Pipe()
     process = context.Process(target=aside, args=(recipe, args, there), daemon=True)
     process.start()
+    there.close()  # so that an end of the process is an end of the pipe
     for t in range(args.rounds + 1):
         clock = args.clock if t else "wall"
         for name, work in works.items():

@@ -133,7 +133,7 @@ def kill(pid: int, out: Path, how: str, seconds: float) -> bool:
         time.sleep(0.0002)
     os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code in (-signal.SIGKILL, EXIT_CODES[signal.SIGTERM])
+    return code in (-signal.SIGKILL, -signal.SIGTERM, EXIT_CODES[signal.SIGTERM])
 
 
 def torture(recipe: str, kills: int, seed: int) -> Tally:
@@ -160,7 +160,9 @@ def torture(recipe: str, kills: int, seed: int) -> Tally:
                     if not ended:
                         raise SystemExit(f"{recipe}:\n{shown.read_text()}")
                 epochs, after = printed(shown), saved(out)
-                again += after < before or after[0] < max(epochs, default=0) or min(epochs, default=EPOCHS) <= before[0]
+                again += (
+                    after < before or after[0] < max(epochs, default=0) or min(epochs, default=EPOCHS + 1) <= before[0]
+                )
                 within, before = within + (after[1] > 0 and not ended), after
             found = content(out)
             differing += [name for name in whole if not same(whole[name], found[name])]

@@ -63,7 +63,7 @@ def balanced_features(
 
 def _first(rank: Tensor, n: int) -> Tensor:
     """Indices of the n highest, equal ones in their order, (n,): a stable sort's, which is slow for many classes."""
-    candidates = (rank >= rank.topk(max(1, n)).values[-1]).nonzero().flatten()
+    candidates = (~(rank < rank.topk(max(1, n)).values[-1])).nonzero().flatten()  # NaN, too: bad weights end later
     return candidates[rank[candidates].argsort(descending=True, stable=True)[:n]]
 
 

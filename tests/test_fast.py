@@ -137,7 +137,7 @@ def test_memory_that_is_freed_is_kept():
     """
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     usual, kept = map(int, run.stdout.split())
-    assert kept < 100 < usual
+    assert kept < 20 and usual > 50  # pages may be large ones
 
 
 def test_compiling_is_one_graph_or_an_error(monkeypatch):

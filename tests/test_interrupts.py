@@ -152,10 +152,18 @@ def test_a_signal_that_is_sent_twice_is_one(signals, whole, tmp_path):
     assert_continues(tmp_path, whole)
 
 
+def test_a_time_limit_beside_a_signal_is_no_second_one():
+    """Where both come within one long call, Python handles the signal of the lower number first, Ctrl-C's."""
+    with Interrupts(None) as interrupts:
+        for number in (signal.SIGINT, signal.SIGALRM):
+            os.kill(os.getpid(), number)
+    assert interrupts.came == signal.SIGINT
+
+
 @pytest.mark.parametrize("seconds", [0, 0.6])
 def test_the_same_signal_later_is_a_second_one(seconds, monkeypatch):
     clock = iter([100.0, 100.0 + seconds])
-    monkeypatch.setattr("utils.interrupts.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("utils.interrupts.monotonic", lambda: next(clock))
     with Interrupts(None) as interrupts:
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(Interrupted) if seconds else nullcontext():

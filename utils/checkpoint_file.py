@@ -28,7 +28,7 @@ DAMAGED = (*PICKLE_ERRORS, RuntimeError, OSError, AssertionError, ArithmeticErro
 OLD = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 # All that the pickles of a training name. PyTorch admits more, such as bytearray, which makes memory out of a number.
 NAMED = re.compile(
-    r"collections OrderedDict|torch(\.cuda)? [A-Z]\w*Storage|torch\._utils _rebuild_(tensor(_v2)?|parameter)"
+    r"collections (OrderedDict|Counter)|torch(\.cuda)? [A-Z]\w*Storage|torch\._utils _rebuild_(tensor(_v2)?|parameter)"
 )
 
 
@@ -128,8 +128,10 @@ def _whole_copy(path: Path) -> str:
     copies = path.parent.glob("checkpoint_*.pth.tar") if path.name == NAME else ()
     for copy in sorted(copies, key=number, reverse=True):
         try:
-            epoch = load(copy)["epoch"]
+            state = load(copy)
+            if unsound(state):
+                continue
         except DAMAGED:
             continue
-        return f"; {copy.name} beside it, of epoch {epoch}, is whole: rename it to {NAME} to go on from there"
+        return f"; {copy.name} beside it, of epoch {state['epoch']}, is whole: rename it to {NAME} to go on from there"
     return ""

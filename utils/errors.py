@@ -17,7 +17,8 @@ class UserError(Exception):
     """A mistake of the user's; the message names the flag or file and the remedy, in one line."""
 
 
-LEFT = "a training run goes on from its last checkpoint by the same command, without --overwrite"
+# --overwrite would delete the checkpoint, and --resume of a copy go back to that.
+LEFT = "a training run goes on from its last checkpoint by the same command, without --overwrite or --resume of a copy"
 
 
 class Interrupted(KeyboardInterrupt):

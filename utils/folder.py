@@ -24,7 +24,7 @@ def make_folder(out: Path, overwrite: bool = False) -> None:
     except OSError as error:
         raise UserError(f"--out {out}: cannot be made ({error.strerror}); take another folder") from error
     if overwrite:
-        for pattern in ("checkpoint*.pth.tar", ".*.tmp", "tensorboard/events.out.tfevents.*"):
+        for pattern in ("checkpoint*.pth.tar", ".checkpoint*.pth.tar.tmp", "tensorboard/events.out.tfevents.*"):
             for path in out.glob(pattern):
                 path.unlink()
         for name in ("log.txt", "summary.json", "diagnostics.npz", "shifted.json"):

@@ -4,9 +4,9 @@ Shape legend: none.
 """
 
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from types import FrameType
 
 from utils.distributed import world_size
@@ -76,8 +76,8 @@ class Interrupts:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)  # where a signal has come, no time limit is needed
-        now = time.monotonic()
-        if number == self.came and now - self.at < REPEATED:
+        now = monotonic()
+        if (number == self.came and now - self.at < REPEATED) or (number == signal.SIGALRM and self.came):
             return
         second = self.came in (signal.SIGINT, signal.SIGTERM)
         self.came, self.at = number, now

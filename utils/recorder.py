@@ -31,7 +31,8 @@ class Recorder:
     ) -> None:  # fmt: skip
         start = start or {"epoch": 0}
         self.objects, self.args, self.first_copy = objects, args, first_copy
-        self.facts = facts | start.get("facts", {})  # where co-learning started stays, whatever --resume names by now
+        # Where co-learning started stays, whatever --resume names by now.
+        self.facts = facts | {key: n for key, n in start.get("facts", {}).items() if key == "start_epoch"}
         self.done, self.history = start["epoch"], start.get("history", [])
         over = self.done >= args.epochs  # then nothing is trained with the versions of today
         self.versions = start.get("versions", versions()) if over else versions()
