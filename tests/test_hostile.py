@@ -5,6 +5,7 @@ What a script's own tests have of this: class names in the report (test_report.p
 """
 
 import codecs
+import ctypes
 import gzip
 import io
 import json
@@ -33,6 +34,7 @@ from prepare_small_imagenet_127 import read_batch
 from reporting.extras import read_diagnostics
 from utils.checkpoint_file import NAME
 from utils.errors import UserError
+from utils.fast import keep_memory
 
 MEMORY, USED = 3 * 10**9, 250 * 10**6  # bytes that a test may ask for, and use, beyond what the process has
 
@@ -46,6 +48,8 @@ def memory(name: str) -> int:
 @pytest.fixture(autouse=True)
 def bounded(pretrained):
     """Running code leaves a mark; more memory than MEMORY raises an error, and using more than USED fails."""
+    keep_memory(False)  # else what earlier tests have freed would serve, and not be seen
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS
     before = memory("VmRSS")
     resource_limit = resource.getrlimit(resource.RLIMIT_AS)
