@@ -14,7 +14,9 @@ from torch.nn.functional import cross_entropy
 
 from dataset.streams import Data
 from utils.averaged import STUDENT, TEACHER
+from utils.checkpoint import FOUND
 from utils.fit import fit
+from utils.folder import stamp
 from utils.summary import SCALARS
 
 LR, EPOCHS, STEPS = 0.004, 4, 5
@@ -300,7 +302,8 @@ def test_generators_are_seeded_anew_at_every_step(tmp_path):
     run(tmp_path / "a", 2)
     run(tmp_path / "b", 1)
     torch.rand(7)
-    run(tmp_path / "b", 2, load_checkpoint(tmp_path / "b" / "checkpoint.pth.tar"))
+    start = load_checkpoint(tmp_path / "b" / "checkpoint.pth.tar") | {FOUND: stamp(tmp_path / "b")}
+    run(tmp_path / "b", 2, start)
     values = [[drawn[name, t].item() for t in range(4)] for name in "ab"]
     assert values[0] == values[1]
     assert len(set(values[0])) == 4
