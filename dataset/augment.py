@@ -80,10 +80,11 @@ def apply_crop_flip(images: Tensor, draw: CropFlip) -> Tensor:
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """uint8 (B, 3, S, S) -> float32: scaled to 0 .. 1, then (image - mean) / std per channel, like torchvision's bits.
 
-    255 is made a tensor because CUDA divides by a plain number through its reciprocal, which rounds otherwise.
+    As there, the result is of PyTorch's default type, which is float32 unless it is set. 255 is made a tensor because
+    CUDA divides by a plain number through its reciprocal, which rounds otherwise.
     """
-    mean, std = _on(images.device, np.array([mean, std], np.float32))[:, :, None, None]
-    images = images.to(torch.float32)
+    mean, std = torch.tensor([mean, std]).to(images.device, non_blocking=True)[:, :, None, None]
+    images = images.to(mean.dtype)
     return images.div_(images.new_full((), 255)).sub_(mean).div_(std)
 
 

@@ -60,7 +60,7 @@ def on_frozen_features(
 def _head_loss(head: nn.Module, features: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     logits = head(features)
     loss = cross_entropy(logits, y)
-    return loss, {"loss_head": loss, "acc_head": (logits.argmax(dim=1) == y).float().mean()}
+    return loss, {"loss_head": loss, "acc_head": (logits.argmax(dim=1) == y).to(logits).mean()}
 
 
 def decay_all_but_bias(head: nn.Linear, weight_decay: float) -> list[dict]:

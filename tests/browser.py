@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from conftest import HANG
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 FLAGS = (
@@ -37,7 +39,7 @@ class Browser:
         data = json.dumps(content).encode()
         request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=HANG) as answer:
                 return json.load(answer)["value"]
         except urllib.error.HTTPError as error:
             raise RuntimeError(json.load(error)["value"]["message"]) from None
@@ -66,7 +68,12 @@ class Browser:
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def quit(self) -> None:
-        urllib.request.urlopen(urllib.request.Request(self.address, method="DELETE"), timeout=30).close()
+        urllib.request.urlopen(urllib.request.Request(self.address, method="DELETE"), timeout=HANG).close()
+
+
+def _listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
@@ -78,10 +85,9 @@ def browser(profile: Path) -> Iterator[Browser]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     driver = subprocess.Popen([DRIVER, f"--port={port}"], **quiet)
     try:
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+        while not _listening(port):
+            if driver.poll() is not None:
+                raise RuntimeError(f"{DRIVER} ended with exit code {driver.returncode}")
             time.sleep(0.05)
         session = Browser(f"http://127.0.0.1:{port}", profile)
         try:
@@ -90,4 +96,4 @@ def browser(profile: Path) -> Iterator[Browser]:
             session.quit()
     finally:
         driver.terminate()
-        driver.wait(timeout=30)
+        driver.wait(timeout=HANG)

@@ -18,12 +18,18 @@ import numpy as np
 import pytest
 import torch
 import torchvision.datasets
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from dataset.small_imagenet127 import class_map
 from utils.errors import run_main
 
 GOLDEN = Path(__file__).parent / "golden"
+# Seconds after which what a test waits for is taken to hang. Nothing comes near it, however loaded the machine is.
+HANG = 600
+# How long an example takes is the machine's affair.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def golden(name: str) -> dict:
@@ -58,9 +64,16 @@ def fill(module: torch.nn.Module, base: int) -> torch.nn.Module:
     return module
 
 
-@pytest.fixture(autouse=True)
+def pytest_sessionstart():
+    """One thread: on small tensors a second one mostly waits, on a busy machine for seconds."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
 def two_threads():
     torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
 
 
 ROOT = Path(__file__).parent.parent
@@ -80,23 +93,24 @@ def steps(script: str, n: int) -> list:
     return [] if "food" in script else ["--val-iteration", n]
 
 
-# The same number as within this process, since another one may change the last bits of sums.
-TWO_THREADS = os.environ | {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
+def environment(**others: str) -> dict[str, str]:
+    """For a process with as many threads as this one, since another number may change the last bits of sums."""
+    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "OMP_WAIT_POLICY": "passive"} | others
 
 
 def command(script: str, *arguments: object) -> list[str]:
     return [sys.executable, str(ROOT / script), *map(str, arguments)]
 
 
-def run_script(script: str, *arguments: object) -> subprocess.CompletedProcess:
-    """Run a script as a user does, from the repository, with two threads."""
-    started = command(script, *arguments)
-    return subprocess.run(started, capture_output=True, text=True, cwd=ROOT, timeout=300, env=TWO_THREADS)
+def run_script(script: str, *arguments: object, **others: object) -> subprocess.CompletedProcess:
+    """Run a script as a user does, from the repository. others: for `subprocess.run`."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    usual = pipes | {"cwd": ROOT, "timeout": HANG, "env": environment()}
+    return subprocess.run(command(script, *arguments), **usual | others)
 
 
 def run_here(script: str, *arguments: object) -> subprocess.CompletedProcess:
     """The same within this process, which spares the seconds that another one takes to start."""
-    torch.set_num_threads(2)
     argv, out, err, code = [script, *map(str, arguments)], io.StringIO(), io.StringIO(), 0
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):

@@ -40,12 +40,6 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 GOLDEN = Path(__file__).parent / "golden" / "augment.npz"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Thousands of small operations: a second thread costs more than it gives, above all on a busy machine."""
-    torch.set_num_threads(1)
-
-
 def channels_first(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 

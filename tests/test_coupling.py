@@ -28,12 +28,6 @@ GUESSED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    """The tensors are so small that a second thread mostly waits; on a busy machine, for seconds."""
-    torch.set_num_threads(1)
-
-
 class Constant:
     """A stream whose batch depends on nothing but its seed."""
 

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 import torch
-from conftest import ROOT, TINY, TWO_THREADS, assert_refused, assert_runs, command, load_checkpoint, run_here
+from conftest import TINY, assert_refused, assert_runs, load_checkpoint, run_here, run_script
 from test_resume import assert_same
 from test_scripts import FIX
 
@@ -22,9 +22,7 @@ from utils.sound import TESTED
 def run_limited(limit: int, *flags: object) -> subprocess.CompletedProcess:
     """A run that can't write files of more than `limit` bytes, as with a full disk or an exhausted quota."""
     limited = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    started = command(FIX, *map(str, flags))
-    shared = {"capture_output": True, "text": True, "cwd": ROOT, "env": TWO_THREADS, "timeout": 300}
-    return subprocess.run(started, preexec_fn=limited, **shared)
+    return run_script(FIX, *flags, preexec_fn=limited)
 
 
 def test_full_disk_keeps_the_last_checkpoint(pretrained, tmp_path):

@@ -1,5 +1,5 @@
 """No step waits for the device: whole steps on `device='meta'`, where a read by the host or a tensor left on the CPU
-raises."""
+raises. And all they compute is of one floating type."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dataset.images import Images
 from dataset.streams import Pixels, Stream
@@ -90,6 +92,44 @@ def test_cossl(data, student, ssl, classifier):
         assert_on_meta(step(t))
     (images,), _ = next(data.test.sweep())
     assert predict(images).shape == (40, 4)
+
+
+class FloatingTypes(TorchDispatchMode):
+    """The floating types of all results, with the operations that gave them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                self.seen.setdefault(value.dtype, set()).add(function.overloadpacket.__name__)
+        return result
+
+
+@pytest.fixture
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_steps_follow_the_default_type(double, data, student, ssl):
+    """From the batch on: RandAugment before it computes as Pillow does, in float32."""
+    head = torch.nn.Linear(student.live.output.in_features, 4, device=META)
+    teacher = Averaged(head, torch.optim.Adam(decay_all_but_bias(head, 5e-4), 0.002), 0.999)
+    batches = {name: stream.at(0) for name, stream in vars(data).items()}
+    assert {view.dtype for views, _ in batches.values() for view in views} == {torch.float64}
+    made = SimpleNamespace(
+        **{name: SimpleNamespace(at=lambda t, batch=batch: batch) for name, batch in batches.items()}
+    )
+    learner = tfe(torch.tensor(COUNTS, device=META), 0.6)
+    for step, _ in (pretrain(ssl, student, made), cossl(ssl, learner, student, teacher, made)):
+        with FloatingTypes() as types:
+            step(0)
+        assert types.seen.keys() == {torch.float64}, types.seen
 
 
 def test_meta_tells_a_host_read():

@@ -17,10 +17,10 @@ import torch
 from conftest import (
     ROOT,
     TINY,
-    TWO_THREADS,
     assert_refused,
     assert_runs,
     command,
+    environment,
     load_checkpoint,
     run_here,
     run_script,
@@ -143,8 +143,9 @@ def test_a_second_signal_stops_at_once_and_saves_nothing(signals, tmp_path):
     assert not (tmp_path / NAME).exists()
 
 
-def test_a_signal_that_is_sent_twice_is_one(signals, whole, tmp_path):
+def test_a_signal_that_is_sent_twice_is_one(signals, whole, tmp_path, monkeypatch):
     """As GNU's timeout and Slurm's srun do: to the process, and to its group."""
+    monkeypatch.setattr("utils.interrupts.monotonic", lambda: 100.0)
     signals(("step 2", signal.SIGTERM), ("step 2", signal.SIGTERM))
     assert run_here(FIX, *RUN, "--out", tmp_path).returncode == 143
     assert load_checkpoint(tmp_path / NAME)["step"] == 3
@@ -434,8 +435,8 @@ def test_nothing_bad_is_saved(bad, whole, tmp_path, monkeypatch):
 
 
 def test_a_second_run_in_the_folder_is_refused_until_the_first_one_is_dead(tmp_path):
-    flags = [*TINY, "--epoch", 1, "--val-iteration", 2000, "--out", tmp_path]
-    process = subprocess.Popen(command(FIX, *flags), cwd=ROOT, stdout=subprocess.DEVNULL, env=TWO_THREADS)
+    flags = [*TINY, "--epoch", 1, "--val-iteration", 10**6, "--out", tmp_path]
+    process = subprocess.Popen(command(FIX, *flags), cwd=ROOT, stdout=subprocess.DEVNULL, env=environment())
     while not list(tmp_path.glob(".lock")) or not (tmp_path / ".lock").read_text():
         assert process.poll() is None
         time.sleep(0.05)

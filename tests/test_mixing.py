@@ -14,12 +14,6 @@ CLASSES, ROWS = 4, 5
 GOLDEN = golden("losses_ema_interleave.json")
 
 
-@pytest.fixture(autouse=True)
-def one_thread(two_threads):
-    """The tensors are so small that a second thread mostly waits; on a busy machine, for seconds."""
-    torch.set_num_threads(1)
-
-
 def probabilities(seed: int, rows: int = ROWS, classes: int = CLASSES) -> torch.Tensor:
     return normal(seed, (rows, classes)).softmax(dim=1)
 

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import HANG, ROOT
 
 from dataset.images import Dataset, Files
 from reporting.groups import paper_of
@@ -26,7 +26,7 @@ SMALL_IMAGENET, FOOD = "run_smallimagenet127.sh", "run_food101.sh"
 
 def bash(script, *arguments, **environment):
     command = ["bash", str(ROOT / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG, env=os.environ | environment)
 
 
 def printed(script, *arguments) -> list[list[str]]:
@@ -212,17 +212,17 @@ def test_an_interrupt_reaches_the_runs(gpus, tmp_path):
     """Whoever ends the script ends what it started: else the same command would train beside it."""
     python = tmp_path / "python"
     python.write_text(f"#!/bin/bash\ntrap 'touch {tmp_path}/ended-$$; exit 130' TERM\ntouch {tmp_path}/began-$$\n"
-                      "for i in {1..200}; do sleep 0.1; done\n")  # fmt: skip
+                      "for i in {1..6000}; do sleep 0.1; done\n")  # fmt: skip
     python.chmod(0o755)
     command = ["bash", str(ROOT / "run_cifar10.sh"), "--gpus", gpus, "--out", str(tmp_path / "out")]
     environment = os.environ | {"PYTHON": str(python)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     number = len(gpus.split(","))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HANG
     while len(list(tmp_path.glob("began-*"))) < number and time.monotonic() < deadline:
         time.sleep(0.05)
     process.terminate()
-    _, problem = process.communicate(timeout=30)
+    _, problem = process.communicate(timeout=HANG)
     assert process.returncode == 130
     assert "interrupted: the same command goes on" in problem
     assert len(list(tmp_path.glob("ended-*"))) == len(list(tmp_path.glob("began-*"))) == number

@@ -3,14 +3,24 @@
 import json
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY, TWO_THREADS, assert_refused, assert_runs, command, load_checkpoint, run_here, steps
+from conftest import (
+    ROOT,
+    TINY,
+    assert_refused,
+    assert_runs,
+    command,
+    environment,
+    load_checkpoint,
+    run_here,
+    run_script,
+    steps,
+)
 
-EPOCHS = 4
+EPOCHS, STEPS = 3, 4  # of each epoch
 PUBLISHED = {"epoch", "state_dict", "ema_state_dict", "optimizer"}
 PRETRAINING = PUBLISHED | {"step", "totals", "history", "seconds", "arguments", "facts", "versions"}
 COSSL = PRETRAINING | {"teacher_head", "ema_teacher", "teacher_optimizer"}
@@ -38,24 +48,14 @@ def recipe(request, tiny, pretrained_by):
     first_stage = script.replace("_cossl", "")
     start = [] if script == first_stage else ["--resume", pretrained_by(first_stage) / "checkpoint.pth.tar"]
     align = ["--align"] if "remix" in script else []
-    number = 4 if "small_imagenet127" in script else 8  # ResNet-50's steps take longer
     workers = ["--workers", 2, "--warm_tfe", 1][: 4 if "cossl" in script else 2] if "food" in script else []
-    return script, [*tiny(script), "--epoch", EPOCHS, *steps(script, number), *workers, *align, *start], RECIPES[script]
+    return script, [*tiny(script), "--epoch", EPOCHS, *steps(script, STEPS), *workers, *align, *start], RECIPES[script]
 
 
-def run_and_kill(out: Path, after: int, script: str, flags: list) -> None:
-    """Start a run and kill -9 it in the middle of the epoch that follows epoch `after`."""
-    process = subprocess.Popen(
-        command(script, *flags, "--out", out), cwd=ROOT, stdout=subprocess.PIPE, text=True, env=TWO_THREADS
-    )
-    for line in process.stdout:
-        if line.startswith(f"epoch {after}/"):
-            break
-    time.sleep(0.1)
-    process.kill()
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
-    assert load_checkpoint(out / "checkpoint.pth.tar")["epoch"] in (after, after + 1)
+def run_and_kill(out: Path, t: int, script: str, flags: list) -> None:
+    """Run a script until kill -9 ends it before step t."""
+    result = run_script("tests/dies_at.py", 0, t, script, *flags, "--out", out)
+    assert result.returncode == -signal.SIGKILL, result.stderr
 
 
 def assert_same(a, b, path="checkpoint"):
@@ -89,12 +89,14 @@ def copies(out: Path) -> set[str]:
     return {path.name for path in out.glob("checkpoint_*.pth.tar")}
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_killed_run_goes_on_bit_for_bit(recipe, tmp_path):
     script, flags, keys = recipe
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert_runs(script, *flags, "--out", whole)
-    run_and_kill(killed, 2, script, flags)
-    assert "epoch 2/" not in assert_runs(script, *flags, "--out", killed).stdout
+    run_and_kill(killed, STEPS + 2, script, flags)
+    assert load_checkpoint(killed / "checkpoint.pth.tar")["epoch"] == 1
+    assert "epoch 1/" not in assert_runs(script, *flags, "--out", killed).stdout
     a, b = (load_checkpoint(out / "checkpoint.pth.tar") for out in (whole, killed))
     assert set(a) == keys
     assert a["epoch"] == EPOCHS
@@ -211,7 +213,7 @@ def test_interrupt_is_one_line_and_leaves_a_checkpoint(tmp_path):
     flags = [*TINY, "--val-iteration", 20, "--epoch", 50, "--out", tmp_path]
     process = subprocess.Popen(
         command("train_cifar_fix.py", *flags),
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=TWO_THREADS,
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
     )  # fmt: skip
     for line in process.stdout:
         if line.startswith("epoch 1/"):

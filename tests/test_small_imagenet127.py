@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import (
+    HANG,
     ROOT,
-    TWO_THREADS,
     assert_refused,
     assert_runs,
+    environment,
     golden,
     run_here,
     run_script,
@@ -397,7 +398,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
         data, out = generate(tmp_path / str(number), number), tmp_path / f"out-{number}"
         flags = f"--img_size 64 --gpu cpu --width 1 --batch-size 4 --data_root {data} --out {out}".split()
         run = [sys.executable, "-c", PEAK, FIX, *flags, *map(str, SHORT)]
-        result = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, timeout=300, env=TWO_THREADS)
+        result = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, timeout=HANG, env=environment())
         assert result.returncode == 0, result.stderr
         peaks.append(int(result.stdout.split()[-2]) / 1024)  # MB
     assert peaks[1] < peaks[0] + 100, peaks

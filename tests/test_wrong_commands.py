@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from conftest import FOOD, ROOT, TINY, TWO_THREADS, assert_refused, command, run_here
+from conftest import FOOD, ROOT, TINY, assert_refused, environment, run_here, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -202,11 +202,6 @@ def test_wrong_command(script, flags, word, pretrained, cossl, food101, tmp_path
     assert everything(tmp_path, pretrained, cossl) == before
 
 
-def started(*parts: object, **others: object) -> subprocess.CompletedProcess:
-    shared = {"stderr": subprocess.PIPE, "text": True, "cwd": ROOT, "timeout": 300, "env": TWO_THREADS}
-    return subprocess.run(command(*parts), **({"stdout": subprocess.PIPE} | shared | others))
-
-
 def test_a_reader_of_the_output_that_has_ended(pretrained, tmp_path):
     """As in `... | true`: what is to be written is written, and the line doesn't speak of disks."""
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
@@ -214,7 +209,7 @@ def test_a_reader_of_the_output_that_has_ended(pretrained, tmp_path):
     reading, writing = os.pipe()
     os.close(reading)
     flags = ["--checkpoint", pretrained / NAME, tmp_path / "image.png", "--gpu", "cpu", "--out", out]
-    result = started("predict.py", *flags, stdout=writing)
+    result = run_script("predict.py", *flags, stdout=writing)
     os.close(writing)
     assert_refused(result, "what read the output has ended", "send it to a file")
     assert out.exists()
@@ -222,11 +217,11 @@ def test_a_reader_of_the_output_that_has_ended(pretrained, tmp_path):
 
 def test_names_that_are_no_unicode_on_a_strict_output(pretrained, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
-    odd, env = tmp_path / "bad\udcff", TWO_THREADS | {"PYTHONIOENCODING": "utf-8:strict"}
+    odd, env = tmp_path / "bad\udcff", environment(PYTHONIOENCODING="utf-8:strict")
     training = [FIX, *TINY, *SHORT.split(), "--out", odd]
     predicting = ["predict.py", "--checkpoint", pretrained / NAME, tmp_path / "image.png", "--out", odd / "p.csv"]
     for parts in (training, [*predicting, "--gpu", "cpu"]):
-        result = started(*parts, env=env)
+        result = run_script(*parts, env=env)
         assert (result.returncode, result.stderr) == (0, "")
         assert "bad\\udcff" in result.stdout.splitlines()[-1]
 
@@ -257,7 +252,7 @@ def test_permissions(flags, words, tmp_path):
     if subprocess.run(["test", "-w", tmp_path / "closed"], preexec_fn=bound).returncode == 0:
         pytest.skip("root can't give up its rights here")
     given = [part.format(tmp=tmp_path) for part in flags.split()]
-    assert_refused(started(FIX, *TINY, *SHORT.split(), *given, preexec_fn=bound), *words)
+    assert_refused(run_script(FIX, *TINY, *SHORT.split(), *given, preexec_fn=bound), *words)
     (tmp_path / "secret").chmod(0o755)
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "closed", tmp_path / "secret"]
 
@@ -281,7 +276,7 @@ def test_a_number_is_within_its_bounds_or_refused(text):
         assert abs(float(value)) < 2**32 if value != "cpu" else text == "cpu"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_no_command_line_breaks_a_parser(parsers, data):
     """It is understood, refused in a line, or asks for help."""

@@ -89,7 +89,7 @@ class Progress:
         for name, value in figures().items():
             more = f"{text}  {name} {value:.3g}"
             text = more if len(more) <= room else text
-        self.bar.update(t, figures=text)
+        self.bar.update(t, force=True, figures=text)  # by itself it leaves out what follows closely
 
     def epoch(self, n: int, row: Row) -> None:
         """After epoch n (from 1)."""

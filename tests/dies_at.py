@@ -1,0 +1,39 @@
+"""A training script whose process kills itself, by SIGKILL, before step T; under torchrun that of one rank does.
+
+    python tests/dies_at.py RANK T SCRIPT FLAG...
+
+Shape legend: none.
+"""
+
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # for a process of its own
+
+import utils.fit
+from utils.distributed import rank
+
+ROOT, FIT = Path(__file__).parent.parent, utils.fit.fit
+
+
+def main() -> None:
+    dying, last, script, *flags = sys.argv[1:]
+
+    def fit(step, *rest, **others):
+        def stepping(t):
+            if (rank(), t) == (int(dying), int(last)):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(t)
+
+        FIT(stepping, *rest, **others)
+
+    utils.fit.fit = fit
+    sys.argv = [script, *flags]
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
