@@ -5,10 +5,9 @@ Shape legend: none.
 
 import base64
 import json
+import re
 import shutil
-import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -71,24 +70,14 @@ class Browser:
         urllib.request.urlopen(urllib.request.Request(self.address, method="DELETE"), timeout=HANG).close()
 
 
-def _listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 @contextmanager
 def browser(profile: Path) -> Iterator[Browser]:
     """A browser with a new, empty profile folder; it and its driver end with the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    driver = subprocess.Popen([DRIVER, f"--port={port}"], **quiet)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    driver = subprocess.Popen([DRIVER, "--port=0"], **pipes)
     try:
-        while not _listening(port):
-            if driver.poll() is not None:
-                raise RuntimeError(f"{DRIVER} ended with exit code {driver.returncode}")
-            time.sleep(0.05)
+        ports = (re.search(r"started successfully on port (\d+)", line) for line in driver.stdout)
+        port = next(port[1] for port in ports if port)
         session = Browser(f"http://127.0.0.1:{port}", profile)
         try:
             yield session

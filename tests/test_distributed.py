@@ -3,9 +3,7 @@ that die end the run in a line, and its checkpoint goes on with any number of th
 """
 
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +12,10 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from conftest import HANG, ROOT, TINY, assert_refused, assert_runs, load_checkpoint, run_here, steps
+from conftest import HANG, ROOT, TINY, assert_refused, assert_runs, environment, load_checkpoint, run_here, steps
 from ranks import STEPS, composed, result
 from test_resume import log_lines
+from torch.distributed import TCPStore
 
 from dataset.augment import draw_views
 from dataset.feeder import Feeder
@@ -34,7 +33,6 @@ from utils.errors import UserError
 from utils.seeding import fold_in
 
 FIX = "train_cifar_fix.py"
-RANKS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 SCRIPTS = [f"train_cifar_{name}{stage}.py" for name in ("fix", "mix", "remix") for stage in ("", "_cossl")]
 SCRIPTS += [f"train_{name}_fix{stage}.py" for name in ("food", "small_imagenet127") for stage in ("", "_cossl")]
 
@@ -46,14 +44,14 @@ def torchrun(script: str, *arguments: object) -> list[str]:
 
 def run_ranks(script: str, *arguments: object) -> subprocess.CompletedProcess:
     started = torchrun(script, *arguments)
-    return subprocess.run(started, capture_output=True, text=True, cwd=ROOT, timeout=HANG, env=os.environ | RANKS)
+    return subprocess.run(started, capture_output=True, text=True, cwd=ROOT, timeout=HANG, env=environment())
 
 
 def run_without_torchrun(script: Path, *arguments: object) -> None:
     """The same with the settings of torchrun alone, as another launcher would make them; starts faster."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    shared = os.environ | RANKS | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    shared = environment(WORLD_SIZE="2", **address)
     ranks = [
         subprocess.Popen([sys.executable, script, *arguments], cwd=ROOT, env=shared | {"RANK": r, "LOCAL_RANK": r})
         for r in "01"
