@@ -70,6 +70,14 @@ def pytest_sessionstart():
 
 
 @pytest.fixture
+def double_precision():
+    """Whatever is made in the test is float64, where processors round alike to many digits."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def two_threads():
     torch.set_num_threads(2)
     yield

@@ -109,14 +109,7 @@ class FloatingTypes(TorchDispatchMode):
         return result
 
 
-@pytest.fixture
-def double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def test_steps_follow_the_default_type(double, data, student, ssl):
+def test_steps_follow_the_default_type(double_precision, data, student, ssl):
     """From the batch on: RandAugment before it computes as Pillow does, in float32."""
     head = torch.nn.Linear(student.live.output.in_features, 4, device=META)
     teacher = Averaged(head, torch.optim.Adam(decay_all_but_bias(head, 5e-4), 0.002), 0.999)

