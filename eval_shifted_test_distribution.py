@@ -27,14 +27,15 @@ from dataset.food101 import load_food101
 from dataset.images import Dataset, Files
 from dataset.small_imagenet127 import load_small_imagenet127
 from dataset.streams import Pixels, Stream
+from reporting.evaluated import Run, agreed, check_classes, prior, read_runs
+from reporting.shifted import shifted_figures
+from reporting.shifted_files import table, write
+from training.checkpoint import NAME
+from training.folder import check_writable
 from utils.args import Parser, gpu, image_size, path, pick_device, positive_int, spare_cpus
-from utils.checkpoint import NAME
-from utils.errors import UserError, run_main
-from utils.folder import check_writable
-from utils.runs import Run, agreed, check_classes, prior, read_runs
-from utils.shifted import shifted_figures
-from utils.shifted_output import table, write
-from utils.summary import printable
+from utils.errors import UserError
+from utils.files import printable
+from utils.main import run_main
 
 NAMES = (*dataset.NAMES, "small_imagenet127", "food101")
 SIDES = {"folder": 32, "small_imagenet127": 32, "food101": 224}  # of images whose size is a choice, unless it is told

@@ -21,12 +21,13 @@ from torch import Tensor
 from dataset.augment import normalise
 from dataset.crops import centre_crop
 from dataset.image_files import image_files, read_images, square
-from models.trained import predictor
+from reporting.trained import predictor
+from training.checkpoint import read
+from training.folder import check_writable
 from utils.args import Parser, gpu, path, pick_device, positive_int
-from utils.checkpoint import read
-from utils.errors import UserError, run_main
-from utils.folder import check_writable
-from utils.summary import printable, replacing
+from utils.errors import UserError
+from utils.files import printable, replacing
+from utils.main import run_main
 
 TOP = 3
 

@@ -20,10 +20,11 @@ from progressbar import NullBar, ProgressBar
 
 from dataset.safe_pickle import PICKLE_ERRORS, load_arrays
 from dataset.small_imagenet127 import NUM_CLASSES, SIZES, class_map, file_names
+from training.folder import check_writable
 from utils.args import Parser, path
-from utils.errors import UserError, run_main
-from utils.folder import check_writable
-from utils.summary import printable, replacing
+from utils.errors import UserError
+from utils.files import printable, replacing
+from utils.main import run_main
 
 FILES = {"train": [f"train_data_batch_{i}" for i in range(1, 11)], "val": ["val_data"]}
 OFFICIAL = {"train": 1_281_167, "val": 50_000}

@@ -5,8 +5,6 @@
 Finds every run in the folders and below, ours and the published code's, finished or not. Runs that differ only in their
 seed are one row: mean, standard deviation (n - 1), n. Writes report.html (one file, needs no network), tables.md,
 tables.tex, figures.csv and classes.csv; prints the tables.
-
-Shape legend: none.
 """
 
 from pathlib import Path
@@ -16,10 +14,11 @@ from reporting.page import page
 from reporting.runs import Run, find
 from reporting.sheets import classes_csv, figures_csv
 from reporting.tables import Table, figure_table, latex, markdown, overview
+from training.folder import check_writable
 from utils.args import Parser, path
-from utils.errors import UserError, run_main
-from utils.folder import check_writable
-from utils.summary import atomic_write_text, printable
+from utils.errors import UserError
+from utils.files import atomic_write_text, printable
+from utils.main import run_main
 
 
 def main() -> None:

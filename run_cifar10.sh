@@ -4,7 +4,7 @@
 # A run that is finished is skipped, one that was interrupted goes on.
 set -euo pipefail
 cd "$(dirname "$0")"
-. utils/published_runs.sh
+. scripts/published_runs.sh
 
 for method in mix "remix --align" fix; do
     for gamma in 50 100 150; do

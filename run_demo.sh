@@ -21,7 +21,7 @@ case "$method" in
     remix) align=--align ;;
     *) echo "error: --method $method: take fix, mix or remix; see --help" >&2; exit 2 ;;
 esac
-. utils/venv.sh
+. scripts/venv.sh
 
 out=results/demo/$method
 common="--dataset digits --num_max 40 --ratio 2 --imb_ratio_l 40 --imb_ratio_u 40 --depth 10 --width 1

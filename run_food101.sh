@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 about_data="folder that food-101 lies in, downloaded if missing"
-. utils/published_runs.sh
+. scripts/published_runs.sh
 
 for gamma in 50 100; do
     data="--ratio 2 --num_max 250 --imb_ratio_l $gamma --imb_ratio_u $gamma"

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 about_data="folder that prepare_small_imagenet_127.py made, for both sizes"
-. utils/published_runs.sh
+. scripts/published_runs.sh
 
 for size in 32 64; do
     data="--img_size $size --val-iteration 500"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Set up .venv if need be, check the style, run the tests. Arguments go to pytest: bash run_tests.sh -k resume
+# Set up .venv if need be, check style and format, run the tests. Arguments go to pytest: bash run_tests.sh -k resume
 set -euo pipefail
 cd "$(dirname "$0")"
-. utils/venv.sh
-.venv/bin/python -m pip install --quiet --disable-pip-version-check "pytest>=8" pytest-xdist "hypothesis>=6" "ruff>=0.6"
+. scripts/venv.sh
+.venv/bin/python -m pip install --quiet --disable-pip-version-check "pytest>=8" pytest-xdist "hypothesis>=6" "ruff==0.17.*"
 .venv/bin/ruff check .
+.venv/bin/ruff format --check .
 export OMP_WAIT_POLICY=passive # threads that wait don't spin: tiny runs side by side take half the time
 .venv/bin/python -m pytest -n 2 --dist worksteal "$@"

@@ -11,17 +11,17 @@ import torch
 
 import dataset
 from dataset.streams import open_data
+from methods.averaged import STUDENT, TEACHER, Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
 from methods.fixmatch import VIEWS, fixmatch
 from methods.warmup import warm_up
 from models.wrn import WideResNet
+from training.loop import fit
+from training.resume import FREE, continued, pretrained, restore, same_classes
+from training.speed import accelerate
 from utils.args import add_cifar_flags, add_cossl_flags, add_fixmatch_flags, common_parser, pick_device
-from utils.averaged import STUDENT, TEACHER, Averaged
-from utils.checkpoint import FREE, continued, pretrained, restore, same_classes
-from utils.errors import run_main
-from utils.fast import accelerate
-from utils.fit import fit
+from utils.main import run_main
 from utils.metrics import evaluate
 
 
@@ -50,10 +50,17 @@ def main() -> None:
     # As published: FixMatch's script trains the head with --lr, and takes --lr_tfe for the warm-up only.
     teacher = Averaged(head, adam(args.lr), args.ema_decay)
     prepare = partial(
-        warm_up, student.ema.features, teacher.using(adam(args.lr_tfe)),
-        data.labelled.sweep(), data.unlabelled.sweep(("weak", "strong")), data.counts,
-        batch_size=args.batch_size, epochs=args.warm_tfe, steps=args.val_iteration, seed=args.manualSeed,
-    )  # fmt: skip
+        warm_up,
+        student.ema.features,
+        teacher.using(adam(args.lr_tfe)),
+        data.labelled.sweep(),
+        data.unlabelled.sweep(("weak", "strong")),
+        data.counts,
+        batch_size=args.batch_size,
+        epochs=args.warm_tfe,
+        steps=args.val_iteration,
+        seed=args.manualSeed,
+    )
 
     counts = torch.from_numpy(data.counts).to(device)
     classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()

@@ -12,16 +12,16 @@ import torch
 
 import dataset
 from dataset.streams import open_data
+from methods.averaged import STUDENT, Averaged
 from methods.mixmatch import VIEWS, mixmatch
 from methods.pretrain import pretrain
 from methods.ramp import linear_rampup
 from models.wrn import WideResNet
+from training.loop import fit
+from training.resume import resumed
+from training.speed import accelerate
 from utils.args import add_cifar_flags, add_mixing_flags, add_pretrain_flags, common_parser, pick_device
-from utils.averaged import STUDENT, Averaged
-from utils.checkpoint import resumed
-from utils.errors import run_main
-from utils.fast import accelerate
-from utils.fit import fit
+from utils.main import run_main
 from utils.metrics import evaluate
 
 

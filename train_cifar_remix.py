@@ -12,10 +12,14 @@ import torch
 
 import dataset
 from dataset.streams import open_data
+from methods.averaged import STUDENT, Averaged
 from methods.pretrain import pretrain
 from methods.ramp import linear_rampup
 from methods.remixmatch import VIEWS, RunningMean, remixmatch
 from models.wrn import WideResNet
+from training.loop import fit
+from training.resume import resumed
+from training.speed import accelerate
 from utils.args import (
     add_cifar_flags,
     add_mixing_flags,
@@ -24,11 +28,7 @@ from utils.args import (
     common_parser,
     pick_device,
 )
-from utils.averaged import STUDENT, Averaged
-from utils.checkpoint import resumed
-from utils.errors import run_main
-from utils.fast import accelerate
-from utils.fit import fit
+from utils.main import run_main
 from utils.metrics import evaluate
 
 
@@ -54,9 +54,13 @@ def main() -> None:
     counts = torch.from_numpy(data.counts).to(device)
     guesses = RunningMean(len(data.classes)).to(device)
     ssl = partial(
-        remixmatch, T=args.T, alpha=args.mix_alpha, w_rot=args.w_rot,
-        running_mean=guesses, target=counts / counts.sum() if args.align else None,
-    )  # fmt: skip
+        remixmatch,
+        T=args.T,
+        alpha=args.mix_alpha,
+        w_rot=args.w_rot,
+        running_mean=guesses,
+        target=counts / counts.sum() if args.align else None,
+    )
     step, predict = pretrain(ssl, student, data, weights)
     objects = student.objects(STUDENT) | {"emp_distb_u": guesses}
     facts = {"method": "ReMixMatch", "start_epoch": 0} | data.facts()

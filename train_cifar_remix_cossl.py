@@ -11,11 +11,15 @@ import torch
 
 import dataset
 from dataset.streams import open_data
+from methods.averaged import STUDENT, TEACHER, Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
 from methods.remixmatch import VIEWS, RunningMean, remixmatch
 from methods.warmup import warm_up
 from models.wrn import WideResNet
+from training.loop import fit
+from training.resume import FREE, continued, pretrained, restore, same_classes
+from training.speed import accelerate
 from utils.args import (
     add_cifar_flags,
     add_cossl_flags,
@@ -24,11 +28,7 @@ from utils.args import (
     common_parser,
     pick_device,
 )
-from utils.averaged import STUDENT, TEACHER, Averaged
-from utils.checkpoint import FREE, continued, pretrained, restore, same_classes
-from utils.errors import run_main
-from utils.fast import accelerate
-from utils.fit import fit
+from utils.main import run_main
 from utils.metrics import evaluate
 
 
@@ -57,18 +57,31 @@ def main() -> None:
     adam = lambda lr: torch.optim.Adam(decay_all_but_bias(head, args.wd_tfe), lr)
     teacher = Averaged(head, adam(args.lr_tfe), args.ema_decay)
     prepare = partial(
-        warm_up, student.ema.features, teacher.using(adam(args.lr_tfe)),
-        data.labelled.sweep(), data.unlabelled.sweep(("weak", "strong")), data.counts,
-        batch_size=args.batch_size, epochs=args.warm_tfe, steps=args.val_iteration, seed=args.manualSeed,
-    )  # fmt: skip
+        warm_up,
+        student.ema.features,
+        teacher.using(adam(args.lr_tfe)),
+        data.labelled.sweep(),
+        data.unlabelled.sweep(("weak", "strong")),
+        data.counts,
+        batch_size=args.batch_size,
+        epochs=args.warm_tfe,
+        steps=args.val_iteration,
+        seed=args.manualSeed,
+    )
 
     counts = torch.from_numpy(data.counts).to(device)
     classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
     guesses = RunningMean(len(data.classes)).to(device)  # starts anew
     ssl = partial(
-        remixmatch, T=args.T, alpha=args.mix_alpha, lambda_u=args.lambda_u, w_rot=args.w_rot, w_ent=args.w_ent,
-        running_mean=guesses, target=counts / counts.sum() if args.align else None,
-    )  # fmt: skip
+        remixmatch,
+        T=args.T,
+        alpha=args.mix_alpha,
+        lambda_u=args.lambda_u,
+        w_rot=args.w_rot,
+        w_ent=args.w_ent,
+        running_mean=guesses,
+        target=counts / counts.sum() if args.align else None,
+    )
     step, predict = cossl(ssl, classifier, student, teacher, data)
     objects = student.objects(STUDENT) | teacher.objects(TEACHER) | {"emp_distb_u": guesses}
     facts = {"method": "ReMixMatch+CoSSL", "start_epoch": stage1["epoch"]} | data.facts()

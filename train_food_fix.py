@@ -15,11 +15,15 @@ from dataset.feeder import Feeder
 from dataset.file_streams import file_streams
 from dataset.food101 import load_food101
 from dataset.long_tail import long_tailed
+from methods.averaged import STUDENT, Averaged
 from methods.chunks import in_chunks
 from methods.fixmatch import VIEWS, fixmatch
 from methods.learning_rate import scheduled, warm_up_then_steps
 from methods.pretrain import pretrain
 from models.torchvision_resnet import TorchvisionResNet
+from training.loop import fit
+from training.resume import resumed
+from training.speed import accelerate
 from utils.args import (
     add_fixmatch_flags,
     add_food_flags,
@@ -28,11 +32,7 @@ from utils.args import (
     common_parser,
     pick_device,
 )
-from utils.averaged import STUDENT, Averaged
-from utils.checkpoint import resumed
-from utils.errors import run_main
-from utils.fast import accelerate
-from utils.fit import fit
+from utils.main import run_main
 from utils.metrics import evaluate
 
 
@@ -54,9 +54,16 @@ def main() -> None:
     feeder = Feeder(args.img_size, args.manualSeed, args.workers, args.skip_corrupt, device)
     wanted = VIEWS | {"unlabelled": ("weak", "strong")}  # one strong view, as published
     data = file_streams(
-        images, split, wanted, args.batch_size, args.manualSeed, device,
-        mu=args.mu, feeder=feeder, ahead=("labelled", "unlabelled"),
-    )  # fmt: skip
+        images,
+        split,
+        wanted,
+        args.batch_size,
+        args.manualSeed,
+        device,
+        mu=args.mu,
+        feeder=feeder,
+        ahead=("labelled", "unlabelled"),
+    )
 
     torch.manual_seed(args.manualSeed)
     network = TorchvisionResNet(len(data.classes), args.depth).to(device)

@@ -14,18 +14,18 @@ from dataset.feeder import Feeder
 from dataset.file_streams import file_streams
 from dataset.food101 import load_food101
 from dataset.long_tail import long_tailed
+from methods.averaged import STUDENT, TEACHER, Averaged
 from methods.chunks import in_chunks
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
 from methods.fixmatch import VIEWS, fixmatch
 from methods.warmup import warm_up_on_batches
 from models.torchvision_resnet import TorchvisionResNet
+from training.loop import fit
+from training.resume import FREE, continued, pretrained, restore, same_classes
+from training.speed import accelerate
 from utils.args import add_cossl_flags, add_fixmatch_flags, add_food_flags, common_parser, pick_device
-from utils.averaged import STUDENT, TEACHER, Averaged
-from utils.checkpoint import FREE, continued, pretrained, restore, same_classes
-from utils.errors import run_main
-from utils.fast import accelerate
-from utils.fit import fit
+from utils.main import run_main
 from utils.metrics import evaluate
 
 WARM_UP_STEPS, WARM_UP_DECAY = 50, 0.99  # per epoch of the head's warm-up; share of its average kept per step
@@ -51,9 +51,16 @@ def main() -> None:
     feeder = Feeder(args.img_size, args.manualSeed, args.workers, args.skip_corrupt, device)
     wanted = VIEWS | {"unlabelled": ("weak", "strong")}  # one strong view, as published
     data = file_streams(
-        images, split, wanted, args.batch_size, args.manualSeed, device,
-        mu=args.mu, feeder=feeder, ahead=("labelled", "unlabelled", "balanced", "partners"),
-    )  # fmt: skip
+        images,
+        split,
+        wanted,
+        args.batch_size,
+        args.manualSeed,
+        device,
+        mu=args.mu,
+        feeder=feeder,
+        ahead=("labelled", "unlabelled", "balanced", "partners"),
+    )
     same_classes(stage1, data.facts(), args.resume)
 
     torch.manual_seed(args.manualSeed)
@@ -71,9 +78,14 @@ def main() -> None:
     classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
     warm_up = sgd(decay_all_but_bias(head, args.wd_tfe), args.lr_tfe)
     prepare = partial(
-        warm_up_on_batches, student.ema.features, teacher.using(warm_up, WARM_UP_DECAY), crt(),
-        data.balanced.again("balanced warm-up"), None, steps=args.warm_tfe * WARM_UP_STEPS,
-    )  # fmt: skip
+        warm_up_on_batches,
+        student.ema.features,
+        teacher.using(warm_up, WARM_UP_DECAY),
+        crt(),
+        data.balanced.again("balanced warm-up"),
+        None,
+        steps=args.warm_tfe * WARM_UP_STEPS,
+    )
 
     ssl = in_chunks(partial(fixmatch, tau=args.tau))
     step, predict = cossl(ssl, classifier, student, teacher, data)

@@ -13,15 +13,15 @@ import torch
 from dataset.long_tail import labelled_share
 from dataset.small_imagenet127 import load_small_imagenet127
 from dataset.streams import streams
+from methods.averaged import STUDENT, Averaged
 from methods.fixmatch import VIEWS, fixmatch
 from methods.pretrain import pretrain
 from models.resnet import ResNet50
+from training.loop import fit
+from training.resume import resumed
+from training.speed import accelerate
 from utils.args import add_fixmatch_flags, add_pretrain_flags, add_small_imagenet_flags, common_parser, pick_device
-from utils.averaged import STUDENT, Averaged
-from utils.checkpoint import resumed
-from utils.errors import run_main
-from utils.fast import accelerate
-from utils.fit import fit
+from utils.main import run_main
 from utils.metrics import evaluate
 
 

@@ -12,17 +12,17 @@ import torch
 from dataset.long_tail import labelled_share
 from dataset.small_imagenet127 import load_small_imagenet127
 from dataset.streams import streams
+from methods.averaged import STUDENT, TEACHER, Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
 from methods.fixmatch import VIEWS, fixmatch
 from methods.warmup import warm_up_on_batches
 from models.resnet import ResNet50
+from training.loop import fit
+from training.resume import FREE, continued, pretrained, restore, same_classes
+from training.speed import accelerate
 from utils.args import add_cossl_flags, add_fixmatch_flags, add_small_imagenet_flags, common_parser, pick_device
-from utils.averaged import STUDENT, TEACHER, Averaged
-from utils.checkpoint import FREE, continued, pretrained, restore, same_classes
-from utils.errors import run_main
-from utils.fast import accelerate
-from utils.fit import fit
+from utils.main import run_main
 from utils.metrics import evaluate
 
 
@@ -55,10 +55,14 @@ def main() -> None:
     counts = torch.from_numpy(data.counts).to(device)
     classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
     prepare = partial(
-        warm_up_on_batches, student.ema.features, teacher.using(adam(args.lr_tfe)), classifier,
-        data.balanced.again("balanced warm-up"), data.partners.again("partners warm-up"),
+        warm_up_on_batches,
+        student.ema.features,
+        teacher.using(adam(args.lr_tfe)),
+        classifier,
+        data.balanced.again("balanced warm-up"),
+        data.partners.again("partners warm-up"),
         steps=args.warm_tfe * args.val_iteration,
-    )  # fmt: skip
+    )
 
     step, predict = cossl(partial(fixmatch, tau=args.tau), classifier, student, teacher, data)
     objects = student.objects(STUDENT) | teacher.objects(TEACHER)

@@ -5,8 +5,6 @@
 WRN-10-1, batch 32, gamma 100, moving averages of 0.99: 16 epochs of 100 steps of pre-training, 4 of co-learning. Two
 runs at a time, on one thread each. Prints balanced accuracy on the test set in percent, mean of a run's last four
 epochs. A second call goes on where the first one was stopped.
-
-Shape legend: none.
 """
 
 import argparse

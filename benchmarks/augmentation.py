@@ -161,8 +161,10 @@ def main() -> None:
 
 
 def report(times: dict[str, list[float]], n_views: int) -> None:
-    print(f"{cpu_name()}, 1 thread; Python {platform.python_version()}, torch {torch.__version__}, "
-          f"torchvision {torchvision.__version__}, Pillow {PIL.__version__}, NumPy {np.__version__}")  # fmt: skip
+    print(
+        f"{cpu_name()}, 1 thread; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}, Pillow {PIL.__version__}, NumPy {np.__version__}"
+    )
     speed = {name: n_views / statistics.median(values) for name, values in times.items()}
     for name, values in times.items():
         print(f"{name:8} {speed[name]:8.0f} views/s (median of {len(values)} batches of {n_views} views)")

@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataset.images import Dataset, Images
-from utils.checkpoint import NAME
+from training.checkpoint import NAME
 
 RECIPES = tuple(f"train_cifar_{name}{stage}" for name in ("fix", "mix", "remix") for stage in ("", "_cossl"))
 

@@ -133,8 +133,10 @@ def main() -> None:
 
 
 def report(speeds: dict[tuple[str, int], list[float]], args: argparse.Namespace) -> None:
-    print(f"{cpu_name()}, 1 thread besides the workers; Python {platform.python_version()}, torch {torch.__version__}, "
-          f"torchvision {torchvision.__version__}, Pillow {PIL.__version__}, NumPy {np.__version__}")  # fmt: skip
+    print(
+        f"{cpu_name()}, 1 thread besides the workers; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}, Pillow {PIL.__version__}, NumPy {np.__version__}"
+    )
     print(f"images/s, median of {args.rounds} rounds of {args.batches} batches of {args.batch} images")
     for workers in args.workers:
         a, b = (statistics.median(speeds[name, workers]) for name in ("plain", "ours"))

@@ -58,8 +58,10 @@ def steps(args: argparse.Namespace) -> None:
         first = statistics.median(times[(*SETTINGS[0], recipe)][1][2:])
         for n, classes in SETTINGS:
             batches, step = (statistics.median(values[2:]) for values in times[n, classes, recipe])
-            print(f"{recipe:22}{n:9}{classes:9}{start_up[n, classes, recipe]:13.2f}{1e3 * batches:13.1f}"
-                  f"{1e3 * step:10.1f}{step / first:23.2f}")  # fmt: skip
+            print(
+                f"{recipe:22}{n:9}{classes:9}{start_up[n, classes, recipe]:13.2f}{1e3 * batches:13.1f}"
+                f"{1e3 * step:10.1f}{step / first:23.2f}"
+            )
 
 
 def evaluation(args: argparse.Namespace) -> None:

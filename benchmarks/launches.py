@@ -96,8 +96,10 @@ def main() -> None:
         whole, batches = counted_step(recipe, images, flags)
         with patch.object(WideResNet, "features", lambda self, x: x.flatten(1)[:, : self.output.in_features]):
             others, _ = counted_step(recipe, images, flags)
-        print(f"{recipe:24}{whole.operations:16}{batches.operations:16}{whole.operations - others.operations:13}"
-              f"{whole.copies:31}{whole.copied / 1e3:8.1f}")  # fmt: skip
+        print(
+            f"{recipe:24}{whole.operations:16}{batches.operations:16}{whole.operations - others.operations:13}"
+            f"{whole.copies:31}{whole.copied / 1e3:8.1f}"
+        )
     print(f"features of one batch, forward and backward: {features_of_a_batch()} operations")
     if args.compiled:
         print("compiled: {} fused loops and {} calls of libraries".format(*compiled_features_of_a_batch()))

@@ -1,7 +1,4 @@
-"""What a run left in its folder, and whether another one left the same bits.
-
-Shape legend: none.
-"""
+"""What a run left in its folder, and whether another one left the same bits."""
 
 import json
 import logging
@@ -12,7 +9,7 @@ import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from utils.checkpoint_file import NAME, load
+from training.checkpoint import NAME, load
 
 
 def printed(shown: Path) -> list[int]:

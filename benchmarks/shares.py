@@ -1,9 +1,7 @@
 """What a training step's time goes to: a profile of each CIFAR recipe's step at the published shapes.
 
-    python benchmarks/shares.py --gpu cpu
-    python benchmarks/shares.py --gpu cpu --fast "--amp --channels_last"
-
-Shape legend: none.
+python benchmarks/shares.py --gpu cpu
+python benchmarks/shares.py --gpu cpu --fast "--amp --channels_last"
 """
 
 import argparse
@@ -21,10 +19,14 @@ from utils.args import gpu, positive_int, wrn_depth
 
 # Kinds of operations, and words in the names of theirs; the first that fits counts.
 KINDS = {
-    "convolution": ("conv",), "BatchNorm": ("batch_norm", "batchnorm"), "activation": ("leaky",),
-    "addition": ("aten::add",), "optimiser": ("adam", "_foreach", "optimizer", "lerp"), "copies": ("copy",),
+    "convolution": ("conv",),
+    "BatchNorm": ("batch_norm", "batchnorm"),
+    "activation": ("leaky",),
+    "addition": ("aten::add",),
+    "optimiser": ("adam", "_foreach", "optimizer", "lerp"),
+    "copies": ("copy",),
     "rest": ("",),
-}  # fmt: skip
+}
 
 
 def shares(recipe: str, args: argparse.Namespace) -> Counter[str]:

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.images import Images
 from dataset.streams import Pixels, Stream
 from models.wrn import WideResNet
+from reporting.shifted import RATIOS, shifted_figures
 from utils.args import gpu, pick_device, positive_int
 from utils.metrics import evaluate
-from utils.shifted import RATIOS, shifted_figures
 
 CLASSES, SIZE = 10, 32
 
@@ -58,8 +58,10 @@ def main() -> None:
             work()  # ends with a read of the device
             if repeat:  # the first round warms up
                 times[name].append(time.perf_counter() - start)
-    print(f"{device}, {torch.get_num_threads()} threads; torch {torch.__version__}, {platform.machine()}; "
-          f"{args.images} images, {len(RATIOS)} ratios, medians of {args.repeats}")  # fmt: skip
+    print(
+        f"{device}, {torch.get_num_threads()} threads; torch {torch.__version__}, {platform.machine()}; "
+        f"{args.images} images, {len(RATIOS)} ratios, medians of {args.repeats}"
+    )
     first = statistics.median(times["one plain evaluation"])
     for name, values in times.items():
         median = statistics.median(values)

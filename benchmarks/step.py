@@ -7,7 +7,7 @@ For each of the six CIFAR recipes, at the published shapes, the following take t
 recipe runs it; (c) data: its batches alone; (d) plain: the step as such scripts are usually written, in
 `benchmarks/plain.py`, in float32 without flags. Limit and step are measured without flags and with `--fast`. Ratios are
 medians over the rounds, within each of which all take their turn: so the machine's slow moments don't count. *kept*:
-(b) against the same step in a process that doesn't keep its memory, see `utils.fast.keep_memory`; (d) doesn't, either.
+(b) against the same step in a process that doesn't keep its memory (`training/speed.py`); nor does (d).
 
 Shape legend: B images (B, 3, 32, 32), C classes.
 """
@@ -33,9 +33,9 @@ from benchmarks.built import RECIPES, Built, built, made_up
 from benchmarks.limit import limit
 from benchmarks.plain import BATCH, plain_step
 from dataset.images import Dataset
+from training.speed import keep_memory
 from utils.args import gpu, pick_device, positive_int, wrn_depth
-from utils.fast import keep_memory
-from utils.summary import atomic_write_text, to_json
+from utils.files import atomic_write_text, to_json
 
 LIMIT, STEP, DATA, PLAIN, FAST, FAST_LIMIT, USUAL = (
     "limit",
@@ -100,9 +100,12 @@ def measured(recipe: str, images: Dataset, args: argparse.Namespace) -> dict[str
     own, fast = (built(recipe, images, *flags, *more) for more in ([], fast_flags))
     limits = [limit(recipe, built(recipe, images, *flags, *more), device) for more in ([], fast_flags)]
     works = {
-        LIMIT: lambda t: limits[0](), STEP: whole(own), DATA: data_alone(recipe, own), FAST: whole(fast),
+        LIMIT: lambda t: limits[0](),
+        STEP: whole(own),
+        DATA: data_alone(recipe, own),
+        FAST: whole(fast),
         FAST_LIMIT: lambda t: limits[1](),
-    }  # fmt: skip
+    }
     times: dict[str, list[float]] = {name: [] for name in (*works, PLAIN, USUAL)}
     context = get_context("spawn")
     here, there = context.Pipe()

@@ -8,8 +8,6 @@ the epoch that the last one had saved, nor train an epoch again that had been sa
 the end, by a bit: checkpoint and its copies (networks, averages, optimisers, history), log.txt, diagnostics.npz, what
 TensorBoard shows, summary.json (but for wall time and folder). The processes are forked from one that has imported
 everything, since importing takes longer than training here; they run the scripts' files as Python would.
-
-Shape legend: none.
 """
 
 import argparse
@@ -36,7 +34,7 @@ sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 from conftest import FOOD, ROOT, TINY, write_archives, write_food101
 
 from benchmarks.left import content, printed, same, saved
-from utils.checkpoint_file import NAME
+from training.checkpoint import NAME
 from utils.errors import EXIT_CODES
 
 RECIPES = [

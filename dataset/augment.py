@@ -107,9 +107,16 @@ def apply_hole(images: Tensor, draw: Hole) -> Tensor:
 
 
 def draw_views(
-    rng: np.random.Generator, names: tuple[str, ...], n_images: int, size: int, *, flip: bool = True,
-    n: int = 3, m: float = 4, pixel_scale: float = 1.0,
-) -> Views:  # fmt: skip
+    rng: np.random.Generator,
+    names: tuple[str, ...],
+    n_images: int,
+    size: int,
+    *,
+    flip: bool = True,
+    n: int = 3,
+    m: float = 4,
+    pixel_scale: float = 1.0,
+) -> Views:
     """All random numbers for the views called `names` of n_images images of size x size pixels.
 
     Raises ValueError for a name other than weak, strong and plain.
@@ -147,10 +154,19 @@ def apply_views(
 
 
 def views(
-    pixels: Tensor, names: tuple[str, ...], rng: np.random.Generator, *, mean: tuple[float, ...],
-    std: tuple[float, ...], flip: bool = True, n: int = 3, m: float = 4, pixel_scale: float = 1.0,
-    batch_size: int | None = None, rows: slice = slice(None),
-) -> list[Tensor]:  # fmt: skip
+    pixels: Tensor,
+    names: tuple[str, ...],
+    rng: np.random.Generator,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    flip: bool = True,
+    n: int = 3,
+    m: float = 4,
+    pixel_scale: float = 1.0,
+    batch_size: int | None = None,
+    rows: slice = slice(None),
+) -> list[Tensor]:
     """Views of uint8 pixels (B, 3, S, S): float32 (B, 3, S, S) each, on their device, in the order of `names`.
 
     names: "weak" = crop, flip, normalise; "strong" = n operations of RandAugment at magnitude m of 30, crop, flip,

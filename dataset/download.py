@@ -1,7 +1,4 @@
-"""Downloads: one process at a time; a failed one is a line that says which files to put where, and leaves nothing.
-
-Shape legend: none.
-"""
+"""Downloads: one process at a time; a failed one is a line that says which files to put where, and leaves nothing."""
 
 import fcntl
 import hashlib

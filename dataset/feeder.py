@@ -1,7 +1,4 @@
-"""Crops of image files, made ahead of time by the worker processes of one `DataLoader` for all streams.
-
-Shape legend: none; see `dataset.crops` for what a job and its outcome hold.
-"""
+"""Crops of image files, made ahead of time by the worker processes of one `DataLoader` for all streams."""
 
 import ctypes
 import os
@@ -17,8 +14,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from dataset.crops import Cropper, Done, Job
-from utils.distributed import mean_over_ranks, rank, world_size
 from utils.errors import UserError
+from utils.ranks import mean_over_ranks, rank, world_size
 
 LAST_SECONDS = 20  # that a worker lives on after SIGTERM
 AHEAD = 4  # jobs per worker that are begun before they are asked for
@@ -102,9 +99,15 @@ class Feeder:
     def _open(self) -> DataLoader:
         several = {"prefetch_factor": AHEAD, "persistent_workers": True} if self.workers else {}
         return DataLoader(
-            self.cropper, batch_size=None, sampler=_Jobs(self), num_workers=self.workers, pin_memory=self.pinned,
-            generator=torch.Generator(), worker_init_fn=_begin, **several,
-        )  # fmt: skip
+            self.cropper,
+            batch_size=None,
+            sampler=_Jobs(self),
+            num_workers=self.workers,
+            pin_memory=self.pinned,
+            generator=torch.Generator(),
+            worker_init_fn=_begin,
+            **several,
+        )
 
     def _report(self, damaged: list[tuple[str, str]]) -> None:
         for path, problem in damaged:

@@ -16,8 +16,8 @@ from dataset.feeder import Feeder
 from dataset.images import Dataset, Files
 from dataset.long_tail import LongTailed, describe
 from dataset.streams import Batch, Data, balanced_rows, check_size, passes
-from utils.distributed import my_rows
 from utils.errors import UserError
+from utils.ranks import my_rows
 from utils.seeding import generator
 
 ROWS = 32  # images of a job: several workers share a batch, and little lies in shared memory
@@ -31,9 +31,18 @@ class FileStream:
     """
 
     def __init__(
-        self, name: str, files: Files, members: np.ndarray, wanted: tuple[str, ...], batch_size: int,
-        feeder: Feeder, device: torch.device, seed: int, look: dict, balanced: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        files: Files,
+        members: np.ndarray,
+        wanted: tuple[str, ...],
+        batch_size: int,
+        feeder: Feeder,
+        device: torch.device,
+        seed: int,
+        look: dict,
+        balanced: bool = False,
+    ) -> None:
         check_size(name, members, batch_size)
         self.name, self.files, self.members, self.wanted, self.batch_size = name, files, members, wanted, batch_size
         self.feeder, self.device, self.seed, self.look, self.balanced = feeder, device, seed, look, balanced
@@ -105,9 +114,17 @@ class FileStream:
 
 
 def file_streams(
-    dataset: Dataset, split: LongTailed, wanted: dict[str, tuple[str, ...]], batch_size: int, seed: int,
-    device: torch.device, *, mu: int, feeder: Feeder, ahead: tuple[str, ...],
-) -> Data:  # fmt: skip
+    dataset: Dataset,
+    split: LongTailed,
+    wanted: dict[str, tuple[str, ...]],
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    *,
+    mu: int,
+    feeder: Feeder,
+    ahead: tuple[str, ...],
+) -> Data:
     """The streams of a data set of files, and its class counts on the terminal.
 
     wanted: the views of the SSL method; batch_size: labelled images per step; mu: unlabelled images per labelled one;

@@ -1,7 +1,4 @@
-"""Reading pickles of NumPy arrays without running what else they may ask for.
-
-Shape legend: none.
-"""
+"""Reading pickles of NumPy arrays without running what else they may ask for."""
 
 import pickle
 from pathlib import Path
@@ -40,9 +37,16 @@ ADMITTED = {
 }
 # What a file that isn't a whole pickle of arrays may raise.
 PICKLE_ERRORS = (
-    pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, MemoryError, OverflowError,
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OverflowError,
     ImportError,
-)  # fmt: skip
+)
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -17,8 +17,8 @@ from dataset.augment import views
 from dataset.folder import load_folder
 from dataset.images import Dataset, Images
 from dataset.long_tail import LongTailed, describe, long_tailed
-from utils.distributed import my_rows
 from utils.errors import UserError
+from utils.ranks import my_rows
 from utils.seeding import generator
 
 
@@ -65,9 +65,16 @@ class Stream:
     """
 
     def __init__(
-        self, name: str, images: Pixels, members: np.ndarray, wanted: tuple[str, ...],
-        batch_size: int, seed: int, look: dict, balanced: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        images: Pixels,
+        members: np.ndarray,
+        wanted: tuple[str, ...],
+        batch_size: int,
+        seed: int,
+        look: dict,
+        balanced: bool = False,
+    ) -> None:
         check_size(name, members, batch_size)
         self.name, self.images, self.members, self.wanted = name, images, members, wanted
         self.batch_size, self.seed, self.look = batch_size, seed, look
@@ -186,9 +193,16 @@ def open_data(
 
 
 def streams(
-    dataset: Dataset, split: LongTailed, wanted: dict[str, tuple[str, ...]], batch_size: int, seed: int,
-    device: torch.device, *, mu: int = 1, learner_view: str = "strong",
-) -> Data:  # fmt: skip
+    dataset: Dataset,
+    split: LongTailed,
+    wanted: dict[str, tuple[str, ...]],
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    *,
+    mu: int = 1,
+    learner_view: str = "strong",
+) -> Data:
     """The streams of a data set, and its class counts on the terminal.
 
     wanted: the views of the SSL method; batch_size: labelled images per step; mu: unlabelled images per labelled one;

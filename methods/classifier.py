@@ -43,9 +43,12 @@ def crt() -> Learner:
 
 
 def on_frozen_features(
-    encoder: Callable[[Tensor], Tensor], head: nn.Module, learner: Learner,
-    balanced: tuple[list[Tensor], Tensor], partners: tuple[list[Tensor], Tensor] | None,
-) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    encoder: Callable[[Tensor], Tensor],
+    head: nn.Module,
+    learner: Learner,
+    balanced: tuple[list[Tensor], Tensor],
+    partners: tuple[list[Tensor], Tensor] | None,
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The learner's loss and figures on one view of a class-balanced batch and of as many partners.
 
     encoder: images -> features (B, D), which get no gradient; balanced, partners: ([images (B, 3, S, S)], labels (B,));

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from methods.averaged import Averaged
 from methods.classifier import Learner, on_frozen_features
 from methods.pseudo_labels import quality
-from utils.averaged import Averaged
 
 
 def cossl(

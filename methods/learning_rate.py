@@ -1,7 +1,4 @@
-"""A learning rate that is a function of the step: nothing to save, nothing to rewind.
-
-Shape legend: none; plain numbers.
-"""
+"""A learning rate that is a function of the step: nothing to save, nothing to rewind."""
 
 from collections.abc import Callable
 

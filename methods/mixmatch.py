@@ -28,9 +28,16 @@ def semi_loss(logits_x: Tensor, p: Tensor, logits_u: Tensor, q: Tensor) -> tuple
 
 
 def mixmatch(
-    model: nn.Module, labeller: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, u: list[Tensor],
-    *, T: float, alpha: float, lambda_u: float,
-) -> tuple[Tensor, dict[str, Tensor], PseudoLabels]:  # fmt: skip
+    model: nn.Module,
+    labeller: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    u: list[Tensor],
+    *,
+    T: float,
+    alpha: float,
+    lambda_u: float,
+) -> tuple[Tensor, dict[str, Tensor], PseudoLabels]:
     """Loss () of one step, its parts, and the pseudo-labels.
 
     x: float (B, 3, S, S), y: int64 (B,); u: V weak views, each float (B, 3, S, S).

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from methods.averaged import Averaged
 from methods.pseudo_labels import quality
-from utils.averaged import Averaged
 
 
 def pretrain(

@@ -1,7 +1,4 @@
-"""How the weight of an unlabelled loss grows over training (MixMatch, ReMixMatch).
-
-Shape legend: none; plain numbers.
-"""
+"""How the weight of an unlabelled loss grows over training (MixMatch, ReMixMatch)."""
 
 
 def linear_rampup(epoch: float, length: float) -> float:

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from methods.mixing import draw_mixup, forward_interleaved, mixup, sharpen
 from methods.pseudo_labels import PseudoLabels
-from utils.distributed import mean_over_ranks
+from utils.ranks import mean_over_ranks
 
 VIEWS = {"labelled": ("strong",), "unlabelled": ("weak", "strong", "strong")}
 
@@ -84,10 +84,20 @@ def turn(images: Tensor, turns: Tensor) -> Tensor:
 
 
 def remixmatch(
-    model: nn.Module, labeller: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, u: list[Tensor],
-    *, T: float, alpha: float, lambda_u: float, w_rot: float, w_ent: float,
-    running_mean: RunningMean, target: Tensor | None,
-) -> tuple[Tensor, dict[str, Tensor], PseudoLabels]:  # fmt: skip
+    model: nn.Module,
+    labeller: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    u: list[Tensor],
+    *,
+    T: float,
+    alpha: float,
+    lambda_u: float,
+    w_rot: float,
+    w_ent: float,
+    running_mean: RunningMean,
+    target: Tensor | None,
+) -> tuple[Tensor, dict[str, Tensor], PseudoLabels]:
     """Loss () of one step, its parts, and the pseudo-labels.
 
     x: float (B, 3, S, S), strongly augmented, y: int64 (B,); u: weak view, then strong ones, each float (B, 3, S, S).

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
+from methods.averaged import Averaged
 from methods.classifier import Learner, on_frozen_features
-from utils.averaged import Averaged
 from utils.seeding import generator
 
 Draw = Callable[[int, int, int], tuple[np.ndarray, np.ndarray]]
@@ -96,9 +96,17 @@ def train_head(
 
 
 def warm_up(
-    encoder: Callable[[Tensor], Tensor], teacher: Averaged, labelled: Iterable, unlabelled: Iterable,
-    counts: np.ndarray, *, batch_size: int, epochs: int, steps: int, seed: int,
-) -> None:  # fmt: skip
+    encoder: Callable[[Tensor], Tensor],
+    teacher: Averaged,
+    labelled: Iterable,
+    unlabelled: Iterable,
+    counts: np.ndarray,
+    *,
+    batch_size: int,
+    epochs: int,
+    steps: int,
+    seed: int,
+) -> None:
     """Build the balanced feature set and train `teacher` on it, in place.
 
     encoder: images -> features (B, D), the momentum encoder in eval mode; teacher: a fresh head, its EMA a copy, with

@@ -51,11 +51,18 @@ class WideResNet(nn.Module):
         self.init_conv = _conv(3, channels[0])
         self.unit1, self.unit2, self.unit3 = (
             nn.Sequential(
-                *(Block(channels[i] if j == 0 else channels[i + 1], channels[i + 1],
-                        stride=2 if i > 0 and j == 0 else 1, first=i == j == 0) for j in range(blocks))
+                *(
+                    Block(
+                        channels[i] if j == 0 else channels[i + 1],
+                        channels[i + 1],
+                        stride=2 if i > 0 and j == 0 else 1,
+                        first=i == j == 0,
+                    )
+                    for j in range(blocks)
+                )
             )
             for i in range(3)
-        )  # fmt: skip
+        )
         self.unit4 = nn.Sequential(*_norm_act(channels[3]), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.output = nn.Linear(channels[3], num_classes)
         self.rot = nn.Linear(channels[3], 4)

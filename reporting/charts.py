@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from reporting.groups import METRICS, Group
-from utils.shifted import place
+from reporting.shifted import place
 
 THIRDS = {"many": "many", "medium": "medium", "few": "few"}
 CURVES = METRICS | {"test_loss": "test loss", "loss": "training loss", "ece": "expected calibration error"}
@@ -36,8 +36,16 @@ def dots(groups: list[Group], metric: str) -> list[dict[str, Any]]:
         if figure:
             seeds = [_short(run.figures["last_20_mean"][metric]) for run in group.runs]
             paper = group.paper.mean if group.paper and metric == "top1" else None
-            rows.append({"series": series, "label": group.name, "seeds": seeds, "mean": _short(figure.mean),
-                         "sd": figure.sd and _short(figure.sd), "paper": paper})  # fmt: skip
+            rows.append(
+                {
+                    "series": series,
+                    "label": group.name,
+                    "seeds": seeds,
+                    "mean": _short(figure.mean),
+                    "sd": figure.sd and _short(figure.sd),
+                    "paper": paper,
+                }
+            )
     title = f"{METRICS[metric]}, last-20 mean"
     return [{"kind": "dots", "title": title, "unit": "%", "rows": rows}] * bool(rows)
 
@@ -77,8 +85,13 @@ def per_class(groups: list[Group]) -> list[dict[str, Any]]:
     for names, counts in kinds:
         order = np.argsort(-np.array(counts or [0] * len(names)), kind="stable")
         here = [(s, g) for s, g in enumerate(groups) if (tuple(g.classes), tuple(g.counts or ())) == (names, counts)]
-        base = {"kind": "line", "unit": "%", "xlabel": "class, most frequent first", "names": [names[i] for i in order],
-                "area": [counts[i] for i in order] if counts else None}  # fmt: skip
+        base = {
+            "kind": "line",
+            "unit": "%",
+            "xlabel": "class, most frequent first",
+            "names": [names[i] for i in order],
+            "area": [counts[i] for i in order] if counts else None,
+        }
         recall = {s: [r.figures["last_20_mean"]["recall"] for r in g.runs] for s, g in here if g.finished}
         charts.append(base | {"title": "test recall, last-20 mean", "lines": _classes(recall, order)})
         for figure, title in _LAST.items():
@@ -116,9 +129,15 @@ def shifted(groups: list[Group]) -> list[dict[str, Any]]:
             line = _line(series, list(range(len(ratios))), np.array([one["top1"] for one in found], dtype=float))
             if len(found) == 1:
                 line |= {part: [_short(v) for v in found[0][part]] for part in ("low", "high")}
-            base = {"kind": "line", "title": "top-1 on shifted test sets", "unit": "%", "names": list(map(str, ratios)),
-                    "at": place(ratios).tolist(), "lines": [],
-                    "xlabel": "imbalance ratio, log scale; negative: reversed"}  # fmt: skip
+            base = {
+                "kind": "line",
+                "title": "top-1 on shifted test sets",
+                "unit": "%",
+                "names": list(map(str, ratios)),
+                "at": place(ratios).tolist(),
+                "lines": [],
+                "xlabel": "imbalance ratio, log scale; negative: reversed",
+            }
             charts.setdefault(ratios, base)["lines"].append(line)
     return list(charts.values())
 

@@ -12,13 +12,29 @@ from typing import Any
 import numpy as np
 
 UNREADABLE = (
-    OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, AttributeError, NotImplementedError, zlib.error,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    MemoryError,
+    AttributeError,
+    NotImplementedError,
+    zlib.error,
     zipfile.BadZipFile,
-)  # fmt: skip
+)
 LARGEST = 2**28  # bytes of all arrays; 500 epochs of 127 classes have a fiftieth
 PER_CLASS = (
-    "guessed", "selected", "present", "right", "right_selected", "precision", "recall", "mask_rate", "test_recall",
-)  # fmt: skip
+    "guessed",
+    "selected",
+    "present",
+    "right",
+    "right_selected",
+    "precision",
+    "recall",
+    "mask_rate",
+    "test_recall",
+)
 
 
 def read_diagnostics(folder: Path, classes: int, problems: list[str]) -> dict[str, np.ndarray] | None:

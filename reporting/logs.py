@@ -9,9 +9,15 @@ from pathlib import Path
 
 # Spellings of the published code, without case and punctuation. What it calls bAcc is plain top-1.
 ALIASES = {
-    "trainloss": "loss", "testloss": "test_loss", "testacc": "top1", "acc": "top1", "bacc": "top1", "testbacc": "top1",
-    "gm": "gm", "testgm": "gm",
-}  # fmt: skip
+    "trainloss": "loss",
+    "testloss": "test_loss",
+    "testacc": "top1",
+    "acc": "top1",
+    "bacc": "top1",
+    "testbacc": "top1",
+    "gm": "gm",
+    "testgm": "gm",
+}
 PERCENT = ("top1", "gm")
 
 

@@ -1,7 +1,4 @@
-"""The page: one HTML file that holds its style, its scripts and its numbers, and asks the network for nothing.
-
-Shape legend: none.
-"""
+"""The page: one HTML file that holds its style, its scripts and its numbers, and asks the network for nothing."""
 
 import json
 from datetime import timedelta
@@ -15,7 +12,7 @@ from reporting.groups import Group
 from reporting.protocol import dataset_of, method_of
 from reporting.runs import Run
 from reporting.tables import Cell, Table, figure_table, overview
-from utils.summary import jsonable
+from utils.files import jsonable
 
 HERE = Path(__file__).parent
 COLOURS = 7

@@ -1,15 +1,12 @@
-"""What a run was asked to do, but for its seed: data set, method, and the arguments that decide its numbers.
-
-Shape legend: none.
-"""
+"""What a run was asked to do, but for its seed: data set, method, and the arguments that decide its numbers."""
 
 from pathlib import Path
 from typing import Any
 
+from reporting import origin
 from reporting.runs import Run
-from utils import origin
+from training.resume import ADDED, FREE
 from utils.args import flag
-from utils.checkpoint import ADDED, FREE
 
 DATA = ("num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "labeled_percent", "img_size")
 UNUSED_BY_FOLDER = {"num_max", "ratio", "imb_ratio_l", "imb_ratio_u"}

@@ -3,8 +3,6 @@
 Source: Fan, Dai, Kukleva, Schiele, "CoSSL: Co-Learning of Representation and Classifier for Imbalanced Semi-Supervised
 Learning", CVPR 2022, arXiv 2112.04564: top-1 accuracy in percent, mean over the last 20 epochs, mean and standard
 deviation over three seeds (Food-101-LT and Small-ImageNet-127: one figure without deviation).
-
-Shape legend: none.
 """
 
 import math
@@ -31,18 +29,44 @@ _ROWS = (
 )
 # What the published runs were given; what a run's arguments lack is not compared.
 _CIFAR = {
-    "ratio": 2, "width": 2, "depth": 28, "lr": 0.002, "ema_decay": 0.999, "tau": 0.95, "mix_alpha": 0.75, "T": 0.5,
-    "w_rot": 0.5, "w_ent": 0.5, "align": True, "max_lam": 0.6, "lr_tfe": 0.002, "wd_tfe": 5e-4, "warm_tfe": 10,
+    "ratio": 2,
+    "width": 2,
+    "depth": 28,
+    "lr": 0.002,
+    "ema_decay": 0.999,
+    "tau": 0.95,
+    "mix_alpha": 0.75,
+    "T": 0.5,
+    "w_rot": 0.5,
+    "w_ent": 0.5,
+    "align": True,
+    "max_lam": 0.6,
+    "lr_tfe": 0.002,
+    "wd_tfe": 5e-4,
+    "warm_tfe": 10,
     "classifier": "tfe",
-}  # fmt: skip
+}
 _PROTOCOLS = {
     "cifar10": _CIFAR | {"num_max": 1500},
     "cifar100": _CIFAR | {"num_max": 150},
-    "food101": {"num_max": 250, "ratio": 2, "depth": 50, "img_size": 224, "max_lam": 0.6, "tau": 0.9, "lr": 0.04,
-                "wd": 3e-4, "ema_decay": 0.9, "mu": 2, "lr_tfe": 0.04, "wd_tfe": 5e-4, "warm_tfe": 5,
-                "classifier": "tfe"},
+    "food101": {
+        "num_max": 250,
+        "ratio": 2,
+        "depth": 50,
+        "img_size": 224,
+        "max_lam": 0.6,
+        "tau": 0.9,
+        "lr": 0.04,
+        "wd": 3e-4,
+        "ema_decay": 0.9,
+        "mu": 2,
+        "lr_tfe": 0.04,
+        "wd_tfe": 5e-4,
+        "warm_tfe": 5,
+        "classifier": "tfe",
+    },
     "small_imagenet127": _CIFAR | {"width": 64, "labeled_percent": 0.1, "mu": 1},
-}  # fmt: skip
+}
 _METHODS = {"ReMixMatch+CoSSL": {"lambda_u": 1.5}}  # an argument that MixMatch+CoSSL has, and doesn't use
 _BUDGET = {"epochs": 100, "val_iteration": 500, "batch_size": 64, "start_epoch": 401}
 _BUDGETS = {"food101": {"epochs": 200, "batch_size": 256, "start_epoch": 801}}

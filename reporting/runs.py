@@ -11,10 +11,10 @@ from typing import Any
 
 from reporting.extras import read_diagnostics, read_shifted
 from reporting.logs import read_log
+from reporting.origin import dataset_of
 from reporting.summaries import damaged, published_summary, read_arguments, read_summary
-from utils import checkpoint, failure
+from training import checkpoint, failure
 from utils.errors import UserError
-from utils.origin import dataset_of
 
 FILES = ("summary.json", "log.txt", checkpoint.NAME, failure.NAME)
 

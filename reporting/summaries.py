@@ -8,19 +8,35 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from utils.origin import method_of
-from utils.summary import SCALARS
+from reporting.origin import method_of
+from training.summary import SCALARS
 
 NEEDED = ("method", "classes", "labelled_counts", "epochs_averaged", "last_20_mean", "best")
 KINDS = {
-    "method": str, "classes": list, "labelled_counts": list, "last_20_mean": dict, "best": dict, "arguments": dict,
-    "versions": dict, "start_epoch": int, "wall_seconds": (int, float), "epochs": int, "epochs_averaged": int,
-}  # fmt: skip
+    "method": str,
+    "classes": list,
+    "labelled_counts": list,
+    "last_20_mean": dict,
+    "best": dict,
+    "arguments": dict,
+    "versions": dict,
+    "start_epoch": int,
+    "wall_seconds": (int, float),
+    "epochs": int,
+    "epochs_averaged": int,
+}
 PUBLISHED = "(published code)"  # ends its methods' names
 RECIPES = {"fix": "FixMatch", "mix": "MixMatch", "remix": "ReMixMatch"}  # as the names of scripts call the methods
 NUMBERS = (
-    "manualSeed", "epochs", "num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "labeled_percent", "img_size",
-)  # fmt: skip
+    "manualSeed",
+    "epochs",
+    "num_max",
+    "ratio",
+    "imb_ratio_l",
+    "imb_ratio_u",
+    "labeled_percent",
+    "img_size",
+)
 
 
 def read_summary(path: Path) -> dict[str, Any]:

@@ -107,9 +107,17 @@ def markdown(table: Table) -> str:
 
 
 _LATEX = {c: "\\" + c for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$",
-    "±": r"$\pm$", "γ": r"$\gamma$", "–": "--", "|": "$|$", '"': "''",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    "γ": r"$\gamma$",
+    "–": "--",
+    "|": "$|$",
+    '"': "''",
+}
 
 
 def latex(table: Table) -> str:

@@ -1,7 +1,4 @@
-"""Chromium driven through chromedriver's plain HTTP interface (W3C WebDriver), for the tests that look at pages.
-
-Shape legend: none.
-"""
+"""Chromium driven through chromedriver's plain HTTP interface (W3C WebDriver), for the tests that look at pages."""
 
 import base64
 import json
@@ -20,9 +17,16 @@ from conftest import HANG
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 class Browser:

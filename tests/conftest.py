@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from dataset.small_imagenet127 import class_map
-from utils.errors import run_main
+from utils.main import run_main
 
 GOLDEN = Path(__file__).parent / "golden"
 # Seconds after which what a test waits for is taken to hang. Nothing comes near it, however loaded the machine is.
@@ -87,13 +87,51 @@ def two_threads():
 ROOT = Path(__file__).parent.parent
 # A run of seconds: real images that need no download, a small network, few steps.
 TINY = [
-    "--dataset", "digits", "--gpu", "cpu", "--num_max", 40, "--imb_ratio_l", 20, "--imb_ratio_u", 20,
-    "--depth", 10, "--width", 1, "--batch-size", 16, "--ema-decay", 0.9, "--manualSeed", 1,
-]  # fmt: skip
+    "--dataset",
+    "digits",
+    "--gpu",
+    "cpu",
+    "--num_max",
+    40,
+    "--imb_ratio_l",
+    20,
+    "--imb_ratio_u",
+    20,
+    "--depth",
+    10,
+    "--width",
+    1,
+    "--batch-size",
+    16,
+    "--ema-decay",
+    0.9,
+    "--manualSeed",
+    1,
+]
 FOOD = [
-    "--gpu", "cpu", "--num_max", 12, "--imb_ratio_l", 3, "--imb_ratio_u", 3, "--depth", 10, "--img_size", 16,
-    "--batch-size", 8, "--ema-decay", 0.9, "--tau", 0.4, "--workers", 0, "--manualSeed", 1,
-]  # fmt: skip
+    "--gpu",
+    "cpu",
+    "--num_max",
+    12,
+    "--imb_ratio_l",
+    3,
+    "--imb_ratio_u",
+    3,
+    "--depth",
+    10,
+    "--img_size",
+    16,
+    "--batch-size",
+    8,
+    "--ema-decay",
+    0.9,
+    "--tau",
+    0.4,
+    "--workers",
+    0,
+    "--manualSeed",
+    1,
+]
 
 
 def steps(script: str, n: int) -> list:
@@ -161,10 +199,26 @@ def tiny(request):
             return TINY
         data = request.getfixturevalue("small_imagenet127")
         return [
-            "--data_root", data, "--img_size", 32, "--labeled_percent", 0.6, "--gpu", "cpu", "--width", 1,
-            "--batch-size", 8, "--tau", 0.01, "--ema-decay", 0.9, "--manualSeed", 1,
+            "--data_root",
+            data,
+            "--img_size",
+            32,
+            "--labeled_percent",
+            0.6,
+            "--gpu",
+            "cpu",
+            "--width",
+            1,
+            "--batch-size",
+            8,
+            "--tau",
+            0.01,
+            "--ema-decay",
+            0.9,
+            "--manualSeed",
+            1,
             *["--warm_tfe", 2] * ("cossl" in script),
-        ]  # fmt: skip
+        ]
 
     return flags
 

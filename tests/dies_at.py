@@ -1,8 +1,6 @@
 """A training script whose process kills itself, by SIGKILL, before step T; under torchrun that of one rank does.
 
-    python tests/dies_at.py RANK T SCRIPT FLAG...
-
-Shape legend: none.
+python tests/dies_at.py RANK T SCRIPT FLAG...
 """
 
 import os
@@ -13,10 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for a process of its own
 
-import utils.fit
-from utils.distributed import rank
+import training.loop
+from utils.ranks import rank
 
-ROOT, FIT = Path(__file__).parent.parent, utils.fit.fit
+ROOT, FIT = Path(__file__).parent.parent, training.loop.fit
 
 
 def main() -> None:
@@ -30,7 +28,7 @@ def main() -> None:
 
         FIT(stepping, *rest, **others)
 
-    utils.fit.fit = fit
+    training.loop.fit = fit
     sys.argv = [script, *flags]
     runpy.run_path(str(ROOT / script), run_name="__main__")
 

@@ -10,23 +10,53 @@ import numpy as np
 import torch
 
 from dataset.long_tail import class_counts
-from utils.summary import summarise, to_json
+from training.summary import summarise
+from utils.files import to_json
 
 TESTED = ("top1", "balanced", "gm", "many", "medium", "few")
 # The published co-learning run of CIFAR-10.
 PUBLISHED = {
-    "dataset": "cifar10", "num_max": 1500, "ratio": 2.0, "imb_ratio_l": 100, "imb_ratio_u": 100, "width": 2,
-    "depth": 28, "epochs": 100, "val_iteration": 500, "batch_size": 64, "lr": 0.002, "ema_decay": 0.999, "tau": 0.95,
+    "dataset": "cifar10",
+    "num_max": 1500,
+    "ratio": 2.0,
+    "imb_ratio_l": 100,
+    "imb_ratio_u": 100,
+    "width": 2,
+    "depth": 28,
+    "epochs": 100,
+    "val_iteration": 500,
+    "batch_size": 64,
+    "lr": 0.002,
+    "ema_decay": 0.999,
+    "tau": 0.95,
     "max_lam": 0.6,
-    "lr_tfe": 0.002, "wd_tfe": 5e-4, "warm_tfe": 10, "classifier": "tfe", "img_size": 32, "skip_corrupt": False,
-    "recipe": "train_cifar_fix_cossl", "copy_every": 100, "overwrite": False, "gpu": "0", "data_root": "data",
-}  # fmt: skip
+    "lr_tfe": 0.002,
+    "wd_tfe": 5e-4,
+    "warm_tfe": 10,
+    "classifier": "tfe",
+    "img_size": 32,
+    "skip_corrupt": False,
+    "recipe": "train_cifar_fix_cossl",
+    "copy_every": 100,
+    "overwrite": False,
+    "gpu": "0",
+    "data_root": "data",
+}
 
 
 def make_run(
-    folder: Path, method: str = "FixMatch+CoSSL", level: float = 80, seed: int = 1, logged: int = 25, classes=10,
-    finished: bool = True, diagnostics: bool = False, shifted: bool = False, start: int = 401, **changed,
-) -> Path:  # fmt: skip
+    folder: Path,
+    method: str = "FixMatch+CoSSL",
+    level: float = 80,
+    seed: int = 1,
+    logged: int = 25,
+    classes=10,
+    finished: bool = True,
+    diagnostics: bool = False,
+    shifted: bool = False,
+    start: int = 401,
+    **changed,
+) -> Path:
     """A run whose top-1 rises by 0.1 an epoch to a last-20 mean of `level`; balanced accuracy is 1 less, and so on.
 
     logged: epochs run; classes: their number or names; changed: arguments other than PUBLISHED's.

@@ -1,8 +1,6 @@
 """A rank of test_distributed.py: trains three steps of several recipes and saves what came out to OUT.RANK.
 
-    torchrun --nproc_per_node 2 tests/ranks.py FLAGS.json OUT
-
-Shape legend: none.
+torchrun --nproc_per_node 2 tests/ranks.py FLAGS.json OUT
 """
 
 import importlib
@@ -17,9 +15,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for a process of its own
 
 from dataset.feeder import Feeder
-from utils.distributed import agree, mean_over_ranks, rank, start_alike
-from utils.epoch import Sums, train_epoch
-from utils.errors import UserError, run_main
+from training.epoch import Sums, train_epoch
+from utils.errors import UserError
+from utils.main import run_main
+from utils.ranks import agree, mean_over_ranks, rank, start_alike
 
 STEPS = 3
 

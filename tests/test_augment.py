@@ -136,9 +136,15 @@ def any_value(rng: np.random.Generator, name: str, size: int) -> float:
         "SolarizeAdd": (-130, 130, (0, 110, -110)),
         "ShearX": (-1, 1, (0, 0.3, 0.5)),
         "ShearY": (-1, 1, (0, -0.3, -0.5)),
-        "TranslateX": shift, "TranslateY": shift, "CutoutAbs": side, "Cutout": side,
-        "Brightness": factor, "Contrast": factor, "Color": factor, "Sharpness": factor,
-    }.get(name, (0, 1, (0,)))  # fmt: skip
+        "TranslateX": shift,
+        "TranslateY": shift,
+        "CutoutAbs": side,
+        "Cutout": side,
+        "Brightness": factor,
+        "Contrast": factor,
+        "Color": factor,
+        "Sharpness": factor,
+    }.get(name, (0, 1, (0,)))
     return float(rng.choice(special)) if rng.random() < 0.2 else rng.uniform(low, high)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import golden, normal
 
-from utils.averaged import STUDENT, Averaged
+from methods.averaged import STUDENT, Averaged
 
 
 def network() -> torch.nn.ModuleDict:
@@ -36,8 +36,10 @@ def test_three_golden_steps(decays):
 def test_slow_loop_and_counters():
     averaged = pair(0.8, 0.01)
     averaged.live.bn.num_batches_tracked.fill_(7)
-    before = {key: (averaged.live.state_dict()[key].clone(), averaged.ema.state_dict()[key].clone())
-              for key in averaged.live.state_dict()}  # fmt: skip
+    before = {
+        key: (averaged.live.state_dict()[key].clone(), averaged.ema.state_dict()[key].clone())
+        for key in averaged.live.state_dict()
+    }
     averaged.average()
     for key, (live, ema) in before.items():
         if key == "bn.num_batches_tracked":
@@ -66,5 +68,7 @@ def test_using_another_optimiser_shares_the_weights():
     torch.testing.assert_close(averaged.live.lin.weight.detach(), before - 1)
     assert averaged.optimizer is not other.optimizer
     assert averaged.objects(STUDENT) == {
-        "state_dict": averaged.live, "ema_state_dict": averaged.ema, "optimizer": averaged.optimizer
-    }  # fmt: skip
+        "state_dict": averaged.live,
+        "ema_state_dict": averaged.ema,
+        "optimizer": averaged.optimizer,
+    }

@@ -10,13 +10,13 @@ from conftest import integers, normal
 from torch.nn.functional import cross_entropy
 
 from methods import fixmatch, mixmatch, remixmatch, supervised
+from methods.averaged import Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
 from methods.pretrain import pretrain
 from methods.pseudo_labels import ROWS as COUNTED
 from methods.pseudo_labels import PseudoLabels, quality, tally
 from models.wrn import WideResNet
-from utils.averaged import Averaged
 
 CLASSES, ROWS = 4, 6
 COUNTS = torch.tensor([40, 20, 10, 2])

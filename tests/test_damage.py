@@ -13,10 +13,10 @@ from conftest import TINY, assert_refused, assert_runs, load_checkpoint, run_her
 from test_resume import assert_same
 from test_scripts import FIX
 
-from utils.checkpoint_file import DAMAGED, NAME, load, read
+from training.checkpoint import DAMAGED, NAME, load, read
+from training.log import Board
+from training.sound import TESTED
 from utils.errors import UserError
-from utils.log import Board
-from utils.sound import TESTED
 
 
 def run_limited(limit: int, *flags: object) -> subprocess.CompletedProcess:
@@ -162,25 +162,46 @@ def row(**others) -> dict:
 @pytest.mark.parametrize(
     "entries",
     [
-        {"epoch": -1}, {"epoch": True}, {"step": -1}, {"totals": {"loss": 1.0}}, {"totals": {"loss": torch.zeros(2)}},
-        {"totals": {"pseudo": torch.zeros(())}}, {"seconds": float("nan")},
-        {"arguments": {"lr": [1]}}, {"history": [{}]}, {"history": [{"train": {}, "test": {"loss": 1.0, "recall": 3}}]},
-        {"facts": {"classes": [1, 2]}}, {"facts": {"img_size": 10**9}}, {"facts": {"mean": ["a", "b", "c"]}},
-        {"facts": {"labelled_counts": None}}, {"facts": {"labelled_counts": [0] * 10}},
-        {"facts": {"classes": ["\ud800"] * 10}}, {"arguments": {1: 2}}, {"arguments": {"resume": 5}},
-        {"arguments": {"lr": 10**300}}, {"versions": {"torch": torch.zeros(1)}}, {"versions": [1]},
-        {"history": [row(test={"loss": 1.0, "recall": [1.0] * 10})]}, {"history": [row(train={"a\tb": 1.0})]},
-        {"history": [row(test=TEST | {"gm": float("nan")})]}, {"history": [row(train={"loss": 10**400})]},
+        {"epoch": -1},
+        {"epoch": True},
+        {"step": -1},
+        {"totals": {"loss": 1.0}},
+        {"totals": {"loss": torch.zeros(2)}},
+        {"totals": {"pseudo": torch.zeros(())}},
+        {"seconds": float("nan")},
+        {"arguments": {"lr": [1]}},
+        {"history": [{}]},
+        {"history": [{"train": {}, "test": {"loss": 1.0, "recall": 3}}]},
+        {"facts": {"classes": [1, 2]}},
+        {"facts": {"img_size": 10**9}},
+        {"facts": {"mean": ["a", "b", "c"]}},
+        {"facts": {"labelled_counts": None}},
+        {"facts": {"labelled_counts": [0] * 10}},
+        {"facts": {"classes": ["\ud800"] * 10}},
+        {"arguments": {1: 2}},
+        {"arguments": {"resume": 5}},
+        {"arguments": {"lr": 10**300}},
+        {"versions": {"torch": torch.zeros(1)}},
+        {"versions": [1]},
+        {"history": [row(test={"loss": 1.0, "recall": [1.0] * 10})]},
+        {"history": [row(train={"a\tb": 1.0})]},
+        {"history": [row(test=TEST | {"gm": float("nan")})]},
+        {"history": [row(train={"loss": 10**400})]},
         # sound by themselves, but not together with the others
-        {"epoch": 1, "history": [row()] * 2}, {"history": [row(test=TEST | {"recall": [1.0] * 9})]},
-        {"history": [row(counts=COUNTS[:1, :1])]}, {"history": [row(counts=COUNTS[:2])]},
-        {"history": [row(confusion=COUNTS)]}, {"facts": {"labelled_counts": [1, 2, 3]}},
-        {"totals": {"loss": torch.tensor(0.0)}}, {"step": 7, "totals": {"loss": torch.tensor(0.0)}},
-        {"totals": {}, "step": 3}, {"totals": {"pseudo": COUNTS[:, :3]}, "step": 3},
+        {"epoch": 1, "history": [row()] * 2},
+        {"history": [row(test=TEST | {"recall": [1.0] * 9})]},
+        {"history": [row(counts=COUNTS[:1, :1])]},
+        {"history": [row(counts=COUNTS[:2])]},
+        {"history": [row(confusion=COUNTS)]},
+        {"facts": {"labelled_counts": [1, 2, 3]}},
+        {"totals": {"loss": torch.tensor(0.0)}},
+        {"step": 7, "totals": {"loss": torch.tensor(0.0)}},
+        {"totals": {}, "step": 3},
+        {"totals": {"pseudo": COUNTS[:, :3]}, "step": 3},
         {"totals": {"pseudo": COUNTS[:2]}, "step": 3},
     ],
     ids=lambda entries: str(entries)[:60],
-)  # fmt: skip
+)
 def test_unsound_entries_are_named(entries, pretrained, tmp_path):
     path = tmp_path / "checkpoint.pth.tar"
     torch.save(load_checkpoint(pretrained / NAME) | entries, path)

@@ -13,12 +13,12 @@ from torch.utils._pytree import tree_leaves
 from dataset.images import Images
 from dataset.streams import Pixels, Stream
 from methods import fixmatch, mixmatch, remixmatch, supervised
+from methods.averaged import Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
 from methods.pretrain import pretrain
 from models.wrn import WideResNet
 from utils.args import pick_device
-from utils.averaged import Averaged
 from utils.errors import UserError
 from utils.metrics import metrics
 

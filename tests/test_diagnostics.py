@@ -9,8 +9,8 @@ import torch
 from conftest import TINY, assert_runs, load_checkpoint
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from utils import diagnostics
-from utils.diagnostics import columns, divergence, shares
+from training import diagnostics
+from training.diagnostics import columns, divergence, shares
 
 GUESSED, SELECTED, PRESENT, RIGHT, USED = COUNTS = [[8, 4, 0], [4, 0, 0], [6, 4, 2], [5, 2, 0], [3, 0, 0]]
 

@@ -25,11 +25,11 @@ from dataset.food101 import load_food101
 from dataset.images import Images
 from dataset.long_tail import long_tailed
 from dataset.streams import Pixels, Stream
+from methods.averaged import Averaged
 from methods.remixmatch import RunningMean
 from utils.args import pick_device
-from utils.averaged import Averaged
-from utils.distributed import my_rows
 from utils.errors import UserError
+from utils.ranks import my_rows
 from utils.seeding import fold_in
 
 FIX = "train_cifar_fix.py"
@@ -163,8 +163,10 @@ def test_two_ranks_train_as_one_process_does_in_two_chunks(script, both_ranks, a
     run = composed(script, flags[script])
     run.prepare()  # the head's warm-up: on the same features, or on whole batches
     chunks = Chunks(run.objects, as_rank)
-    with patch.object(Averaged, "descend", lambda averaged, loss: chunks.descend(averaged, loss)), \
-         patch.object(RunningMean, "add", lambda running, p: chunks.add(running, p)):  # fmt: skip
+    with (
+        patch.object(Averaged, "descend", lambda averaged, loss: chunks.descend(averaged, loss)),
+        patch.object(RunningMean, "add", lambda running, p: chunks.add(running, p)),
+    ):
         for t in range(run.args.val_iteration):
             chunks.step(run.step, 1, t)
     unlabelled = run.args.batch_size * getattr(run.args, "mu", 1)

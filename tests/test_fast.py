@@ -15,11 +15,11 @@ import torch
 from conftest import ROOT, TINY, assert_refused, assert_runs, load_checkpoint, normal, run_here, steps
 
 from methods import fixmatch, mixmatch, remixmatch, supervised
+from methods.averaged import Averaged
 from methods.classifier import crt, tfe
 from models.torchvision_resnet import TorchvisionResNet
 from models.wrn import WideResNet
-from utils.averaged import Averaged
-from utils.fast import accelerate, faster
+from training.speed import accelerate, faster
 
 SLOW = {"amp": False, "channels_last": False, "compile": None}
 COUNTS, IMAGES = torch.tensor([20, 10, 5, 5]), normal(1, (8, 3, 32, 32))
@@ -72,11 +72,14 @@ def test_without_flags_nothing_changes():
     assert "features" not in vars(it.live) and "features" not in vars(it.ema)
 
 
-@pytest.mark.parametrize(("flags", "dtype", "last"), [
-    ({"amp": True}, torch.bfloat16, False),
-    ({"channels_last": True}, torch.float32, True),
-    ({"amp": True, "channels_last": True}, torch.bfloat16, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("flags", "dtype", "last"),
+    [
+        ({"amp": True}, torch.bfloat16, False),
+        ({"channels_last": True}, torch.float32, True),
+        ({"amp": True, "channels_last": True}, torch.bfloat16, True),
+    ],
+)
 def test_what_flags_change(flags, dtype, last):
     it = student(**flags)
     seen = watch_convolutions(it)
@@ -123,7 +126,7 @@ def test_memory_that_is_freed_is_kept():
         pytest.skip("only glibc can be told so")
     program = """if True:
         import resource, torch
-        from utils.fast import keep_memory
+        from training.speed import keep_memory
         faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for keep in (False, True):
             if keep:

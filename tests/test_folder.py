@@ -20,9 +20,25 @@ from utils.errors import UserError
 METHODS = ["train_cifar_fix.py", "train_cifar_mix.py", "train_cifar_remix.py"]
 FIX, FIX_COSSL = "train_cifar_fix.py", "train_cifar_fix_cossl.py"
 FLAGS = [
-    "--dataset", "folder", "--img_size", 16, "--gpu", "cpu", "--depth", 10, "--width", 1, "--batch-size", 4,
-    "--ema-decay", 0.9, "--epoch", 2, "--val-iteration", 2,
-]  # fmt: skip
+    "--dataset",
+    "folder",
+    "--img_size",
+    16,
+    "--gpu",
+    "cpu",
+    "--depth",
+    10,
+    "--width",
+    1,
+    "--batch-size",
+    4,
+    "--ema-decay",
+    0.9,
+    "--epoch",
+    2,
+    "--val-iteration",
+    2,
+]
 
 
 @pytest.fixture
@@ -42,13 +58,24 @@ def slowly(path, size):
 
 
 KINDS = {
-    "square.png": {}, "wide.jpg": {"size": (50, 20)}, "high.webp": {"size": (9, 31)}, "odd.bmp": {"size": (17, 24)},
-    "grey.png": {"mode": "L"}, "grey_16_bits.png": {"mode": "I;16"}, "black_white.png": {"mode": "1"},
-    "alpha.png": {"mode": "RGBA"}, "cmyk.jpg": {"mode": "CMYK"}, "palette.png": {"mode": "P"},
-    "see-through.png": {"mode": "P", "transparency": bytes(range(256))}, "CAPITALS.JPEG": {}, "scan.tiff": {},
-    "lying.jpg": {"size": (40, 24), "turned": 6}, "head_down.png": {"size": (20, 30), "turned": 3},
-    "one_pixel.png": {"size": (1, 1)}, "thin.png": {"size": (300, 1)},
-}  # fmt: skip
+    "square.png": {},
+    "wide.jpg": {"size": (50, 20)},
+    "high.webp": {"size": (9, 31)},
+    "odd.bmp": {"size": (17, 24)},
+    "grey.png": {"mode": "L"},
+    "grey_16_bits.png": {"mode": "I;16"},
+    "black_white.png": {"mode": "1"},
+    "alpha.png": {"mode": "RGBA"},
+    "cmyk.jpg": {"mode": "CMYK"},
+    "palette.png": {"mode": "P"},
+    "see-through.png": {"mode": "P", "transparency": bytes(range(256))},
+    "CAPITALS.JPEG": {},
+    "scan.tiff": {},
+    "lying.jpg": {"size": (40, 24), "turned": 6},
+    "head_down.png": {"size": (20, 30), "turned": 3},
+    "one_pixel.png": {"size": (1, 1)},
+    "thin.png": {"size": (300, 1)},
+}
 
 
 @pytest.mark.parametrize("size", [16, 24])
@@ -222,14 +249,16 @@ CHANGES = {
     "empty class": (emptied("labelled/cat"), "", ["labelled/cat: holds no image"]),
     "empty test class": (emptied("test/cat"), "", ["test/cat: holds no image"]),
     "unknown test class": (
-        lambda root: (root / "test" / "dog").rename(root / "test" / "eel"), "", ["data/test", "labelled/ lacks: eel"]
+        lambda root: (root / "test" / "dog").rename(root / "test" / "eel"),
+        "",
+        ["data/test", "labelled/ lacks: eel"],
     ),
     "class of damaged images": (damaged_class, "--skip_corrupt", ["labelled/dog: holds no readable image"]),
     "labelled image in no class": (moved_out("labelled"), "", ["labelled/cat_0.png: lies in no class folder"]),
     "test image in no class": (moved_out("test"), "", ["test/cat_0.png: lies in no class folder"]),
     "few labels": (lambda _: None, "--batch-size 11", ["--batch-size 11", "labelled set has only 10 images"]),
     "size": (lambda _: None, "--img_size 30", ["--img_size", "a multiple of 8 from 16 to 512, got '30'"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -27,11 +27,11 @@ from dataset.file_streams import ROWS, file_streams
 from dataset.food101 import MEAN, STD, load_food101
 from dataset.long_tail import long_tailed
 from dataset.randaugment import apply_randaugment
+from methods.averaged import STUDENT
 from methods.chunks import in_chunks
 from methods.learning_rate import warm_up_then_steps
 from models.torchvision_resnet import LAYOUTS, TorchvisionResNet, depth_of
 from predict import load_model
-from utils.averaged import STUDENT
 from utils.errors import UserError
 from utils.seeding import fold_in, generator
 

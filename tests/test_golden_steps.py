@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import fill, golden, integers, normal
 
+from methods.averaged import Averaged
 from methods.chunks import in_chunks
 from methods.classifier import decay_all_but_bias, tfe
 from methods.cossl import cossl
@@ -24,7 +25,6 @@ from methods.remixmatch import RunningMean, remixmatch
 from models.resnet import ResNet50
 from models.torchvision_resnet import TorchvisionResNet
 from models.wrn import WideResNet
-from utils.averaged import Averaged
 
 LR, ROWS = 0.002, 8
 SHRINK = WEIGHT_DECAY = 0.02 * LR

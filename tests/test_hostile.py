@@ -32,9 +32,9 @@ from dataset.image_files import DAMAGED, image_files, read_image, read_images
 from dataset.safe_pickle import PICKLE_ERRORS, load_arrays
 from prepare_small_imagenet_127 import read_batch
 from reporting.extras import read_diagnostics
-from utils.checkpoint_file import NAME
+from training.checkpoint import NAME
+from training.speed import keep_memory
 from utils.errors import UserError
-from utils.fast import keep_memory
 
 MEMORY, USED = 3 * 10**9, 250 * 10**6  # bytes that a test may ask for, and use, beyond what the process has
 
@@ -285,7 +285,7 @@ IMAGES = {
     "program": ("a.jpg", b"#!/bin/sh\ntouch /tmp/cossl-hostile\n"),
     "postscript": ("a.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n"),
     "half a jpg": ("a.jpg", jpeg(8, 8)[:300]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", IMAGES)

@@ -30,11 +30,11 @@ from test_distributed import run_ranks
 from test_resume import assert_same, log_lines, summary
 from test_scripts import FIX, FIX_COSSL
 
-from utils.checkpoint_file import NAME
-from utils.epoch import Sums, train_epoch
+from training.checkpoint import NAME
+from training.epoch import Sums, train_epoch
+from training.lock import locked
 from utils.errors import EXIT_CODES, Interrupted, UserError
 from utils.interrupts import Interrupts
-from utils.lock import locked
 
 RUN = [*TINY, "--epoch", 2, "--val-iteration", 6]
 
@@ -221,7 +221,7 @@ def test_a_second_signal_in_a_save_stops_after_it(signals, whole, tmp_path, monk
 
 def test_killed_between_two_files_of_an_epoch(whole, tmp_path, monkeypatch):
     """TensorBoard, checkpoint, log: whichever is the last that was written, none lacks an epoch in the end."""
-    from utils.recorder import Recorder
+    from training.recorder import Recorder
 
     write = Recorder._write
 
@@ -265,16 +265,16 @@ def test_a_signal_during_the_preparation_has_nothing_to_save(signals, pretrained
 
 
 def test_a_signal_in_the_last_save_lets_the_run_finish(whole, tmp_path, monkeypatch):
-    import utils.recorder
+    import training.recorder
 
-    write = utils.recorder.write_log
+    write = training.recorder.write_log
 
     def interrupted(path, history, last):
         write(path, history, last)
         if last == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(utils.recorder, "write_log", interrupted)
+    monkeypatch.setattr(training.recorder, "write_log", interrupted)
     assert_runs(FIX, *RUN, "--out", tmp_path)
     assert summary(whole) == summary(tmp_path)
 
@@ -336,7 +336,7 @@ def test_a_run_that_another_process_has_continued_meanwhile_is_refused(there, wh
 
 def test_a_run_that_is_over_keeps_the_versions_it_was_trained_with(whole, tmp_path, monkeypatch):
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr("utils.recorder.versions", lambda: {"torch": "99"})
+    monkeypatch.setattr("training.recorder.versions", lambda: {"torch": "99"})
     assert_continues(tmp_path, whole)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import golden, integers, normal
 
+from training.summary import SCALARS
 from utils.metrics import evaluate, metrics
-from utils.summary import SCALARS
 
 FRACTIONS = ("many", "medium", "few", "gm")
 

@@ -224,10 +224,7 @@ def slow_mixup(x, y, u, guesses) -> list[tuple[torch.Tensor, torch.Tensor]]:
     rows = [(x[i], torch.eye(CLASSES)[y[i]]) for i in range(ROWS)]
     rows += [(view[i], guesses[i]) for view in u for i in range(ROWS)]
     partners = [rows[j] for j in PERM if j < len(rows)]
-    return [
-        (LAM * a + (1 - LAM) * b, LAM * p + (1 - LAM) * q)
-        for (a, p), (b, q) in zip(rows, partners, strict=True)
-    ]  # fmt: skip
+    return [(LAM * a + (1 - LAM) * b, LAM * p + (1 - LAM) * q) for (a, p), (b, q) in zip(rows, partners, strict=True)]
 
 
 def assert_same(model, got, expected, logs, parts, pseudo, guesses) -> None:

@@ -156,7 +156,6 @@ def beside(arguments, facts):
     return paper_of(Run("folder", "finished", [], facts | {"arguments": arguments}))
 
 
-
 def test_seeds_devices_and_folders_pass_through(parsed, tmp_path):
     data, out = tmp_path / "my data", tmp_path / "my results"
     lines = printed("run_cifar10.sh", "--seeds", "1,2,3", "--gpus", "0,1", "--data_root", data, "--out", out)
@@ -211,8 +210,10 @@ def test_a_failed_run_ends_the_script_with_its_code(python, tmp_path):
 def test_an_interrupt_reaches_the_runs(gpus, tmp_path):
     """Whoever ends the script ends what it started: else the same command would train beside it."""
     python = tmp_path / "python"
-    python.write_text(f"#!/bin/bash\ntrap 'touch {tmp_path}/ended-$$; exit 130' TERM\ntouch {tmp_path}/began-$$\n"
-                      "for i in {1..6000}; do sleep 0.1; done\n")  # fmt: skip
+    python.write_text(
+        f"#!/bin/bash\ntrap 'touch {tmp_path}/ended-$$; exit 130' TERM\ntouch {tmp_path}/began-$$\n"
+        "for i in {1..6000}; do sleep 0.1; done\n"
+    )
     python.chmod(0o755)
     command = ["bash", str(ROOT / "run_cifar10.sh"), "--gpus", gpus, "--out", str(tmp_path / "out")]
     environment = os.environ | {"PYTHON": str(python)}

@@ -13,11 +13,11 @@ from conftest import load_checkpoint, normal
 from torch.nn.functional import cross_entropy
 
 from dataset.streams import Data
-from utils.averaged import STUDENT, TEACHER
-from utils.checkpoint import FOUND
-from utils.fit import fit
-from utils.folder import stamp
-from utils.summary import SCALARS
+from methods.averaged import STUDENT, TEACHER
+from training.folder import stamp
+from training.loop import fit
+from training.resume import FOUND
+from training.summary import SCALARS
 
 LR, EPOCHS, STEPS = 0.004, 4, 5
 FLAGS = ["--epoch", EPOCHS, "--val-iteration", STEPS, "--lr", LR, "--copy_every", 7]
@@ -38,37 +38,54 @@ PRETRAINING = {
     "train_cifar_fix": row(
         "FixMatch", ["--tau", 0.7], {"tau": 0.7}, ramped={}, labelled=WEAK, unlabelled=("weak", "strong", "strong")
     ),
-    "train_cifar_mix": row(
-        "MixMatch", MIX, MIXED, ramped={"lambda_u": 20}, labelled=WEAK, unlabelled=("weak", "weak")
-    ),
+    "train_cifar_mix": row("MixMatch", MIX, MIXED, ramped={"lambda_u": 20}, labelled=WEAK, unlabelled=("weak", "weak")),
     "train_cifar_remix": row(
-        "ReMixMatch", REMIX, MIXED | {"w_rot": 0.7}, ramped={"lambda_u": 20, "w_ent": 0.9},
-        labelled=STRONG, unlabelled=("weak", "strong", "strong"),
+        "ReMixMatch",
+        REMIX,
+        MIXED | {"w_rot": 0.7},
+        ramped={"lambda_u": 20, "w_ent": 0.9},
+        labelled=STRONG,
+        unlabelled=("weak", "strong", "strong"),
     ),
     "train_cifar_supervised": row("supervised", [], {}, ramped={}, labelled=WEAK, unlabelled=()),
     "train_small_imagenet127_fix": row(
         "FixMatch", ["--tau", 0.7], {"tau": 0.7}, ramped={}, labelled=WEAK, unlabelled=("weak", "strong", "strong")
     ),
-}  # fmt: skip
+}
 # swept: the views of the unlabelled images in the head's warm-up; shrink: after every step; head_lr: in co-learning;
 # learner: the view that classifier learning sees.
 COSSL = {
     "train_cifar_fix_cossl": row(
-        "FixMatch+CoSSL", ["--tau", 0.7], {"tau": 0.7}, swept=("weak", "strong"), shrink=0, head_lr=LR,
+        "FixMatch+CoSSL",
+        ["--tau", 0.7],
+        {"tau": 0.7},
+        swept=("weak", "strong"),
+        shrink=0,
+        head_lr=LR,
         learner=STRONG,
     ),
     "train_cifar_mix_cossl": row(
-        "MixMatch+CoSSL", MIX, MIXED | {"lambda_u": 1}, swept=WEAK, shrink=0.02 * LR, head_lr=0.03,
+        "MixMatch+CoSSL",
+        MIX,
+        MIXED | {"lambda_u": 1},
+        swept=WEAK,
+        shrink=0.02 * LR,
+        head_lr=0.03,
         learner=STRONG,
     ),
     "train_cifar_remix_cossl": row(
-        "ReMixMatch+CoSSL", REMIX, MIXED | {"lambda_u": 20, "w_rot": 0.7, "w_ent": 0.9},
-        swept=("weak", "strong"), shrink=0, head_lr=0.03, learner=STRONG,
+        "ReMixMatch+CoSSL",
+        REMIX,
+        MIXED | {"lambda_u": 20, "w_rot": 0.7, "w_ent": 0.9},
+        swept=("weak", "strong"),
+        shrink=0,
+        head_lr=0.03,
+        learner=STRONG,
     ),
     "train_small_imagenet127_fix_cossl": row(
         "FixMatch+CoSSL", ["--tau", 0.7], {"tau": 0.7}, shrink=0, head_lr=LR, learner=WEAK
     ),
-}  # fmt: skip
+}
 ALIGNING = ["train_cifar_remix", "train_cifar_remix_cossl"]
 SMALL = ["train_small_imagenet127_fix", "train_small_imagenet127_fix_cossl"]
 
@@ -273,8 +290,9 @@ def loop(args, start=None, first_copy=1, steps=None):
 def test_copies(every, first_copy, copies, tmp_path):
     loop(loop_args(tmp_path, 102, copy_every=every), first_copy=first_copy)
     assert {path.name for path in tmp_path.glob("*.tar")} == {
-        "checkpoint.pth.tar", *(f"checkpoint_{n}.pth.tar" for n in copies)
-    }  # fmt: skip
+        "checkpoint.pth.tar",
+        *(f"checkpoint_{n}.pth.tar" for n in copies),
+    }
     for n in copies:
         assert load_checkpoint(tmp_path / f"checkpoint_{n}.pth.tar")["epoch"] == n
 

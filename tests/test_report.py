@@ -17,8 +17,8 @@ from reporting.groups import group
 from reporting.logs import read_log
 from reporting.published import Figure, difference, standard_error
 from reporting.runs import find
+from training.failure import told
 from utils.errors import Interrupted, UserError
-from utils.failure import told
 
 FILES = ["classes.csv", "figures.csv", "report.html", "tables.md", "tables.tex"]
 EVIL = ["</script><script>alert(1)</script>", 'a,"b"\nc', "c|d & 5 % $x_1$", "<b>x</b>", "={cmd}", "\\"]
@@ -186,9 +186,10 @@ def test_charts_show_what_the_files_hold(tmp_path):
     assert classes["mask rate, last epoch"]["names"] == [f"class {c}" for c in range(9, -1, -1)]  # the last has most
     assert classes["mask rate, last epoch"]["area"][0] == 1500
     for title, name in (
-        ("precision of the pseudo-labels used", "precision"), ("recall of the pseudo-labels used", "recall"),
+        ("precision of the pseudo-labels used", "precision"),
+        ("recall of the pseudo-labels used", "recall"),
         ("mask rate", "mask_rate"),
-    ):  # fmt: skip
+    ):
         expected = sum(file[name][-1] for file in files)[::-1] / 2
         assert classes[f"{title}, last epoch"]["lines"][0]["y"] == pytest.approx(expected, rel=1e-3)
     total = files[0]["confusion"] + files[1]["confusion"]
@@ -389,8 +390,16 @@ def test_folders_of_the_published_code(tmp_path):
 
 def test_what_the_user_tells_of_the_published_code(tmp_path):
     """Without arguments no row is the best; with them seeds, setting and published figure are known."""
-    told = {"recipe": "train_cifar_fix_cossl", "dataset": "cifar10", "imb_ratio_l": 100, "imb_ratio_u": 100,
-            "num_max": 1500, "ratio": 2, "max_lam": 0.6, "start_epoch": 401}  # fmt: skip
+    told = {
+        "recipe": "train_cifar_fix_cossl",
+        "dataset": "cifar10",
+        "imb_ratio_l": 100,
+        "imb_ratio_u": 100,
+        "num_max": 1500,
+        "ratio": 2,
+        "max_lam": 0.6,
+        "start_epoch": 401,
+    }
     folders = [make_published(tmp_path / "old" / str(seed)) for seed in (1, 2)]
     report(tmp_path / "old", "--out", tmp_path / "out")
     assert "**" not in (tmp_path / "out" / "tables.md").read_text()
@@ -404,8 +413,13 @@ def test_what_the_user_tells_of_the_published_code(tmp_path):
     assert (theirs["dataset"], theirs["setting"]) == (ours["dataset"], ours["setting"])
     assert theirs["published_top1_mean"] == "83.2" and "budget" not in theirs["difference"]
     assert "**80.00**" in (tmp_path / "out" / "tables.md").read_text()
-    for content, words in (("{", "not readable JSON"), ('{"ratio": "two"}', "argument ratio"), ("[1]", "each argument"),
-                           ('{"lr": [1]}', "each argument"), ('{"start_epoch": "x"}', "its start_epoch")):  # fmt: skip
+    for content, words in (
+        ("{", "not readable JSON"),
+        ('{"ratio": "two"}', "argument ratio"),
+        ("[1]", "each argument"),
+        ('{"lr": [1]}', "each argument"),
+        ('{"start_epoch": "x"}', "its start_epoch"),
+    ):
         (folders[0] / "arguments.json").write_text(content)
         assert f"{folders[0]}: published code; arguments.json is " in report(folders[0], "--out", tmp_path / "out")
         assert words in find([folders[0]])[0].problems[0]
@@ -481,13 +495,17 @@ def test_the_page_in_a_browser(tmp_path):
         lines = "return document.querySelector('#s0 [data-chart=\"3\"]').querySelectorAll('.path').length"
         assert page.run(lines) == 3
         assert page.run("document.querySelector('#s0 .legend button').click();" + lines) == 2
-        hover = "const s = document.querySelector('#s0 [data-chart=\"3\"] svg'), f = s.getBoundingClientRect();" \
-            "s.dispatchEvent(new PointerEvent('pointermove', {clientX: f.right - 1, clientY: f.top + 9}));" \
-            "return document.getElementById('tip').textContent"  # fmt: skip
+        hover = (
+            "const s = document.querySelector('#s0 [data-chart=\"3\"] svg'), f = s.getBoundingClientRect();"
+            "s.dispatchEvent(new PointerEvent('pointermove', {clientX: f.right - 1, clientY: f.top + 9}));"
+            "return document.getElementById('tip').textContent"
+        )
         assert "epoch 426" in page.run(hover)
-        inside = "return [...document.querySelectorAll('.bar')].map(bar => {" \
-            "const [b, f] = [bar, bar.closest('svg')].map(e => e.getBoundingClientRect());" \
-            "return b.width > 0 && b.left >= f.left && b.right <= f.right;})"  # fmt: skip
+        inside = (
+            "return [...document.querySelectorAll('.bar')].map(bar => {"
+            "const [b, f] = [bar, bar.closest('svg')].map(e => e.getBoundingClientRect());"
+            "return b.width > 0 && b.left >= f.left && b.right <= f.right;})"
+        )
         bars = page.run(inside)
         assert len(bars) == 9 and all(bars)  # one of them is of 13 ± 14 percent
         assert "diamond" in page.run("return document.querySelector('#s0 .note').textContent")

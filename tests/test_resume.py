@@ -213,8 +213,12 @@ def test_interrupt_is_one_line_and_leaves_a_checkpoint(tmp_path):
     flags = [*TINY, "--val-iteration", 20, "--epoch", 50, "--out", tmp_path]
     process = subprocess.Popen(
         command("train_cifar_fix.py", *flags),
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
     for line in process.stdout:
         if line.startswith("epoch 1/"):
             break

@@ -104,8 +104,9 @@ def test_published_profiles_of_cifar100_fit_its_500_images_a_class(gamma, includ
     assert split.counts.tolist() == np.bincount(labels[split.labelled]).tolist() == published
     assert split.unlabelled_counts.tolist() == np.bincount(labels[split.unlabelled]).tolist()
     assert split.unlabelled_counts[[0, -1]].tolist() == [
-        300 + 150 * include_labelled, 300 // gamma + 150 // gamma * include_labelled
-    ]  # fmt: skip
+        300 + 150 * include_labelled,
+        300 // gamma + 150 // gamma * include_labelled,
+    ]
 
 
 def test_what_a_run_leaves(pretrained):
@@ -152,8 +153,11 @@ def test_progress_bar_on_a_terminal(columns, tmp_path):
     main, terminal = pty.openpty()
     process = subprocess.Popen(
         command(FIX, *TINY, "--epoch", 2, "--val-iteration", 5, "--out", tmp_path),
-        cwd=ROOT, stdout=terminal, stderr=terminal, env=environment(COLUMNS=str(columns), TERM="xterm"),
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment(COLUMNS=str(columns), TERM="xterm"),
+    )
     os.close(terminal)
     shown = b""
     while True:
@@ -192,17 +196,34 @@ def test_published_commands_get_as_far_as_the_data(script, dataset, num_max, gam
 
 
 COMMON_DEFAULTS = {
-    "--epochs": "500", "--batch-size": "64", "--lr": "0.002", "--val-iteration": "500", "--ema-decay": "0.999",
-    "--manualSeed": "0", "--gpu": "0", "--out": "result", "--data_root": "data", "--copy_every": "100",
-}  # fmt: skip
+    "--epochs": "500",
+    "--batch-size": "64",
+    "--lr": "0.002",
+    "--val-iteration": "500",
+    "--ema-decay": "0.999",
+    "--manualSeed": "0",
+    "--gpu": "0",
+    "--out": "result",
+    "--data_root": "data",
+    "--copy_every": "100",
+}
 CIFAR_DEFAULTS = {
-    "--dataset": "cifar10", "--num_max": "1500", "--ratio": "2.0", "--imb_ratio_l": "100", "--imb_ratio_u": "100",
-    "--width": "2", "--depth": "28",
-}  # fmt: skip
+    "--dataset": "cifar10",
+    "--num_max": "1500",
+    "--ratio": "2.0",
+    "--imb_ratio_l": "100",
+    "--imb_ratio_u": "100",
+    "--width": "2",
+    "--depth": "28",
+}
 COSSL_DEFAULTS = {
-    "--epochs": "400", "--max_lam": "0.8", "--lr_tfe": "0.002", "--wd_tfe": "0.0005", "--warm_tfe": "10",
+    "--epochs": "400",
+    "--max_lam": "0.8",
+    "--lr_tfe": "0.002",
+    "--wd_tfe": "0.0005",
+    "--warm_tfe": "10",
     "--classifier": "tfe",
-}  # fmt: skip
+}
 MIX_DEFAULTS = {"--mix_alpha": "0.75", "--T": "0.5", "--lambda-u": "75"}
 OWN_DEFAULTS = {
     FIX: CIFAR_DEFAULTS | {"--tau": "0.95"},

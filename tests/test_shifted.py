@@ -19,11 +19,8 @@ from dataset import load
 from dataset.small_imagenet127 import load_small_imagenet127
 from dataset.streams import Pixels, Stream
 from eval_shifted_test_distribution import main
-from models.trained import predictor
 from models.wrn import WideResNet
-from utils.errors import UserError
-from utils.metrics import evaluate
-from utils.shifted import (
+from reporting.shifted import (
     RATIOS,
     accuracies,
     answers,
@@ -33,6 +30,9 @@ from utils.shifted import (
     shifted_counts,
     shifted_figures,
 )
+from reporting.trained import predictor
+from utils.errors import UserError
+from utils.metrics import evaluate
 
 SCRIPT, CPU = "eval_shifted_test_distribution.py", ["--gpu", "cpu"]
 COSSL = ["--epoch", 1, "--val-iteration", 3, "--warm_tfe", 1, "--max_lam", 0.6]
@@ -452,7 +452,7 @@ def test_bad_flags(flags, words, runs, tmp_path):
 
 
 def test_overwriting_a_run_removes_its_shifted_figures(tmp_path):
-    from utils.folder import make_folder
+    from training.folder import make_folder
 
     (tmp_path / "shifted.json").write_text("{}")
     make_folder(tmp_path, overwrite=False)

@@ -32,13 +32,13 @@ from dataset.images import Dataset, Images
 from dataset.long_tail import labelled_share
 from dataset.small_imagenet127 import class_map, load_small_imagenet127
 from dataset.streams import streams
+from methods.averaged import Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
 from methods.fixmatch import VIEWS, fixmatch
 from methods.pretrain import pretrain
 from methods.warmup import warm_up_on_batches
 from models.resnet import ResNet50
-from utils.averaged import Averaged
 from utils.errors import UserError
 
 PREPARE, FIX = "prepare_small_imagenet_127.py", "train_small_imagenet127_fix.py"

@@ -89,9 +89,15 @@ def test_a_set_smaller_than_a_batch_is_refused():
 
 def test_data_of_a_recipe(capsys):
     args = Namespace(
-        dataset="digits", data_root=Path("none"), num_max=40, ratio=2.0, imb_ratio_l=20, imb_ratio_u=-20,
-        manualSeed=1, batch_size=16,
-    )  # fmt: skip
+        dataset="digits",
+        data_root=Path("none"),
+        num_max=40,
+        ratio=2.0,
+        imb_ratio_l=20,
+        imb_ratio_u=-20,
+        manualSeed=1,
+        batch_size=16,
+    )
     views = {"labelled": ("weak",), "unlabelled": ("weak", "strong", "strong")}
     data = open_data(args, views, include_labelled=True, device=torch.device("cpu"))
     assert len(data.labelled.at(0).views) == 1

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.summary import SCALARS, atomic_write_text, summarise, to_json, versions
+from training.summary import SCALARS, summarise, versions
+from utils.files import atomic_write_text, to_json
 
 
 def epoch(balanced: float, **others) -> dict:

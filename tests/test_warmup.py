@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import GOLDEN, normal
 
+from methods.averaged import Averaged
 from methods.classifier import decay_all_but_bias
 from methods.warmup import balanced_features, collect, imprint, random_blends, train_head, warm_up
-from utils.averaged import Averaged
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from training.checkpoint import NAME
 from utils import args as flag_types
 from utils.args import Parser
-from utils.checkpoint_file import NAME
 from utils.errors import UserError
 
 TRAIN = sorted(path.name for path in ROOT.glob("train_*.py"))
@@ -28,8 +28,18 @@ PLACE = ["''", "cuda", "-1", "0,1", "1.0", "100000"]
 # Values that a flag refuses, wherever it exists.
 BAD = {
     **dict.fromkeys(
-        ("--epochs", "--val-iteration", "--batch-size", "--num_max", "--copy_every", "--width", "--mu", "--warm_tfe",
-         "--decay_epochs"), WHOLE,
+        (
+            "--epochs",
+            "--val-iteration",
+            "--batch-size",
+            "--num_max",
+            "--copy_every",
+            "--width",
+            "--mu",
+            "--warm_tfe",
+            "--decay_epochs",
+        ),
+        WHOLE,
     ),
     **{key: ["0", *AMOUNT] for key in ("--lr", "--lr_tfe", "--ratio", "--gamma")},
     **dict.fromkeys(("--wd_tfe", "--wd", "--lambda-u", "--w_rot", "--w_ent"), AMOUNT),
@@ -51,7 +61,7 @@ BAD = {
     "--data_root": [""],
     "--checkpoint": [""],
     "--source": [""],
-}  # fmt: skip
+}
 
 
 def parser_of(script: str) -> argparse.ArgumentParser:
@@ -261,9 +271,11 @@ NUMBERS = [
     value for name, value in vars(flag_types).items() if getattr(value, "__qualname__", "").startswith("number.")
 ] + [flag_types.gpu]
 TEXT = st.one_of(
-    st.text(max_size=20), st.integers().map(str), st.floats().map(str),
+    st.text(max_size=20),
+    st.integers().map(str),
+    st.floats().map(str),
     st.sampled_from(["1_000", "٣", "1e5", " 5 ", "+5", "0x10", "-0", "\n3", "1.0", "NaN", "Infinity", "--out"]),
-)  # fmt: skip
+)
 
 
 @given(TEXT)

@@ -1,7 +1,4 @@
-"""Flags of the recipes: spellings and defaults of the published scripts, plus a few that they lack.
-
-Shape legend: none.
-"""
+"""Flags of the recipes: spellings and defaults of the published scripts, plus a few that they lack."""
 
 import argparse
 import os
@@ -11,8 +8,8 @@ from typing import NoReturn
 
 import torch
 
-from utils.distributed import world_size
 from utils.errors import UserError
+from utils.ranks import world_size
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):

@@ -1,16 +1,6 @@
-"""Mistakes a user can make end in one line on stderr and exit code 2, never in a traceback.
+"""Mistakes a user can make end in one line on stderr and exit code 2, never in a traceback."""
 
-Shape legend: none.
-"""
-
-import io
-import os
-import re
 import signal
-import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import NoReturn
 
 
 class UserError(Exception):
@@ -32,64 +22,3 @@ class Interrupted(KeyboardInterrupt):
 # Exit codes after a signal: those that shells give; after the alarm of --time_limit that of `timeout`.
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGALRM: 124}
 REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "interrupted (SIGTERM)", signal.SIGALRM: "--time_limit over"}
-MISTAKE = "a mistake"  # of which one is enough, whichever file each process found it in
-OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)  # PyTorch's words, CPU and GPU
-
-
-class Disconnected(Exception):
-    """Another process of a run under torchrun doesn't answer; the message is the engine's."""
-
-
-def run_main(main: Callable[[], None]) -> None:
-    """Run a script's `main`; exit 2 with one line after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM.
-
-    Under torchrun `main` runs in several processes: a line that all have is printed once, and where one of them has
-    ended, the others do so with exit code 1.
-    """
-    from utils import distributed  # here, for it raises the errors above
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: files' names need not be Unicode
-    try:
-        code, line, key = _outcome(main)
-    except Interrupted as stop:
-        sender = ", which torchrun sends where another process of the run has ended" * (distributed.world_size() > 1)
-        reason = REASONS[stop.number] + sender * (stop.number == signal.SIGTERM)
-        code, line, key = EXIT_CODES[stop.number], f"{reason}: {stop.left}", distributed.ENDED
-    if code:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, to the processes that are left
-        distributed.say(line, key)
-        raise SystemExit(code)
-
-
-def _interrupt(number: int, _: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # GNU's timeout and Slurm's srun send a signal twice
-    raise Interrupted(number)
-
-
-def _outcome(main: Callable[[], None]) -> tuple[int, str, str]:
-    """Exit code, last line, and which lines count as the same."""
-    from utils import distributed
-
-    try:
-        with distributed.joined():
-            main()
-        print(end="", flush=True)  # here, where an error is told
-        return 0, "", ""
-    except UserError as error:
-        line = f"error: {' '.join(str(error).splitlines())}"  # names of files may hold newlines
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python's own last flush can go
-        line = f"error: what read the output has ended (broken pipe); send it to a file; {LEFT}"
-    except OSError as error:  # a file that vanished, a full disk, a folder where a file should be
-        line = f"error: {error}; check the path and the space on its disk"
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
-            raise
-        line = "error: out of memory; lower --batch-size, --width, --img_size or the number of images"
-    except Disconnected as error:
-        remedy = "the same command, without --overwrite, continues from the last whole epoch"
-        return 1, f"error: another process of this run has ended ({error}); {remedy}", distributed.ENDED
-    return 2, line, MISTAKE

@@ -1,7 +1,4 @@
-"""Ctrl-C, SIGTERM and the time limit of a training run: it ends between two steps, when its state can be saved.
-
-Shape legend: none.
-"""
+"""Ctrl-C, SIGTERM and the time limit of a training run: it ends between two steps, when its state can be saved."""
 
 import signal
 from collections.abc import Iterator
@@ -9,8 +6,8 @@ from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
 
-from utils.distributed import world_size
 from utils.errors import EXIT_CODES, Interrupted
+from utils.ranks import world_size
 
 REPEATED = 0.5  # seconds within which the same signal is no second one: GNU's timeout and Slurm's srun send it twice
 

@@ -1,7 +1,4 @@
-"""All randomness as a function of (seed, name, step): nothing to save, nothing to rewind.
-
-Shape legend: none; plain integers and generators.
-"""
+"""All randomness as a function of (seed, name, step): nothing to save, nothing to rewind."""
 
 from zlib import crc32
 

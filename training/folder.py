@@ -1,12 +1,9 @@
-"""The folder of a run, or of anything else that is written.
-
-Shape legend: none.
-"""
+"""The folder of a run, or of anything else that is written."""
 
 import os
 from pathlib import Path
 
-from utils.checkpoint_file import NAME
+from training.checkpoint import NAME
 from utils.errors import UserError
 
 

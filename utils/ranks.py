@@ -17,13 +17,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.errors import Disconnected, UserError
+from utils.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SETTINGS = {"WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 ENDED = "a process has said why it ends"
+
+
+class Disconnected(Exception):
+    """Another process of a run under torchrun doesn't answer; the message is the engine's."""
 
 
 def rank() -> int:

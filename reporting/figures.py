@@ -1,14 +1,11 @@
-"""How this project's figures look: colours, grid, title and legend.
-
-Shape legend: none.
-"""
+"""How this project's figures look: colours, grid, title and legend."""
 
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from utils.summary import replacing
+from utils.files import replacing
 
 # Okabe and Ito's colours, safe for the colour-blind; their yellow, too pale for lines, is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

@@ -1,6 +1,6 @@
 """Checkpoint files: written whole or not at all; read without running code from them, and only where they are sound.
 
-Shape legend: C classes. What a checkpoint holds: see utils.checkpoint.
+Shape legend: C classes. What a checkpoint holds: see training.resume.
 """
 
 import io
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from dataset.safe_pickle import PICKLE_ERRORS
+from training.sound import tensors, unsound
 from utils.errors import UserError
-from utils.sound import tensors, unsound
-from utils.summary import replacing
+from utils.files import replacing
 
 NAME = "checkpoint.pth.tar"
 # What a file raises that isn't a whole archive of PyTorch's.

@@ -1,6 +1,6 @@
 """The training loop: epochs, evaluation, interruptions. It knows no method.
 
-Shape legend: K steps per epoch; of logs and figures see utils.epoch and utils.metrics.
+Shape legend: K steps per epoch; of logs and figures see training.epoch and utils.metrics.
 """
 
 import signal
@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils import checkpoint
-from utils.distributed import agree, any_rank, rank, start_alike
-from utils.epoch import Sums, own, so_far, train_epoch
+from training import checkpoint, resume
+from training.epoch import Sums, own, so_far, train_epoch
+from training.failure import told
+from training.lock import locked
+from training.log import Progress
+from training.recorder import Recorder
 from utils.errors import Interrupted, UserError
-from utils.failure import told
 from utils.interrupts import Halt, Interrupts
-from utils.lock import locked
-from utils.log import Progress
-from utils.recorder import Recorder
+from utils.ranks import agree, any_rank, rank, start_alike
 from utils.seeding import fold_in
 
 
@@ -52,8 +52,8 @@ def fit(
     """
     recorder, sums = Recorder(objects, args, facts, start, first_copy), Sums()
     if start is not None:
-        checkpoint.same_data(start, facts)
-        checkpoint.restore(objects, start, args.resume or args.out / checkpoint.NAME)
+        resume.same_data(start, facts)
+        resume.restore(objects, start, args.resume or args.out / checkpoint.NAME)
         sums = so_far(start)
         if recorder.done > args.epochs or not (recorder.history or recorder.done < args.epochs):
             problem = f"the checkpoint has {recorder.done} epochs already"
@@ -63,7 +63,7 @@ def fit(
     agree(place, "--out: not all processes see the same checkpoint; it must be a folder that all machines share")
     with Interrupts(args.time_limit) as interrupts, locked(args.out):
         if rank() == 0:
-            checkpoint.refuse_outdated(start, args)
+            resume.refuse_outdated(start, args)
         with told(args.out):
             if start is None and prepare is not None:
                 make_ready(prepare, args, interrupts)
@@ -121,5 +121,5 @@ def make_ready(prepare: Callable[[], None], args: Namespace, interrupts: Interru
 
 def stop(interrupts: Interrupts, saved: str, args: Namespace) -> None:
     """End the run here; saved: what it has done, in words."""
-    left = f"saved after {saved}; {checkpoint.again(args)} goes on"
+    left = f"saved after {saved}; {resume.again(args)} goes on"
     raise Interrupted(interrupts.came or signal.SIGALRM, left) from None

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from dataset.images import Dataset
-from models.trained import class_count, predictor
-from utils.checkpoint import NAME, read
+from reporting.origin import dataset_of, method_of
+from reporting.trained import class_count, predictor
+from training.checkpoint import NAME, read
 from utils.errors import UserError
-from utils.origin import dataset_of, method_of
 
 
 class Run(NamedTuple):

@@ -1,7 +1,4 @@
-"""A network or head that is trained, with its exponential moving average: the only place that knows the EMA.
-
-Shape legend: none; works on whole state dicts.
-"""
+"""A network or head that is trained, with its exponential moving average: the only place that knows the EMA."""
 
 from copy import copy, deepcopy
 from typing import Any
@@ -9,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils.distributed import mean_over_ranks
+from utils.ranks import mean_over_ranks
 
 # Keys of checkpoints, the published ones; teacher_optimizer is ours.
 STUDENT = ("state_dict", "ema_state_dict", "optimizer")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from methods.pseudo_labels import ROWS
+from utils.files import replacing
 from utils.metrics import mean_of, thirds
-from utils.summary import replacing
 
 NAME = "diagnostics.npz"
 

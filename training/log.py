@@ -1,7 +1,7 @@
 """What a run shows while it goes: progress bar or plain lines, `log.txt`, TensorBoard scalars.
 
 Shape legend: a history has a row per epoch: {"train": {name: float}, "test": figures of `metrics.evaluate`,
-"pseudo": {name: float} if there are pseudo-labels}, and arrays for `utils.diagnostics`.
+"pseudo": {name: float} if there are pseudo-labels}, and arrays for `training.diagnostics`.
 """
 
 import math
@@ -19,7 +19,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import scalar
 
-from utils.summary import atomic_write_text
+from utils.files import atomic_write_text
 
 Row = dict[str, dict[str, Any]]
 
@@ -109,9 +109,14 @@ def _bar(total: int, done: int):
     import progressbar  # takes hold of the standard streams on import, so only where a bar is shown
 
     widgets = [
-        progressbar.Percentage(), " ", progressbar.Bar(), " ", progressbar.AdaptiveETA(), "  ",
+        progressbar.Percentage(),
+        " ",
+        progressbar.Bar(),
+        " ",
+        progressbar.AdaptiveETA(),
+        "  ",
         progressbar.Variable("figures", format="{formatted_value}", width=1, precision=1),
-    ]  # fmt: skip
+    ]
     bar = progressbar.ProgressBar(max_value=total, widgets=widgets, redirect_stdout=True)
     bar.start()
     bar.update(done, figures="")

@@ -1,7 +1,4 @@
-"""One run at a time in a folder.
-
-Shape legend: none.
-"""
+"""One run at a time in a folder."""
 
 import fcntl
 import os
@@ -11,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from utils.distributed import rank
+from training.folder import make_folder
 from utils.errors import UserError
-from utils.folder import make_folder
+from utils.ranks import rank
 
 
 @contextmanager

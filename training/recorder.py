@@ -1,6 +1,6 @@
 """What a run leaves in its folder: checkpoints, log, diagnostics, TensorBoard's scalars, summary.
 
-Shape legend: C classes; a history has a row per epoch, see utils.log.
+Shape legend: C classes; a history has a row per epoch, see training.log.
 """
 
 import time
@@ -8,15 +8,16 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from utils import diagnostics
+from training import diagnostics
+from training.checkpoint import NAME, finite, save
+from training.epoch import Sums, rates, remedy
+from training.folder import make_folder
+from training.log import Board, Row, write_log
+from training.summary import summarise, versions
 from utils.args import plain
-from utils.checkpoint_file import NAME, finite, save
-from utils.distributed import world_size
-from utils.epoch import Sums, rates, remedy
 from utils.errors import UserError
-from utils.folder import make_folder
-from utils.log import Board, Row, write_log
-from utils.summary import atomic_write_text, summarise, to_json, versions
+from utils.files import atomic_write_text, to_json
+from utils.ranks import world_size
 
 
 class Recorder:
@@ -26,9 +27,13 @@ class Recorder:
     """
 
     def __init__(
-        self, objects: dict[str, Any], args: Namespace, facts: dict[str, Any], start: dict[str, Any] | None,
+        self,
+        objects: dict[str, Any],
+        args: Namespace,
+        facts: dict[str, Any],
+        start: dict[str, Any] | None,
         first_copy: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         start = start or {"epoch": 0}
         self.objects, self.args, self.first_copy = objects, args, first_copy
         # Where co-learning started stays, whatever --resume names by now.

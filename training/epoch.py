@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.distributed import mean_over_ranks, rank, world_size
+from training.log import Progress, Row
 from utils.errors import UserError
-from utils.log import Progress, Row
+from utils.ranks import mean_over_ranks, rank, world_size
 from utils.seeding import fold_in
 
 

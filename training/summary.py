@@ -3,18 +3,14 @@
 Shape legend: C classes; a history holds one dict per epoch, with at least the keys of `metrics.evaluate`.
 """
 
-import errno
-import json
-import math
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from utils.files import jsonable
 
 SCALARS = ("loss", "top1", "balanced", "gm", "many", "medium", "few", "ece")
 LOWEST = ("loss", "ece")  # of these the lowest is the best
@@ -65,57 +61,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def jsonable(value: Any) -> Any:
-    """`value` with None for every NaN and infinity, which JSON lacks; goes into dicts, lists and tuples."""
-    if isinstance(value, dict):
-        return {key: jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value
-
-
-def to_json(value: Any) -> str:
-    """JSON text with keys in their given order, so that equal values are equal files."""
-    return json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n"
-
-
-def printable(text: str | Path) -> str:
-    """In characters that a line on any terminal, a file and a figure can hold: files' names may hold anything."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it at the end: readers see a whole file, old or new, also after the
-    machine has lost its power.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")  # always the same, so that a killed run leaves one at most
-    try:
-        yield temporary
-        _to_disk(temporary)
-        temporary.replace(path)
-        _to_disk(path.parent)  # which holds the name
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until the content of a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that can't do it with folders
-            raise
-    finally:
-        os.close(handle)
-
-
-def atomic_write_text(path: Path, text: str) -> None:
-    """Write `text` (UTF-8) to `path`; an interruption leaves the old file or the new one, never half."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -10,9 +10,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from utils.figures import COLOURS, finish, tidy
-from utils.shifted import CONFIDENCE, RESAMPLES, place
-from utils.summary import atomic_write_text, replacing, to_json
+from reporting.figures import COLOURS, finish, tidy
+from reporting.shifted import CONFIDENCE, RESAMPLES, place
+from utils.files import atomic_write_text, replacing, to_json
 
 FIGURES = ("top1", "low", "high", "weighted", "weighted_low", "weighted_high")
 KNOWN = tuple(f"known_prior_{name}" for name in FIGURES)

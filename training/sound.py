@@ -94,7 +94,7 @@ def _is(kind: type, valid: Callable[[Any], bool] = lambda value: True) -> Callab
 
 
 def _row(row: Any) -> bool:
-    """Whether that is a row of a history, see utils.log."""
+    """Whether that is a row of a history, see training.log."""
     if not isinstance(row, dict) or not {"train", "test"} <= row.keys():
         return False
     parts = [row[name] for name in PARTS if name in row]
@@ -139,12 +139,24 @@ _count = _is(int, lambda value: 0 <= value < MOST)
 _name = _is(str, lambda value: not NO_NAME.search(value))
 _side = _is(int, lambda value: 0 < value <= 1024)
 FACTS = {
-    "method": _is(str, str.isprintable), "classes": _all(_name), "unlabelled": _count,
+    "method": _is(str, str.isprintable),
+    "classes": _all(_name),
+    "unlabelled": _count,
     "labelled_counts": lambda value: _all(_count)(value) and any(value),
-    "unlabelled_counts": lambda value: value is None or _all(_count)(value), "img_size": _side, "resize": _side,
-    "mean": _all(_number, 3), "std": _all(_number, 3), "start_epoch": _count,
-}  # fmt: skip
+    "unlabelled_counts": lambda value: value is None or _all(_count)(value),
+    "img_size": _side,
+    "resize": _side,
+    "mean": _all(_number, 3),
+    "std": _all(_number, 3),
+    "start_epoch": _count,
+}
 SOUND = {
-    "epoch": _count, "step": _count, "totals": _totals, "history": _all(_row), "arguments": _arguments,
-    "facts": _facts, "seconds": _is(float, math.isfinite), "versions": _plain,
-}  # fmt: skip
+    "epoch": _count,
+    "step": _count,
+    "totals": _totals,
+    "history": _all(_row),
+    "arguments": _arguments,
+    "facts": _facts,
+    "seconds": _is(float, math.isfinite),
+    "versions": _plain,
+}

@@ -1,6 +1,6 @@
 """Checkpoints: which one a run goes on from, refused where it doesn't fit.
 
-Shape legend: none. A checkpoint is a dict with the published keys (epoch, state_dict, ema_state_dict, optimizer;
+A checkpoint is a dict with the published keys (epoch, state_dict, ema_state_dict, optimizer;
 CoSSL: teacher_head, ema_teacher) and ours: history (a row per epoch), seconds, arguments, facts (of the data),
 teacher_optimizer, and for an epoch that isn't whole, step (how many of its steps are done, usually 0) and totals (the
 sums of their logs).
@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from training.checkpoint import NAME, read
+from training.folder import check_writable, stamp
 from utils.args import flag, plain
-from utils.checkpoint_file import NAME, read
 from utils.errors import UserError
-from utils.folder import check_writable, stamp
 
 REMEDY = "take another folder (there, --resume makes a run longer), or --overwrite"
 # What may differ between the parts of one run: where things are and what they run on, not what is computed.

@@ -1,15 +1,12 @@
-"""Why a run has failed, left in its folder for the report.
-
-Shape legend: none.
-"""
+"""Why a run has failed, left in its folder for the report."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from utils.distributed import rank
 from utils.errors import UserError
-from utils.summary import atomic_write_text
+from utils.files import atomic_write_text
+from utils.ranks import rank
 
 NAME = "failed.txt"
 

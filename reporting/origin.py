@@ -1,7 +1,4 @@
-"""What a run is of, recognised by its checkpoint's content: its data set, its method.
-
-Shape legend: none.
-"""
+"""What a run is of, recognised by its checkpoint's content: its data set, its method."""
 
 from typing import Any
 
