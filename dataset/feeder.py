@@ -19,6 +19,8 @@ from utils.ranks import mean_over_ranks, rank, world_size
 
 LAST_SECONDS = 20  # that a worker lives on after SIGTERM
 AHEAD = 4  # jobs per worker that are begun before they are asked for
+# Where a worker dies after it has announced a result, fetching it fails by one of these, before its end is noticed.
+LOST = (ConnectionResetError, ConnectionRefusedError, EOFError)
 
 
 class Feeder:
@@ -83,9 +85,10 @@ class Feeder:
         """Around all that asks for batches: ends the workers afterwards. Raises UserError if one of them was killed."""
         try:
             yield
-        except RuntimeError as error:  # torch raises it from a signal's handler, in the middle of anything
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, *LOST) as error:  # torch raises it from a signal's handler, in the middle of anything
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # that handler might raise once more, after this
             remedy = "lower --workers, or free memory, also in /dev/shm"
             raise UserError(f"--workers {self.workers}: a worker process died; {remedy}") from None
         finally:

@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,6 @@ from utils.errors import UserError
 DAMAGED = (OSError, SyntaxError, ValueError, MemoryError, EOFError, struct.error, Image.DecompressionBombError)
 # What is read, whatever a file is called: for other formats, as PostScript, Pillow starts other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
-# Images of more pixels are decoded by a thread of their own, one at a time: a small file may hold a large image, and
-# Pillow reads up to 179 million pixels, which are 0.7 GB, and as much again where colours are converted.
-LARGE = 2**24
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -108,14 +104,11 @@ def reason(error: BaseException) -> str:
 def _read_all(paths: Sequence[Path], size: int, shape: Shape) -> Iterator[tuple[np.ndarray | None, str | None]]:
     def attempt(path: Path) -> tuple[np.ndarray | None, str | None]:
         try:
-            with open_image(path) as image:
-                large = image.width * image.height > LARGE
-            read = partial(read_image, path, size, shape)
-            return alone.submit(read).result() if large else read(), None
+            return read_image(path, size, shape), None
         except DAMAGED as error:
             return None, reason(error)
 
-    with ThreadPoolExecutor(1) as alone, ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
+    with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of files that it reads nevertheless, and doesn't name
         read = pool.map(attempt, paths)
         if sys.stderr.isatty():

@@ -31,7 +31,7 @@ LONG_BODIES = {
 # Every method has its own views and its own loss.
 SHARED_NAMES = {"VIEWS", "semi_loss"}
 AMBIGUOUS_NAMES = {
-    *("COLOURS", "DAMAGED", "FILES", "HOME", "LARGEST", "NAME", "NAMES", "PARTS", "REMEDY", "ROWS", "Run"),
+    *("COLOURS", "DAMAGED", "FILES", "HOME", "NAME", "NAMES", "PARTS", "REMEDY", "ROWS", "Run"),
     *("columns", "dataset_of", "load", "method_of", "read_run", "write"),
 }
 

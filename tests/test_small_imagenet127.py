@@ -187,7 +187,7 @@ BAD_ARCHIVES = {
     "list": (written(THIRD, pickle.dumps([1, 2])), [THIRD, "not a batch"]),
     "text": (written(THIRD, b"not a pickle"), [THIRD, "not a batch"]),
     "empty": (written(THIRD, b""), [THIRD, "not a batch"]),
-    "codec": (written(THIRD, b"c_codecs\nencode\n(Vx\nVnone\ntR."), [THIRD, "not a batch", "asks for text in none"]),
+    "codec": (written(THIRD, b"c_codecs\nencode\n(Vx\nVnone\ntR."), [THIRD, "not a batch", "unknown encoding: none"]),
     "truncated": (cut(THIRD), [THIRD, "not a batch"]),
     "attack": (attacked(THIRD), [THIRD, "asks for posix.system"]),
     "attack first": (attacked("val_data"), ["val_data", "asks for posix.system"]),

@@ -13,29 +13,30 @@ from utils import ranks
 from utils.errors import EXIT_CODES, LEFT, REASONS, Interrupted, UserError
 from utils.ranks import Disconnected
 
-MISTAKE = "a mistake"  # of which one is enough, whichever file each process found it in
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)  # PyTorch's words, CPU and GPU
 
 
 def run_main(main: Callable[[], None]) -> None:
     """Run a script's `main`; exit 2 with one line after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM.
 
-    Under torchrun `main` runs in several processes: a line that all have is printed once, and where one of them has
-    ended, the others do so with exit code 1.
+    Under torchrun each process prints its line, all but rank 0 with `rank k: ` before it. Where one of them has ended,
+    the others do so with exit code 1.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: files' names need not be Unicode
     try:
-        code, line, key = _outcome(main)
+        code, line = _outcome(main)
     except Interrupted as stop:
-        sender = ", which torchrun sends where another process of the run has ended" * (ranks.world_size() > 1)
-        reason = REASONS[stop.number] + sender * (stop.number == signal.SIGTERM)
-        code, line, key = EXIT_CODES[stop.number], f"{reason}: {stop.left}", ranks.ENDED
+        reason = REASONS[stop.number]
+        if stop.number == signal.SIGTERM and ranks.world_size() > 1:
+            reason += ", which torchrun sends where another process of the run has ended"
+        code, line = EXIT_CODES[stop.number], f"{reason}: {stop.left}"
     if code:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, to the processes that are left
-        ranks.say(line, key)
+        who = f"rank {ranks.rank()}: " if ranks.rank() else ""
+        print(who + line, file=sys.stderr, flush=True)
         raise SystemExit(code)
 
 
@@ -44,13 +45,13 @@ def _interrupt(number: int, _: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
-def _outcome(main: Callable[[], None]) -> tuple[int, str, str]:
-    """Exit code, last line, and which lines count as the same."""
+def _outcome(main: Callable[[], None]) -> tuple[int, str]:
+    """Exit code and last line."""
     try:
         with ranks.joined():
             main()
         print(end="", flush=True)  # here, where an error is told
-        return 0, "", ""
+        return 0, ""
     except UserError as error:
         line = f"error: {' '.join(str(error).splitlines())}"  # names of files may hold newlines
     except BrokenPipeError:
@@ -64,5 +65,5 @@ def _outcome(main: Callable[[], None]) -> tuple[int, str, str]:
         line = "error: out of memory; lower --batch-size, --width, --img_size or the number of images"
     except Disconnected as error:
         remedy = "the same command, without --overwrite, continues from the last whole epoch"
-        return 1, f"error: another process of this run has ended ({error}); {remedy}", ranks.ENDED
-    return 2, line, MISTAKE
+        return 1, f"error: another process of this run has ended ({error}); {remedy}"
+    return 2, line

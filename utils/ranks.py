@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SETTINGS = {"WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
-ENDED = "a process has said why it ends"
 
 
 class Disconnected(Exception):
@@ -159,32 +156,6 @@ def start_alike(modules: Sequence[nn.Module]) -> None:
                 dist.broadcast(tensor.detach(), src=0)
 
 
-def say(line: str, key: str = ENDED) -> None:
-    """Print a last line on stderr, unless another rank has: of all the lines with the same key one is printed, rank 0's
-    where it has one. After any other line, one with the key ENDED isn't printed.
-    """
-    if world_size() == 1 or not os.environ.keys() >= SETTINGS or _first_to_say(key):
-        print(f"rank {rank()}: {line}" if rank() else line, file=sys.stderr, flush=True)
-
-
 def _attempt() -> str:
     """Which start of the processes this is: with --max_restarts torchrun keeps one store for all of them."""
     return f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-
-
-def _first_to_say(key: str) -> bool:
-    import torch.distributed as dist
-
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    try:
-        store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=10))
-        store = dist.PrefixStore(f"last words of {_attempt()}", store)
-        latest = time.monotonic() + 5 * bool(rank())  # for rank 0 to go first, if it has something to say
-        while time.monotonic() < latest and not store.check([key]):
-            time.sleep(0.05)
-        first = store.add(key, 1) == 1
-        if key != ENDED:
-            store.add(ENDED, 1)
-        return first
-    except (RuntimeError, TypeError):  # no such port; or the process that kept the store is gone, too
-        return True
