@@ -1,7 +1,12 @@
 #!/usr/bin/env bash
-# Set up .venv if need be, check style and format, run the tests. Arguments go to pytest: bash run_tests.sh -k resume
+# Set up .venv if need be, check style and format, run the tests; with --fast none that starts processes or takes seconds.
+# Further arguments go to pytest: bash run_tests.sh -k resume
 set -euo pipefail
 cd "$(dirname "$0")"
+if [ "${1:-}" = --fast ]; then
+    shift
+    set -- -m "not slow and not ranks" "$@"
+fi
 . scripts/venv.sh
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "pytest>=8" pytest-xdist "hypothesis>=6" "ruff==0.17.*"
 .venv/bin/ruff check .

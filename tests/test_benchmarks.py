@@ -61,6 +61,7 @@ def test_steps_have_as_many_operations_for_any_number_of_images_and_classes(reci
     assert len(set(counted)) == 1
 
 
+@pytest.mark.slow
 def test_step_prints_its_table(tmp_path):
     flags = ["--gpu", "cpu", "--depth", 10, "--rounds", 1, "--recipes", "train_cifar_fix", "--out", tmp_path / "x.json"]
     result = run_script("benchmarks/step.py", *flags)

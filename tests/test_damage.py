@@ -25,6 +25,7 @@ def run_limited(limit: int, *flags: object) -> subprocess.CompletedProcess:
     return run_script(FIX, *flags, preexec_fn=limited)
 
 
+@pytest.mark.slow
 def test_full_disk_keeps_the_last_checkpoint(pretrained, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(pretrained, out)

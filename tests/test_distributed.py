@@ -152,6 +152,7 @@ def both_ranks(tiny, pretrained_by, tmp_path_factory):
     return flags, *(torch.load(folder / f"result.{rank}") for rank in (0, 1))
 
 
+@pytest.mark.ranks
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_two_ranks_train_as_one_process_does_in_two_chunks(script, both_ranks, as_rank):
     flags, zero, one = both_ranks
@@ -176,6 +177,7 @@ def test_two_ranks_train_as_one_process_does_in_two_chunks(script, both_ranks, a
     torch.testing.assert_close(zero, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.ranks
 def test_what_ranks_tell_each_other(both_ranks):
     _, zero, one = both_ranks
     zero, one = zero["met"], one["met"]
@@ -271,6 +273,7 @@ def test_each_rank_has_the_gpu_of_its_number(as_rank, monkeypatch):
         pick_device("0")
 
 
+@pytest.mark.ranks
 def test_a_mistake_is_one_line(tmp_path):
     """Of each rank, but where another one's end has ended it first."""
     done = run_ranks(FIX, *TINY, "--batch-size", 15, "--out", tmp_path / "out")
@@ -298,6 +301,7 @@ def test_settings_that_torchrun_never_makes(wrong, monkeypatch):
     assert_refused(run_here("report.py", "nowhere"), f"{name}={value!r}", "unset")
 
 
+@pytest.mark.ranks
 def test_killed_rank_ends_the_run_which_goes_on_with_one_rank_or_two(tmp_path):
     flags = [*TINY, "--epoch", 3, "--val-iteration", 6, "--out"]
     one, two = tmp_path / "one", tmp_path / "two"

@@ -99,6 +99,7 @@ def test_what_flags_change(flags, dtype, last):
         assert not torch.equal(logits, exact_logits)
 
 
+@pytest.mark.slow
 def test_compiled():
     torch._dynamo.reset()
     results = []
@@ -120,6 +121,7 @@ def test_networks_are_one_graph(network, amp):
     torch.testing.assert_close(graph(IMAGES), features(IMAGES))
 
 
+@pytest.mark.slow
 def test_memory_that_is_freed_is_kept():
     """Without that, the system clears each page of a large tensor before it is used again: a fault for each."""
     if not hasattr(ctypes.CDLL(None), "mallopt"):

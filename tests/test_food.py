@@ -238,6 +238,7 @@ def test_nothing_readable(archive):
         list(data.test())
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_one_line(food101):
     before = set(multiprocessing.active_children())  # of earlier tests, which take a while to end
     data, feeder = open_streams(food101, workers=1)

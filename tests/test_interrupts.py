@@ -353,6 +353,7 @@ def test_what_other_programs_make_of_an_unfinished_first_epoch(signals, tmp_path
     assert "in the middle of epoch 1" in assert_runs(FIX_COSSL, *flags).stderr
 
 
+@pytest.mark.ranks
 def test_two_ranks_take_up_an_epoch_and_end_after_it(signals, tmp_path):
     """Their time limit acts at the epoch's end; the counts of the steps that one process did are counted once."""
     signals(("step 2", signal.SIGTERM))
@@ -434,6 +435,7 @@ def test_nothing_bad_is_saved(bad, whole, tmp_path, monkeypatch):
     assert not (tmp_path / "failed.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_folder_is_refused_until_the_first_one_is_dead(tmp_path):
     flags = [*TINY, "--epoch", 1, "--val-iteration", 10**6, "--out", tmp_path]
     process = subprocess.Popen(command(FIX, *flags), cwd=ROOT, stdout=subprocess.DEVNULL, env=environment())
@@ -451,6 +453,7 @@ def test_a_second_run_in_the_folder_is_refused_until_the_first_one_is_dead(tmp_p
         pass
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments():
     """One kill of each kind."""
     result = run_script("benchmarks/torture.py", "--kills", 3, "--recipe", "train_cifar_fix")

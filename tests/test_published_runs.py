@@ -206,6 +206,7 @@ def test_a_failed_run_ends_the_script_with_its_code(python, tmp_path):
     assert "mix-gamma50-seed1: stopped, the same command goes on" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gpus", ["cpu", "0,1"])
 def test_an_interrupt_reaches_the_runs(gpus, tmp_path):
     """Whoever ends the script ends what it started: else the same command would train beside it."""

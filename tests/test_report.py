@@ -456,6 +456,7 @@ def test_wrong_folders_are_one_line(kind, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_as_a_user_starts_it(tmp_path):
     result = run_script("report.py", make_run(tmp_path / "run"), "--out", tmp_path / "out")
     assert (result.returncode, result.stderr) == (0, "")

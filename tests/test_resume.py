@@ -89,6 +89,7 @@ def copies(out: Path) -> set[str]:
     return {path.name for path in out.glob("checkpoint_*.pth.tar")}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_killed_run_goes_on_bit_for_bit(recipe, tmp_path):
     script, flags, keys = recipe
@@ -209,6 +210,7 @@ def test_damaged_running_mean_is_refused(rows, pretrained_by, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_interrupt_is_one_line_and_leaves_a_checkpoint(tmp_path):
     flags = [*TINY, "--val-iteration", 20, "--epoch", 50, "--out", tmp_path]
     process = subprocess.Popen(

@@ -79,6 +79,7 @@ def test_cifar_in_the_official_format(script, cifar, tmp_path):
     assert summary["labelled_counts"] == [2] + [1] * (num_classes - 1)
 
 
+@pytest.mark.slow
 def test_published_settings_of_cifar100_on_as_many_images(tmp_path, monkeypatch):
     """Both stages at num_max 150 on files that hold the 450 images of the largest class that they need."""
     write_cifar("cifar100", tmp_path, 450, monkeypatch)
@@ -137,6 +138,7 @@ def test_tensorboard_scalars(pretrained):
     assert [event.step for event in events.Scalars("test/top1")] == [1, 2]
 
 
+@pytest.mark.slow
 def test_plain_lines_where_there_is_no_terminal(tmp_path):
     result = run_script(FIX, *TINY, "--epoch", 3, "--val-iteration", 2, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
@@ -148,6 +150,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path):
     assert "\r" not in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 200])
 def test_progress_bar_on_a_terminal(columns, tmp_path):
     main, terminal = pty.openpty()
@@ -422,6 +425,7 @@ def test_diverging_loss_ends_the_run_in_one_line(script, tmp_path):
     assert_refused(run_here(script, *TINY, *flags), "--lr 1e+08", "step ", "loss_", "a lower learning rate")
 
 
+@pytest.mark.slow
 def test_benchmark_of_the_augmentation_runs():
     result = run_script("benchmarks/augmentation.py", "--batch", 4, "--size", 16, "--seconds", 0.1)
     assert result.returncode == 0, result.stderr

@@ -273,6 +273,7 @@ def test_wrong_flags(flags, words, tiny, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_both_stages_from_the_shell(tmp_path):
     """64 pixels. The test set is imbalanced, so that top-1 and balanced accuracy differ; both are reported."""
     source, data, start = tmp_path / "archives", tmp_path / "data", tmp_path / "fix" / "checkpoint_1.pth.tar"
@@ -389,6 +390,7 @@ def generate(folder: Path, number: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's record of the peak")
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     """Peak resident memory of whole runs: it differs by up to 50 MB from run to run. The larger set's pixels would take

@@ -212,6 +212,7 @@ def test_wrong_command(script, flags, word, pretrained, cossl, food101, tmp_path
     assert everything(tmp_path, pretrained, cossl) == before
 
 
+@pytest.mark.slow
 def test_a_reader_of_the_output_that_has_ended(pretrained, tmp_path):
     """As in `... | true`: what is to be written is written, and the line doesn't speak of disks."""
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
@@ -225,6 +226,7 @@ def test_a_reader_of_the_output_that_has_ended(pretrained, tmp_path):
     assert out.exists()
 
 
+@pytest.mark.slow
 def test_names_that_are_no_unicode_on_a_strict_output(pretrained, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     odd, env = tmp_path / "bad\udcff", environment(PYTHONIOENCODING="utf-8:strict")
@@ -245,6 +247,7 @@ def bound() -> None:
         LIBC.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; fails for other users, who have none
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
