@@ -78,10 +78,10 @@ def apply_crop_flip(images: Tensor, draw: CropFlip) -> Tensor:
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 (B, 3, S, S) -> float32: scaled to 0 .. 1, then (image - mean) / std per channel, like torchvision's bits.
+    """uint8 (B, 3, S, S) -> PyTorch's default floating type: scaled to 0 .. 1, then (image - mean) / std per channel,
+    like torchvision's bits.
 
-    As there, the result is of PyTorch's default type, which is float32 unless it is set. 255 is made a tensor because
-    CUDA divides by a plain number through its reciprocal, which rounds otherwise.
+    255 is made a tensor because CUDA divides by a plain number through its reciprocal, which rounds otherwise.
     """
     mean, std = torch.tensor([mean, std]).to(images.device, non_blocking=True)[:, :, None, None]
     images = images.to(mean.dtype)
@@ -94,7 +94,7 @@ def draw_hole(rng: np.random.Generator, n_images: int, size: int) -> Hole:
 
 
 def apply_hole(images: Tensor, draw: Hole) -> Tensor:
-    """Set a square of side S // 2, clipped at the rim, to zero in normalised float32 images (B, 3, S, S), in place.
+    """Set a square of side S // 2, clipped at the rim, to zero in normalised images (B, 3, S, S), in place.
 
     Source: FixMatch's Cutout; published code, not in the paper.
     """
@@ -139,7 +139,7 @@ def _by_view(draw: CropFlip | Hole, n_images: int) -> list[CropFlip] | list[Hole
 def apply_views(
     pixels: Tensor, names: tuple[str, ...], draw: Views, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> list[Tensor]:
-    """Make the views called `names` of uint8 pixels (B, 3, S, S): float32, same shape each, in the order of `names`."""
+    """Make the views called `names` of uint8 pixels (B, 3, S, S): floating, of the same shape, in their order."""
     strong = iter(())
     if "strong" in names:  # RandAugment is many small operations: all strong views share them as one batch
         copies = pixels.repeat(names.count("strong"), 1, 1, 1)
@@ -167,7 +167,7 @@ def views(
     batch_size: int | None = None,
     rows: slice = slice(None),
 ) -> list[Tensor]:
-    """Views of uint8 pixels (B, 3, S, S): float32 (B, 3, S, S) each, on their device, in the order of `names`.
+    """Views of uint8 pixels (B, 3, S, S): floating (B, 3, S, S) each, on their device, in the order of `names`.
 
     names: "weak" = crop, flip, normalise; "strong" = n operations of RandAugment at magnitude m of 30, crop, flip,
     normalise, a hole of zeros; "plain" = normalise. mean, std: per channel, of pixels scaled to 0 .. 1.

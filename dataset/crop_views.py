@@ -33,7 +33,7 @@ def draw_crop_views(rng: np.random.Generator, names: tuple[str, ...], n_images: 
 
 
 def apply_crop_views(crops: Tensor, draw: CropViews, mean: tuple[float, ...], std: tuple[float, ...]) -> list[Tensor]:
-    """The V views of uint8 crops (V, B, 3, S, S), float32 (B, 3, S, S) each, on their device.
+    """The V views of uint8 crops (V, B, 3, S, S), floating (B, 3, S, S) each, on their device.
 
     Source: published code for Food-101, not in the paper; RandAugment's last operation is a grey square.
     """

@@ -80,8 +80,13 @@ def browser(profile: Path) -> Iterator[Browser]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     driver = subprocess.Popen([DRIVER, "--port=0"], **pipes)
     try:
-        ports = (re.search(r"started successfully on port (\d+)", line) for line in driver.stdout)
-        port = next(port[1] for port in ports if port)
+        said = ""
+        while "started successfully" not in said:
+            line = driver.stdout.readline()
+            said += line
+            if not line:
+                raise RuntimeError(f"{DRIVER} has not started: {said}")
+        (port,) = re.findall(r"started successfully on port (\d+)", said)
         session = Browser(f"http://127.0.0.1:{port}", profile)
         try:
             yield session

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision.datasets
-from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from dataset.small_imagenet127 import class_map
@@ -27,9 +26,6 @@ from utils.main import run_main
 GOLDEN = Path(__file__).parent / "golden"
 # Seconds after which what a test waits for is taken to hang. Nothing comes near it, however loaded the machine is.
 HANG = 600
-# How long an example takes is the machine's affair.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")
 
 
 def golden(name: str) -> dict:
@@ -65,7 +61,15 @@ def fill(module: torch.nn.Module, base: int) -> torch.nn.Module:
 
 
 def pytest_sessionstart():
-    """One thread: on small tensors a second one mostly waits, on a busy machine for seconds."""
+    """What differs between machines decides nothing: how long an example of Hypothesis takes, nor which ones it draws.
+
+    One thread: on small tensors a second one mostly waits, on a busy machine for seconds.
+    """
+    from hypothesis import HealthCheck, settings
+
+    slow = [HealthCheck.too_slow]
+    settings.register_profile("same", deadline=None, suppress_health_check=slow, derandomize=True, database=None)
+    settings.load_profile("same")
     torch.set_num_threads(1)
 
 
@@ -79,6 +83,7 @@ def double_precision():
 
 @pytest.fixture
 def two_threads():
+    """For the test itself. Fixtures that others use, too, come before it: their bits are those of one thread."""
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(1)

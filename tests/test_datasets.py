@@ -334,19 +334,20 @@ def test_data_root_that_is_a_file(tmp_path, name):
 
 
 def test_runs_that_start_together_download_one_after_another(tmp_path):
-    events, inside = [], threading.Event()
+    events, inside, leaving = [], threading.Event(), threading.Event()
 
     def second():
         inside.wait()
         with one_at_a_time(tmp_path):
-            events.append("second")
+            events.append("second" if leaving.is_set() else "too early")
 
     other = threading.Thread(target=second, daemon=True)
     other.start()
     with one_at_a_time(tmp_path):
         inside.set()
-        other.join(0.3)
+        other.join(0.3)  # time to come in, were it let in
         events.append("first")
+        leaving.set()
     other.join()
     assert events == ["first", "second"]
     assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor.config
 from conftest import ROOT, TINY, assert_refused, assert_runs, load_checkpoint, normal, run_here, steps
 
 from methods import fixmatch, mixmatch, remixmatch, supervised
@@ -100,7 +101,8 @@ def test_what_flags_change(flags, dtype, last):
 
 
 @pytest.mark.slow
-def test_compiled():
+def test_compiled(monkeypatch):
+    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)  # of code for other processors
     torch._dynamo.reset()
     results = []
     for mode in ("default", None):

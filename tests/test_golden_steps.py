@@ -1,6 +1,7 @@
 """Three whole training steps of every recipe, in double precision, against the published code's numbers.
 
-In float32 the same code differs between processors by more than a fault would: of it, the first step alone is checked.
+In float32 the results differ between processors by more than a fault would change them. There, only the first step is
+checked.
 """
 
 from collections.abc import Callable
@@ -42,7 +43,7 @@ class Recipe(NamedTuple):
     running_mean: RunningMean | None = None
 
 
-class Recorded:
+class GoldenBatches:
     """A stream that delivers the golden batches: view v of step s is R(10000 + 100 s + first + v)."""
 
     def __init__(self, views: int, first: int, label: int, classes: int, rows: int = ROWS, size: int = 32):
@@ -57,10 +58,10 @@ class Recorded:
 
 def streams(views_u: int, classes: int, rows_u: int = ROWS, size: int = 32):
     return SimpleNamespace(
-        labelled=Recorded(1, 0, 1, classes, size=size),
-        unlabelled=Recorded(views_u, 2, 9, classes, rows_u, size),
-        balanced=Recorded(1, 10, 11, classes, size=size),
-        partners=Recorded(1, 12, 11, classes, size=size),
+        labelled=GoldenBatches(1, 0, 1, classes, size=size),
+        unlabelled=GoldenBatches(views_u, 2, 9, classes, rows_u, size),
+        balanced=GoldenBatches(1, 10, 11, classes, size=size),
+        partners=GoldenBatches(1, 12, 11, classes, size=size),
     )
 
 
@@ -94,7 +95,7 @@ def teacher(features: int, classes: int, optimizer=torch.optim.Adam, decay: floa
     return teacher
 
 
-def recorded_tfe(expected: dict, balanced: Recorded):
+def recorded_tfe(expected: dict, balanced: GoldenBatches):
     """`tfe` that uses the recorded coins, and the recorded lambdas in the rows they belong to."""
     counts, max_lam = torch.tensor(expected["num_per_class"]), 0.6
     chance = (counts.max() - counts) / counts.max()
@@ -166,7 +167,10 @@ def mixmatch_cossl_recipe(expected) -> Recipe:
 
 def remixmatch_recipe(expected) -> Recipe:
     state, network = aligned(expected), sharpened(student(WideResNet(10), shrink=SHRINK))
-    weights = lambda t: {"lambda_u": 1.5 * ramp(t), "w_ent": 0.5 * ramp(t)}
+
+    def weights(t):
+        return {"lambda_u": 1.5 * ramp(t), "w_ent": 0.5 * ramp(t)}
+
     ssl, mean = partial(remixmatch, **MIX, **state), state["running_mean"]
     return pretraining(ssl, network, streams(3, 10), MIXED, weights, running_mean=mean)
 
@@ -204,7 +208,7 @@ RECIPES = {
     "food_fix": food_recipe,
     "food_fix_cossl": food_cossl_recipe,
 }
-SMALL = [name for name in RECIPES if "match" in name]  # Wide ResNets; the others are ResNet-50s
+SMALL = [name for name in RECIPES if not name.startswith(("food", "small"))]  # Wide ResNets; the others are ResNet-50s
 LARGE = [name for name in RECIPES if name not in SMALL]
 
 

@@ -439,16 +439,18 @@ def test_nothing_bad_is_saved(bad, whole, tmp_path, monkeypatch):
 def test_a_second_run_in_the_folder_is_refused_until_the_first_one_is_dead(tmp_path):
     flags = [*TINY, "--epoch", 1, "--val-iteration", 10**6, "--out", tmp_path]
     process = subprocess.Popen(command(FIX, *flags), cwd=ROOT, stdout=subprocess.DEVNULL, env=environment())
-    while not list(tmp_path.glob(".lock")) or not (tmp_path / ".lock").read_text():
-        assert process.poll() is None
-        time.sleep(0.05)
-    before = sorted(tmp_path.iterdir())
-    for overwrite in ([], ["--overwrite"]):
-        result = run_here(FIX, *flags, *overwrite)
-        assert_refused(result, f"--out {tmp_path}", f"process {process.pid} on ", "take another folder")
-    assert sorted(tmp_path.iterdir()) == before
-    process.kill()
-    process.wait()
+    try:
+        while not list(tmp_path.glob(".lock")) or not (tmp_path / ".lock").read_text():
+            assert process.poll() is None
+            time.sleep(0.05)
+        before = sorted(tmp_path.iterdir())
+        for overwrite in ([], ["--overwrite"]):
+            result = run_here(FIX, *flags, *overwrite)
+            assert_refused(result, f"--out {tmp_path}", f"process {process.pid} on ", "take another folder")
+        assert sorted(tmp_path.iterdir()) == before
+    finally:
+        process.kill()
+        process.wait()
     with locked(tmp_path):
         pass
 

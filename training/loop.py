@@ -103,6 +103,8 @@ def train(
                 with interrupts.held():
                     row = recorder.epoch(row, test, machine)
                 progress.epoch(n, row)
+            else:
+                recorder.done = n  # which rank 0 has written
             if any_rank(interrupts.came is not None) and n < args.epochs:
                 stop(interrupts, recorder.place(sums), args)
 

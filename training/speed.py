@@ -50,7 +50,7 @@ def faster(features: Callable[[Tensor], Tensor], args: Namespace) -> Callable[[T
         if args.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=args.amp):
-            return features(images).float()
+            return features(images).to(images.dtype)
 
     if not args.compile:
         return computed

@@ -31,7 +31,7 @@ def metrics(logits: Tensor, labels: Tensor, counts: Tensor | Sequence[int]) -> d
     floored = torch.where(recall == 0, 1 / (100 * classes), recall)
     groups = thirds(torch.as_tensor(counts, device=logits.device))
     return {
-        "loss": cross_entropy(logits.float(), labels),
+        "loss": cross_entropy(logits, labels),
         "top1": 100 * (hits.sum() / len(labels)),
         "balanced": 100 * mean_of(recall, present),
         "gm": 100 * mean_of(floored.log(), present).exp(),
