@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -37,7 +38,20 @@ def run_main(main: Callable[[], None]) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, to the processes that are left
         who = f"rank {ranks.rank()}: " if ranks.rank() else ""
         print(who + line, file=sys.stderr, flush=True)
+    if ranks.launched():
+        _leave_at_once(code)
+    if code:
         raise SystemExit(code)
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """End the process without taking Python down first: a thread of gloo that lets go of its last tensor meanwhile
+    aborts it ("terminate called without an active exception"), also where the process group has been destroyed.
+    """
+    with suppress(OSError):  # what can't be written any more has been told
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:

@@ -36,6 +36,11 @@ def world_size() -> int:
     return _setting("WORLD_SIZE", 1)
 
 
+def launched() -> bool:
+    """Whether torchrun, or a launcher with its settings, has started this process beside others."""
+    return world_size() > 1 and os.environ.keys() >= SETTINGS
+
+
 def _setting(name: str, default: int) -> int:
     """A number of torchrun's; what is none is refused by `joined`, and must not keep it from saying so."""
     text = os.environ.get(name, "")
