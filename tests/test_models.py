@@ -55,8 +55,10 @@ def test_initial_weights(case):
     state = make().state_dict()
     assert len(expected["init_seed123"]) > 20
     for key, (total, norm) in expected["init_seed123"].items():
-        assert state[key].double().sum().item() == pytest.approx(total, abs=1e-3), key
-        assert state[key].double().norm().item() == pytest.approx(norm, rel=1e-5, abs=1e-7), key
+        value = state[key].double()
+        rounding = 1.2e-7 * value.abs().sum().item()  # processors differ in the last bit of a weight
+        assert value.sum().item() == pytest.approx(total, abs=rounding), key
+        assert value.norm().item() == pytest.approx(norm, rel=1e-5, abs=1e-7), key
 
 
 @pytest.mark.parametrize(("depth", "width", "size"), [(10, 1, 16), (16, 4, 28), (28, 2, 32)])
