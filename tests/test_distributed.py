@@ -284,6 +284,25 @@ def test_a_mistake_is_one_line(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+LEAVES = """if True:
+    import atexit
+    from contextlib import nullcontext
+    from utils import main, ranks
+    ranks.joined = nullcontext
+    atexit.register(print, "Python was taken down")
+    main.run_main(lambda: print("trained"))
+"""
+
+
+def test_a_rank_leaves_without_taking_python_down():
+    """A thread of gloo that still holds a tensor would abort it, now and then."""
+    address = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    settings = environment(WORLD_SIZE="2", RANK="1", LOCAL_RANK="1", **address)
+    command = [sys.executable, "-c", LEAVES]
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=HANG)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "trained\n", "")
+
+
 def test_half_of_the_settings_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     result = run_here(FIX, *TINY, "--out", tmp_path / "out")
