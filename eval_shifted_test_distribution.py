@@ -108,7 +108,7 @@ def test_stream(data: Dataset, look: dict[str, Any], args: Namespace, device: to
     """The test set, to be swept."""
     members = np.arange(len(data.test.labels))
     if not isinstance(data.test, Files):
-        yield Stream("test", Pixels(data.test, device), members, ("plain",), 1, 0, look)
+        yield Stream("test", Pixels(data.test, **look, device=device), members, ("plain",), 1, 0, {})
         return
     with closing(Feeder(args.img_size, 0, spare_cpus(), args.skip_corrupt, device)) as feeder:
         yield FileStream("test", data.test, members, ("plain",), 1, feeder, device, 0, look)

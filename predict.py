@@ -52,7 +52,7 @@ def main() -> None:
     pixels, kept = read_images(files, facts["img_size"], args.skip_corrupt, shape)
     if not kept:
         raise UserError("no readable image; give other files")
-    look = tuple(facts["mean"]), tuple(facts["std"])
+    look = [torch.tensor(facts[name], dtype=torch.float32, device=device) for name in ("mean", "std")]
     with torch.no_grad():
         batches = torch.from_numpy(pixels).split(args.batch_size)
         probabilities = torch.cat(

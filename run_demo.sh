@@ -23,6 +23,7 @@ case "$method" in
 esac
 . scripts/venv.sh
 
+export OMP_WAIT_POLICY=passive # threads that wait do not spin: beside other work the demo takes minutes, not hours
 out=results/demo/$method
 common="--dataset digits --num_max 40 --ratio 2 --imb_ratio_l 40 --imb_ratio_u 40 --depth 10 --width 1
         --batch-size 32 --ema-decay 0.99 --manualSeed $seed --gpu $gpu --overwrite $align"

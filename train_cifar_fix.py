@@ -6,14 +6,12 @@
 Afterwards, train_cifar_fix_cossl.py co-learns from DIR/checkpoint_401.pth.tar.
 """
 
-from functools import partial
-
 import torch
 
 import dataset
-from dataset.streams import open_data
+from dataset.streams import PRETRAINING, open_data
 from methods.averaged import STUDENT, Averaged
-from methods.fixmatch import VIEWS, fixmatch
+from methods.fixmatch import fixmatch
 from methods.pretrain import pretrain
 from models.wrn import WideResNet
 from training.loop import fit
@@ -33,18 +31,19 @@ def main() -> None:
 
     start = resumed(args, STUDENT)
     device = pick_device(args.gpu)
-    data = open_data(args, VIEWS, include_labelled=True, device=device)
+    method = fixmatch(args.tau)
+    data = open_data(args, method.views, include_labelled=True, device=device)
 
     torch.manual_seed(args.manualSeed)
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), args.lr)
+    optimizer = torch.optim.Adam(network.parameters(), args.lr, fused=device.type == "cuda")
     student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
 
-    step, predict = pretrain(partial(fixmatch, tau=args.tau), student, data)
+    step, predict = pretrain(method, student)
     objects = student.objects(STUDENT)
     facts = {"method": "FixMatch", "start_epoch": 0} | data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
-    fit(step, scores, objects, args, facts, start)
+    fit(step, data.batches(PRETRAINING, method.draw), scores, objects, args, facts, start)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from functools import partial
 import torch
 
 import dataset
-from dataset.streams import open_data
+from dataset.streams import CO_LEARNING, open_data
 from methods.averaged import STUDENT, TEACHER, Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
-from methods.fixmatch import VIEWS, fixmatch
+from methods.fixmatch import fixmatch
 from methods.warmup import warm_up
 from models.wrn import WideResNet
 from training.loop import fit
@@ -36,23 +36,25 @@ def main() -> None:
     start = continued(args, STUDENT + TEACHER, FREE - {"resume"})
     stage1 = pretrained(args, STUDENT)
     device = pick_device(args.gpu)
-    data = open_data(args, VIEWS, include_labelled=True, device=device)
+    method = fixmatch(args.tau)
+    data = open_data(args, method.views, include_labelled=True, device=device)
     same_classes(stage1, data.facts(), args.resume)
 
     torch.manual_seed(args.manualSeed)
+    adam = partial(torch.optim.Adam, fused=device.type == "cuda")
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
+    optimizer = adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
     student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
     restore(student.objects(STUDENT), stage1, args.resume)
 
     head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)
-    adam = lambda lr: torch.optim.Adam(decay_all_but_bias(head, args.wd_tfe), lr)
+    groups = partial(decay_all_but_bias, head, args.wd_tfe)
     # As published: FixMatch's script trains the head with --lr, and takes --lr_tfe for the warm-up only.
-    teacher = Averaged(head, adam(args.lr), args.ema_decay)
+    teacher = Averaged(head, adam(groups(), args.lr), args.ema_decay)
     prepare = partial(
         warm_up,
         student.ema.features,
-        teacher.using(adam(args.lr_tfe)),
+        teacher.using(adam(groups(), args.lr_tfe)),
         data.labelled.sweep(),
         data.unlabelled.sweep(("weak", "strong")),
         data.counts,
@@ -63,12 +65,13 @@ def main() -> None:
     )
 
     counts = torch.from_numpy(data.counts).to(device)
-    classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
-    step, predict = cossl(partial(fixmatch, tau=args.tau), classifier, student, teacher, data)
+    learner = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
+    step, predict = cossl(method, learner, student, teacher)
     objects = student.objects(STUDENT) | teacher.objects(TEACHER)
     facts = {"method": "FixMatch+CoSSL", "start_epoch": stage1["epoch"]} | data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
-    fit(step, scores, objects, args, facts, start, prepare, first_copy=args.copy_every + 1)
+    batches = data.batches(CO_LEARNING, method.draw, learner.draw)
+    fit(step, batches, scores, objects, args, facts, start, prepare, first_copy=args.copy_every + 1)
 
 
 if __name__ == "__main__":

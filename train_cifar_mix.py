@@ -6,14 +6,12 @@
 Afterwards, train_cifar_mix_cossl.py co-learns from DIR/checkpoint_401.pth.tar.
 """
 
-from functools import partial
-
 import torch
 
 import dataset
-from dataset.streams import open_data
+from dataset.streams import PRETRAINING, open_data
 from methods.averaged import STUDENT, Averaged
-from methods.mixmatch import VIEWS, mixmatch
+from methods.mixmatch import mixmatch
 from methods.pretrain import pretrain
 from methods.ramp import linear_rampup
 from models.wrn import WideResNet
@@ -34,20 +32,20 @@ def main() -> None:
 
     start = resumed(args, STUDENT)
     device = pick_device(args.gpu)
-    data = open_data(args, VIEWS, include_labelled=False, device=device)
+    ramp = lambda t: linear_rampup(t / args.val_iteration, args.epochs)
+    method = mixmatch(args.T, args.mix_alpha, lambda_u=lambda t: args.lambda_u * ramp(t))
+    data = open_data(args, method.views, include_labelled=False, device=device)
 
     torch.manual_seed(args.manualSeed)
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), args.lr)
+    optimizer = torch.optim.Adam(network.parameters(), args.lr, fused=device.type == "cuda")
     student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
 
-    ramp = lambda t: linear_rampup(t / args.val_iteration, args.epochs)
-    weights = lambda t: {"lambda_u": args.lambda_u * ramp(t)}
-    step, predict = pretrain(partial(mixmatch, T=args.T, alpha=args.mix_alpha), student, data, weights)
+    step, predict = pretrain(method, student)
     objects = student.objects(STUDENT)
     facts = {"method": "MixMatch", "start_epoch": 0} | data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
-    fit(step, scores, objects, args, facts, start)
+    fit(step, data.batches(PRETRAINING, method.draw), scores, objects, args, facts, start)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from functools import partial
 import torch
 
 import dataset
-from dataset.streams import open_data
+from dataset.streams import CO_LEARNING, open_data
 from methods.averaged import STUDENT, TEACHER, Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
-from methods.mixmatch import VIEWS, mixmatch
+from methods.mixmatch import mixmatch
 from methods.warmup import warm_up
 from models.wrn import WideResNet
 from training.loop import fit
@@ -36,23 +36,25 @@ def main() -> None:
     start = continued(args, STUDENT + TEACHER, FREE - {"resume"} | {"lambda_u"})
     stage1 = pretrained(args, STUDENT)
     device = pick_device(args.gpu)
-    data = open_data(args, VIEWS, include_labelled=False, device=device)
+    method = mixmatch(args.T, args.mix_alpha, lambda_u=lambda t: 1.0)
+    data = open_data(args, method.views, include_labelled=False, device=device)
     same_classes(stage1, data.facts(), args.resume)
 
     torch.manual_seed(args.manualSeed)
+    adam = partial(torch.optim.Adam, fused=device.type == "cuda")
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)
     # As published: with MixMatch both decays are on, Adam's and the shrink of pre-training.
-    optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
+    optimizer = adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
     student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
     restore(student.objects(STUDENT), stage1, args.resume)
 
     head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)
-    adam = lambda lr: torch.optim.Adam(decay_all_but_bias(head, args.wd_tfe), lr)
-    teacher = Averaged(head, adam(args.lr_tfe), args.ema_decay)
+    groups = partial(decay_all_but_bias, head, args.wd_tfe)
+    teacher = Averaged(head, adam(groups(), args.lr_tfe), args.ema_decay)
     prepare = partial(
         warm_up,
         student.ema.features,
-        teacher.using(adam(args.lr_tfe)),
+        teacher.using(adam(groups(), args.lr_tfe)),
         data.labelled.sweep(),
         data.unlabelled.sweep(("weak",)),
         data.counts,
@@ -63,13 +65,13 @@ def main() -> None:
     )
 
     counts = torch.from_numpy(data.counts).to(device)
-    classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
-    ssl = partial(mixmatch, T=args.T, alpha=args.mix_alpha, lambda_u=1.0)
-    step, predict = cossl(ssl, classifier, student, teacher, data)
+    learner = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
+    step, predict = cossl(method, learner, student, teacher)
     objects = student.objects(STUDENT) | teacher.objects(TEACHER)
     facts = {"method": "MixMatch+CoSSL", "start_epoch": stage1["epoch"]} | data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
-    fit(step, scores, objects, args, facts, start, prepare, first_copy=args.copy_every + 1)
+    batches = data.batches(CO_LEARNING, method.draw, learner.draw)
+    fit(step, batches, scores, objects, args, facts, start, prepare, first_copy=args.copy_every + 1)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,10 @@
 Afterwards, train_cifar_remix_cossl.py co-learns from DIR/checkpoint_401.pth.tar.
 """
 
-from functools import partial
-
 import torch
 
 import dataset
-from dataset.streams import open_data
+from dataset.streams import PRETRAINING, open_data
 from methods.averaged import STUDENT, Averaged
 from methods.pretrain import pretrain
 from methods.ramp import linear_rampup
@@ -46,26 +44,26 @@ def main() -> None:
 
     torch.manual_seed(args.manualSeed)
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), args.lr)
+    optimizer = torch.optim.Adam(network.parameters(), args.lr, fused=device.type == "cuda")
     student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
 
     ramp = lambda t: linear_rampup(t / args.val_iteration, args.epochs)
-    weights = lambda t: {"lambda_u": args.lambda_u * ramp(t), "w_ent": args.w_ent * ramp(t)}
     counts = torch.from_numpy(data.counts).to(device)
     guesses = RunningMean(len(data.classes)).to(device)
-    ssl = partial(
-        remixmatch,
-        T=args.T,
-        alpha=args.mix_alpha,
+    method = remixmatch(
+        args.T,
+        args.mix_alpha,
+        lambda_u=lambda t: args.lambda_u * ramp(t),
         w_rot=args.w_rot,
+        w_ent=lambda t: args.w_ent * ramp(t),
         running_mean=guesses,
         target=counts / counts.sum() if args.align else None,
     )
-    step, predict = pretrain(ssl, student, data, weights)
+    step, predict = pretrain(method, student)
     objects = student.objects(STUDENT) | {"emp_distb_u": guesses}
     facts = {"method": "ReMixMatch", "start_epoch": 0} | data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
-    fit(step, scores, objects, args, facts, start)
+    fit(step, data.batches(PRETRAINING, method.draw), scores, objects, args, facts, start)
 
 
 if __name__ == "__main__":

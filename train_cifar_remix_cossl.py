@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 import dataset
-from dataset.streams import open_data
+from dataset.streams import CO_LEARNING, open_data
 from methods.averaged import STUDENT, TEACHER, Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
@@ -48,18 +48,19 @@ def main() -> None:
     same_classes(stage1, data.facts(), args.resume)
 
     torch.manual_seed(args.manualSeed)
+    adam = partial(torch.optim.Adam, fused=device.type == "cuda")
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
+    optimizer = adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
     student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
     restore(student.objects(STUDENT), stage1, args.resume)
 
     head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)
-    adam = lambda lr: torch.optim.Adam(decay_all_but_bias(head, args.wd_tfe), lr)
-    teacher = Averaged(head, adam(args.lr_tfe), args.ema_decay)
+    groups = partial(decay_all_but_bias, head, args.wd_tfe)
+    teacher = Averaged(head, adam(groups(), args.lr_tfe), args.ema_decay)
     prepare = partial(
         warm_up,
         student.ema.features,
-        teacher.using(adam(args.lr_tfe)),
+        teacher.using(adam(groups(), args.lr_tfe)),
         data.labelled.sweep(),
         data.unlabelled.sweep(("weak", "strong")),
         data.counts,
@@ -70,23 +71,23 @@ def main() -> None:
     )
 
     counts = torch.from_numpy(data.counts).to(device)
-    classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
+    learner = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
     guesses = RunningMean(len(data.classes)).to(device)  # starts anew
-    ssl = partial(
-        remixmatch,
-        T=args.T,
-        alpha=args.mix_alpha,
-        lambda_u=args.lambda_u,
+    method = remixmatch(
+        args.T,
+        args.mix_alpha,
+        lambda_u=lambda t: args.lambda_u,
         w_rot=args.w_rot,
-        w_ent=args.w_ent,
+        w_ent=lambda t: args.w_ent,
         running_mean=guesses,
         target=counts / counts.sum() if args.align else None,
     )
-    step, predict = cossl(ssl, classifier, student, teacher, data)
+    step, predict = cossl(method, learner, student, teacher)
     objects = student.objects(STUDENT) | teacher.objects(TEACHER) | {"emp_distb_u": guesses}
     facts = {"method": "ReMixMatch+CoSSL", "start_epoch": stage1["epoch"]} | data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
-    fit(step, scores, objects, args, facts, start, prepare, first_copy=args.copy_every + 1)
+    batches = data.batches(CO_LEARNING, method.draw, learner.draw)
+    fit(step, batches, scores, objects, args, facts, start, prepare, first_copy=args.copy_every + 1)
 
 
 if __name__ == "__main__":

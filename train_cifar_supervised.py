@@ -9,10 +9,10 @@ Any train_cifar_*_cossl.py can co-learn from its checkpoints, too.
 import torch
 
 import dataset
-from dataset.streams import open_data
+from dataset.streams import PRETRAINING, open_data
 from methods.averaged import STUDENT, Averaged
 from methods.pretrain import pretrain
-from methods.supervised import VIEWS, supervised
+from methods.supervised import supervised
 from models.wrn import WideResNet
 from training.loop import fit
 from training.resume import resumed
@@ -31,18 +31,19 @@ def main() -> None:
 
     start = resumed(args, STUDENT)
     device = pick_device(args.gpu)
-    data = open_data(args, VIEWS, include_labelled=True, device=device)
+    method = supervised()
+    data = open_data(args, method.views, include_labelled=True, device=device)
 
     torch.manual_seed(args.manualSeed)
     network = WideResNet(len(data.classes), args.depth, args.width).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), args.lr)
+    optimizer = torch.optim.Adam(network.parameters(), args.lr, fused=device.type == "cuda")
     student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
 
-    step, predict = pretrain(supervised, student, data)
+    step, predict = pretrain(method, student)
     objects = student.objects(STUDENT)
     facts = {"method": "supervised", "start_epoch": 0} | data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
-    fit(step, scores, objects, args, facts, start)
+    fit(step, data.batches(PRETRAINING, method.draw), scores, objects, args, facts, start)
 
 
 if __name__ == "__main__":

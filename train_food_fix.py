@@ -15,10 +15,11 @@ from dataset.feeder import Feeder
 from dataset.file_streams import file_streams
 from dataset.food101 import load_food101
 from dataset.long_tail import long_tailed
+from dataset.streams import PRETRAINING
 from methods.averaged import STUDENT, Averaged
 from methods.chunks import in_chunks
 from methods.fixmatch import VIEWS, fixmatch
-from methods.learning_rate import scheduled, warm_up_then_steps
+from methods.learning_rate import draw_rates, scheduled, warm_up_then_steps
 from methods.pretrain import pretrain
 from models.torchvision_resnet import TorchvisionResNet
 from training.loop import fit
@@ -62,7 +63,7 @@ def main() -> None:
         device,
         mu=args.mu,
         feeder=feeder,
-        ahead=("labelled", "unlabelled"),
+        ahead=PRETRAINING,
     )
 
     torch.manual_seed(args.manualSeed)
@@ -70,15 +71,16 @@ def main() -> None:
     optimizer = torch.optim.SGD(network.parameters(), args.lr, momentum=0.9, weight_decay=args.wd, nesterov=True)
     student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
 
-    ssl = in_chunks(partial(fixmatch, tau=args.tau))
-    step, predict = pretrain(ssl, student, data)
+    method = in_chunks(fixmatch(args.tau))
+    step, predict = pretrain(method, student)
     warm_up, every = (epochs * args.val_iteration for epochs in (args.warmup_epochs, args.decay_epochs))
     rate = partial(warm_up_then_steps, lr=args.lr, gamma=args.gamma, warm_up=warm_up, every=every)
     objects = student.objects(STUDENT)
     facts = {"method": "FixMatch", "start_epoch": 0, "resize": resized(args.img_size)} | data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
     with feeder.running():
-        fit(scheduled(step, optimizer, rate), scores, objects, args, facts, start, watch=feeder.figures)
+        batches = data.batches(PRETRAINING, method.draw, draw_rates(rate))
+        fit(scheduled(step, optimizer), batches, scores, objects, args, facts, start, watch=feeder.figures)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dataset.feeder import Feeder
 from dataset.file_streams import file_streams
 from dataset.food101 import load_food101
 from dataset.long_tail import long_tailed
+from dataset.streams import CO_LEARNING
 from methods.averaged import STUDENT, TEACHER, Averaged
 from methods.chunks import in_chunks
 from methods.classifier import crt, decay_all_but_bias, tfe
@@ -59,7 +60,7 @@ def main() -> None:
         device,
         mu=args.mu,
         feeder=feeder,
-        ahead=("labelled", "unlabelled", "balanced", "partners"),
+        ahead=CO_LEARNING,
     )
     same_classes(stage1, data.facts(), args.resume)
 
@@ -75,26 +76,26 @@ def main() -> None:
     head = deepcopy(student.ema.output).requires_grad_()  # not a fresh one: it has learnt in pre-training
     teacher = Averaged(head, sgd(decay_all_but_bias(head, args.wd_tfe), args.lr), args.ema_decay)
     counts = torch.from_numpy(data.counts).to(device)
-    classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
+    learner = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
     warm_up = sgd(decay_all_but_bias(head, args.wd_tfe), args.lr_tfe)
     prepare = partial(
         warm_up_on_batches,
         student.ema.features,
         teacher.using(warm_up, WARM_UP_DECAY),
         crt(),
-        data.balanced.again("balanced warm-up"),
-        None,
+        data.batches(("balanced",), name="warm-up"),
         steps=args.warm_tfe * WARM_UP_STEPS,
     )
 
-    ssl = in_chunks(partial(fixmatch, tau=args.tau))
-    step, predict = cossl(ssl, classifier, student, teacher, data)
+    method = in_chunks(fixmatch(args.tau))
+    step, predict = cossl(method, learner, student, teacher)
     objects = student.objects(STUDENT) | teacher.objects(TEACHER)
     facts = {"method": "FixMatch+CoSSL", "start_epoch": stage1["epoch"], "resize": resized(args.img_size)}
     facts |= data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
     with feeder.running():
-        fit(step, scores, objects, args, facts, start, prepare, args.copy_every + 1, watch=feeder.figures)
+        batches = data.batches(CO_LEARNING, method.draw, learner.draw)
+        fit(step, batches, scores, objects, args, facts, start, prepare, args.copy_every + 1, watch=feeder.figures)
 
 
 if __name__ == "__main__":

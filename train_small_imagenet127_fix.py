@@ -6,15 +6,13 @@
 Afterwards, train_small_imagenet127_fix_cossl.py co-learns from DIR/checkpoint_401.pth.tar.
 """
 
-from functools import partial
-
 import torch
 
 from dataset.long_tail import labelled_share
 from dataset.small_imagenet127 import load_small_imagenet127
-from dataset.streams import streams
+from dataset.streams import PRETRAINING, streams
 from methods.averaged import STUDENT, Averaged
-from methods.fixmatch import VIEWS, fixmatch
+from methods.fixmatch import fixmatch
 from methods.pretrain import pretrain
 from models.resnet import ResNet50
 from training.loop import fit
@@ -34,20 +32,23 @@ def main() -> None:
 
     start = resumed(args, STUDENT)
     device = pick_device(args.gpu)
+    method = fixmatch(args.tau)
     images = load_small_imagenet127(args.data_root, args.img_size)
     split = labelled_share(images, args.labeled_percent, args.manualSeed)
-    data = streams(images, split, VIEWS, args.batch_size, args.manualSeed, device, mu=args.mu, learner_view="weak")
+    data = streams(
+        images, split, method.views, args.batch_size, args.manualSeed, device, mu=args.mu, learner_view="weak"
+    )
 
     torch.manual_seed(args.manualSeed)
     network = ResNet50(len(data.classes), args.width).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), args.lr)
+    optimizer = torch.optim.Adam(network.parameters(), args.lr, fused=device.type == "cuda")
     student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
 
-    step, predict = pretrain(partial(fixmatch, tau=args.tau), student, data)
+    step, predict = pretrain(method, student)
     objects = student.objects(STUDENT)
     facts = {"method": "FixMatch", "start_epoch": 0} | data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
-    fit(step, scores, objects, args, facts, start)
+    fit(step, data.batches(PRETRAINING, method.draw), scores, objects, args, facts, start)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ import torch
 
 from dataset.long_tail import labelled_share
 from dataset.small_imagenet127 import load_small_imagenet127
-from dataset.streams import streams
+from dataset.streams import CO_LEARNING, streams
 from methods.averaged import STUDENT, TEACHER, Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
-from methods.fixmatch import VIEWS, fixmatch
+from methods.fixmatch import fixmatch
 from methods.warmup import warm_up_on_batches
 from models.resnet import ResNet50
 from training.loop import fit
@@ -37,38 +37,42 @@ def main() -> None:
     start = continued(args, STUDENT + TEACHER, FREE - {"resume"})
     stage1 = pretrained(args, STUDENT)
     device = pick_device(args.gpu)
+    method = fixmatch(args.tau)
     images = load_small_imagenet127(args.data_root, args.img_size)
     split = labelled_share(images, args.labeled_percent, args.manualSeed)
-    data = streams(images, split, VIEWS, args.batch_size, args.manualSeed, device, mu=args.mu, learner_view="weak")
+    data = streams(
+        images, split, method.views, args.batch_size, args.manualSeed, device, mu=args.mu, learner_view="weak"
+    )
     same_classes(stage1, data.facts(), args.resume)
 
     torch.manual_seed(args.manualSeed)
+    adam = partial(torch.optim.Adam, fused=device.type == "cuda")
     network = ResNet50(len(data.classes), args.width).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
+    optimizer = adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
     student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
     restore(student.objects(STUDENT), stage1, args.resume)
 
     head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)
-    adam = lambda lr: torch.optim.Adam(decay_all_but_bias(head, args.wd_tfe), lr)
+    groups = partial(decay_all_but_bias, head, args.wd_tfe)
     # As published: FixMatch's script trains the head with --lr, and takes --lr_tfe for the warm-up only.
-    teacher = Averaged(head, adam(args.lr), args.ema_decay)
+    teacher = Averaged(head, adam(groups(), args.lr), args.ema_decay)
     counts = torch.from_numpy(data.counts).to(device)
-    classifier = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
+    learner = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
     prepare = partial(
         warm_up_on_batches,
         student.ema.features,
-        teacher.using(adam(args.lr_tfe)),
-        classifier,
-        data.balanced.again("balanced warm-up"),
-        data.partners.again("partners warm-up"),
+        teacher.using(adam(groups(), args.lr_tfe)),
+        learner,
+        data.batches(("balanced", "partners"), learner.draw, name="warm-up"),
         steps=args.warm_tfe * args.val_iteration,
     )
 
-    step, predict = cossl(partial(fixmatch, tau=args.tau), classifier, student, teacher, data)
+    step, predict = cossl(method, learner, student, teacher)
     objects = student.objects(STUDENT) | teacher.objects(TEACHER)
     facts = {"method": "FixMatch+CoSSL", "start_epoch": stage1["epoch"]} | data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
-    fit(step, scores, objects, args, facts, start, prepare, first_copy=args.copy_every + 1)
+    batches = data.batches(CO_LEARNING, method.draw, learner.draw)
+    fit(step, batches, scores, objects, args, facts, start, prepare, first_copy=args.copy_every + 1)
 
 
 if __name__ == "__main__":

@@ -21,19 +21,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dataset.images import Dataset, Images
 from training.checkpoint import NAME
 
+FOR_CUDA = {"--tf32", "--cudnn_benchmark", "--graph"}
 RECIPES = tuple(f"train_cifar_{name}{stage}" for name in ("fix", "mix", "remix") for stage in ("", "_cossl"))
 
 
 class Built(NamedTuple):
-    """step: t -> logs; scores: () -> figures of the test set; objects: networks and optimisers, by checkpoint key;
-    prepare: what happens before step 0, or None; data: the streams, see `dataset.streams.Data`.
+    """step: batch -> logs; batches: see `dataset.batches.Batches`; scores: () -> figures of the test set; objects:
+    networks and optimisers, by checkpoint key; prepare: what happens before step 0, or None; data: the streams, see
+    `dataset.streams.Data`.
     """
 
     step: Callable
+    batches: Any
     scores: Callable
     objects: dict[str, Any]
     prepare: Callable | None
     data: Any
+
+    def train(self, t: int) -> dict[str, Any]:
+        """Step t."""
+        return self.step(self.batches.at(t))
 
 
 def made_up(n_train: int = 50_000, n_test: int = 10_000, classes: int = 10, size: int = 32) -> Dataset:
@@ -55,8 +62,8 @@ def built(recipe: str, images: Dataset, *flags: object, device: torch.device | N
     module, found = importlib.import_module(recipe), {}
     pick = module.pick_device if device is None else lambda gpu: device
 
-    def fit(step, scores, objects, args, facts, start, prepare=None, *rest, **others) -> None:
-        found.update(step=step, scores=scores, objects=objects, prepare=prepare)
+    def fit(step, batches, scores, objects, args, facts, start, prepare=None, *rest, **others) -> None:
+        found.update(step=step, batches=batches, scores=scores, objects=objects, prepare=prepare)
 
     def open_data(*settings, **others):
         found["data"] = original(*settings, **others)
@@ -66,7 +73,8 @@ def built(recipe: str, images: Dataset, *flags: object, device: torch.device | N
     with tempfile.TemporaryDirectory() as folder:
         command = [recipe, *map(str, flags), "--out", f"{folder}/run"]
         if recipe.endswith("_cossl"):
-            before = built(recipe.removesuffix("_cossl"), images, *flags, device=torch.device("cpu"))
+            plain = [flag for flag in flags if flag not in FOR_CUDA]
+            before = built(recipe.removesuffix("_cossl"), images, *plain, device=torch.device("cpu"))
             state = {key: before.objects[key].state_dict() for key in ("state_dict", "ema_state_dict", "optimizer")}
             torch.save(state | {"epoch": 0}, f"{folder}/{NAME}")
             command += ["--resume", f"{folder}/{NAME}"]

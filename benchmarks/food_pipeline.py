@@ -31,8 +31,8 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.augmentation import cpu_name, natural, pillow_randaugment
-from dataset.crop_views import draw_crop_views
+from benchmarks.augmentation import cpu_name, natural
+from benchmarks.pillow import draw_randaugment10, pillow_randaugment
 from dataset.feeder import Feeder
 from dataset.file_streams import FileStream
 from dataset.food101 import MEAN, STD
@@ -50,7 +50,9 @@ class Plain(torch.utils.data.Dataset):
 
     def __init__(self, files: Files, stream: FileStream, size: int, fixed: bool) -> None:
         self.files, self.batch_size, self.fixed = files, stream.batch_size, fixed
-        self.draw = draw_crop_views(generator(0, "unlabelled views", 0), WANTED, stream.batch_size, size)
+        rng = generator(0, "unlabelled views", 0)
+        self.flip = rng.integers(0, 2, (len(WANTED), stream.batch_size)).astype(bool)
+        self.randaugment = draw_randaugment10(rng, stream.batch_size, size)
         self.order = np.concatenate([job.places for job in stream.jobs(0)])
         self.crop, self.finish = T.RandomResizedCrop(size), T.Compose([T.ToTensor(), T.Normalize(MEAN, STD)])
 
@@ -63,11 +65,11 @@ class Plain(torch.utils.data.Dataset):
         if self.fixed:
             torch.manual_seed(fold_in(0, f"unlabelled row {row}", t))
         weak, strong = (self._flipped(self.crop(image), view, row) for view in range(2))
-        strong = pillow_randaugment(strong, self.draw.randaugment[1], row)
+        strong = pillow_randaugment(strong, self.randaugment, row)
         return self.finish(weak), self.finish(strong)
 
     def _flipped(self, image: Image.Image, view: int, row: int) -> Image.Image:
-        return T.functional.hflip(image) if self.draw.flip[view, row] else image
+        return T.functional.hflip(image) if self.flip[view, row] else image
 
 
 def write_images(folder: Path, number: int) -> Files:
@@ -89,7 +91,7 @@ def ours(files: Files, batch: int, size: int, workers: int) -> Iterator[list[Ten
     stream, feeder = open_ours(files, batch, size, workers)
     with closing(feeder):
         for t in range(ENDLESS):
-            yield stream.at(t).views
+            yield stream.make(stream.draw(t)).views
 
 
 def plain(files: Files, batch: int, size: int, workers: int, fixed: bool = False) -> Iterator[list[Tensor]]:

@@ -23,7 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.built import built, made_up
-from benchmarks.step import CLOCKS, data_alone, seconds, whole
+from benchmarks.step import CLOCKS, seconds
 from dataset.long_tail import class_counts
 from methods.warmup import balanced_features, imprint, random_blends
 from utils.args import gpu, pick_device, positive_int
@@ -47,7 +47,7 @@ def steps(args: argparse.Namespace) -> None:
             began = time.perf_counter()
             it = built(recipe, images, *flags(n, classes, args.gpu))
             start_up[n, classes, recipe] = time.perf_counter() - began
-            works[n, classes, recipe] = data_alone(recipe, it), whole(it)
+            works[n, classes, recipe] = it.batches.at, it.train
     times: dict[tuple, tuple[list, list]] = {key: ([], []) for key in works}
     for t in range(args.rounds + 2):
         for key, kinds in works.items():

@@ -26,7 +26,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.built import RECIPES, built, made_up
-from benchmarks.step import data_alone
 from dataset.images import Dataset
 from models.wrn import WideResNet
 
@@ -64,8 +63,8 @@ def counted_step(recipe: str, images: Dataset, flags: list) -> tuple[Count, Coun
     for name in {"optimizer", "teacher_optimizer"} & {*it.objects}:
         for group in it.objects[name].param_groups:
             group["foreach"] = True  # as on a GPU; on the meta device the default is parameter by parameter
-    it.step(0)
-    return counted(lambda: it.step(1)), counted(lambda: data_alone(recipe, it)(1))
+    it.train(0)
+    return counted(lambda: it.train(1)), counted(lambda: it.batches.at(1))
 
 
 def features_of_a_batch(n_images: int = 64) -> int:

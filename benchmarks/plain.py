@@ -10,7 +10,6 @@ Shape legend: B images (3, S, S), V views, D features, C classes.
 
 import random
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 
-from benchmarks.augmentation import PILLOW
 from benchmarks.built import Built
+from benchmarks.pillow import PILLOW
+from dataset.batches import Batch, Minibatch
 from dataset.images import Dataset
 from dataset.randaugment import POOL30, pool30_values
 from methods import mixmatch, remixmatch
@@ -91,12 +91,20 @@ def fixmatch(model: Callable, labeller: Callable, x: Tensor, y: Tensor, u: list[
 
 
 def ssl_of(recipe: str, counts: Tensor) -> Callable:
-    """The SSL method of a recipe -> loss, figures (and, unused here, pseudo-labels)."""
+    """The SSL method of a recipe: model, labeller, x, y, u -> loss, figures (and, unused here, pseudo-labels)."""
+    if "mix" not in recipe:
+        return fixmatch
+    method = mixmatch.mixmatch(0.5, 0.75, lambda_u=lambda t: 75.0)
     if "remix" in recipe:
         target, mean = counts / counts.sum(), remixmatch.RunningMean(len(counts)).to(counts.device)
-        weights = {"lambda_u": 1.5, "w_rot": 0.5, "w_ent": 0.5}
-        return partial(remixmatch.remixmatch, T=0.5, alpha=0.75, **weights, running_mean=mean, target=target)
-    return partial(mixmatch.mixmatch, T=0.5, alpha=0.75, lambda_u=75.0) if "mix" in recipe else fixmatch
+        weights = {"lambda_u": lambda t: 1.5, "w_rot": 0.5, "w_ent": lambda t: 0.5}
+        method = remixmatch.remixmatch(0.5, 0.75, **weights, running_mean=mean, target=target)
+
+    def loss(model: nn.Module, labeller: Callable, x: Tensor, y: Tensor, u: list[Tensor]) -> tuple:
+        numbers = {name: torch.from_numpy(drawn).to(x.device) for name, drawn in method.draw(0, len(x)).items()}
+        return method.loss(model, labeller, Batch(numbers, Minibatch([x], y), Minibatch(u, None)))
+
+    return loss
 
 
 def blended(f_x: Tensor, y: Tensor, f_u: Tensor, counts: list[int]) -> Tensor:

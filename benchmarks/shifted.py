@@ -37,8 +37,8 @@ def main() -> None:
     device, rng = pick_device(args.gpu), np.random.default_rng(0)
     labels = rng.permutation(np.arange(args.images) % CLASSES)
     images = Images(rng.integers(0, 256, (args.images, 3, SIZE, SIZE), dtype=np.uint8), labels)
-    look = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
-    test = Stream("test", Pixels(images, device), np.arange(args.images), ("plain",), 1, 0, look)
+    pixels = Pixels(images, (0.5,) * 3, (0.25,) * 3, device)
+    test = Stream("test", pixels, np.arange(args.images), ("plain",), 1, 0, {})
     network = WideResNet(CLASSES, args.depth).to(device).eval()
     prior = np.arange(CLASSES, 0, -1) / (CLASSES * (CLASSES + 1) / 2)
 

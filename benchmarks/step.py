@@ -29,7 +29,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.augmentation import cpu_name
-from benchmarks.built import RECIPES, Built, built, made_up
+from benchmarks.built import RECIPES, built, made_up
 from benchmarks.limit import limit
 from benchmarks.plain import BATCH, plain_step
 from dataset.images import Dataset
@@ -49,19 +49,6 @@ LIMIT, STEP, DATA, PLAIN, FAST, FAST_LIMIT, USUAL = (
 RATIOS = (STEP, LIMIT), (DATA, STEP), (STEP, PLAIN), (FAST, FAST_LIMIT), (DATA, FAST), (FAST, PLAIN), (STEP, USUAL)
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PUBLISHED_STEPS = {"": 500 * 500, "_cossl": 100 * 500}
-
-
-def whole(it: Built) -> Callable[[int], None]:
-    def work(t: int) -> None:
-        torch.manual_seed(t)
-        it.step(t)
-
-    return work
-
-
-def data_alone(recipe: str, it: Built) -> Callable[[int], list]:
-    names = ("labelled", "unlabelled", "balanced", "partners")[: 4 if "cossl" in recipe else 2]
-    return lambda t: [getattr(it.data, name).at(t) for name in names]
 
 
 def seconds(work: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
@@ -85,7 +72,7 @@ def aside(recipe: str, args: argparse.Namespace, orders: Connection) -> None:
     device, images, flags = pick_device(args.gpu), made_up(), flags_of(recipe, args)
     plainly, own = (
         plain_step(recipe, images, built(recipe, images, *flags), device),
-        whole(built(recipe, images, *flags)),
+        built(recipe, images, *flags).train,
     )
     works = {PLAIN: lambda t: plainly(), USUAL: own}
     keep_memory(False)
@@ -101,9 +88,9 @@ def measured(recipe: str, images: Dataset, args: argparse.Namespace) -> dict[str
     limits = [limit(recipe, built(recipe, images, *flags, *more), device) for more in ([], fast_flags)]
     works = {
         LIMIT: lambda t: limits[0](),
-        STEP: whole(own),
-        DATA: data_alone(recipe, own),
-        FAST: whole(fast),
+        STEP: own.train,
+        DATA: own.batches.at,
+        FAST: fast.train,
         FAST_LIMIT: lambda t: limits[1](),
     }
     times: dict[str, list[float]] = {name: [] for name in (*works, PLAIN, USUAL)}

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count, tee
 from typing import Any
 
@@ -88,7 +88,9 @@ class Feeder:
         except (RuntimeError, *LOST) as error:  # torch raises it from a signal's handler, in the middle of anything
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # that handler might raise once more, after this
+            for _ in range(self.workers + 1):  # that handler may raise once more for each worker, also in here
+                with suppress(RuntimeError):
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             remedy = "lower --workers, or free memory, also in /dev/shm"
             raise UserError(f"--workers {self.workers}: a worker process died; {remedy}") from None
         finally:

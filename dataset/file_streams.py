@@ -3,24 +3,60 @@
 Shape legend: B images (B, 3, S, S) a batch, V views of each, C classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dataset.crop_views import apply_crop_views, draw_crop_views
+from dataset.augment import on_device
+from dataset.batches import Batch, Draw, Minibatch, draw_numbers
+from dataset.crop_views import CropViews, apply_crop_views, draw_crop_views
 from dataset.crops import Done, Job
 from dataset.feeder import Feeder
 from dataset.images import Dataset, Files
 from dataset.long_tail import LongTailed, describe
-from dataset.streams import Batch, Data, balanced_rows, check_size, passes
+from dataset.streams import Data, balanced_rows, check_size, passes
 from utils.errors import UserError
 from utils.ranks import my_rows
 from utils.seeding import generator
 
 ROWS = 32  # images of a job: several workers share a batch, and little lies in shared memory
+
+
+class Crops(NamedTuple):
+    """parts: uint8 (V, R, 3, S, S) each, on the host; kept: which of all their images were read, int64 (B,); views:
+    what was drawn for these; labels: int64 (B,).
+    """
+
+    parts: list[Tensor]
+    kept: np.ndarray
+    views: CropViews
+    labels: np.ndarray
+
+
+class FileBatches:
+    """As `dataset.batches.Batches`, for streams of files: crops come from the workers, and aren't packed."""
+
+    def __init__(self, streams: dict[str, "FileStream"], draws: Sequence[Draw], seed: int, name: str = "step") -> None:
+        self.streams, self.draws, self.seed, self.name = streams, draws, seed, name
+        self.device = next(iter(streams.values())).device
+
+    def draw(self, t: int) -> tuple[dict[str, Crops], dict[str, np.ndarray]]:
+        """The crops of step t, and its numbers."""
+        crops = {name: stream.draw(t) for name, stream in self.streams.items()}
+        rows = len(next(iter(crops.values())).labels)
+        return crops, draw_numbers(self.draws, self.seed, self.name, t, rows)
+
+    def at(self, t: int) -> Batch:
+        """The batch of step t. A single number stays on the host, where an optimiser can read it."""
+        crops, drawn = self.draw(t)
+        made = {name: self.streams[name].make(part) for name, part in crops.items()}
+        numbers = {name: torch.from_numpy(array) for name, array in drawn.items()}
+        moved = {name: n.to(self.device, non_blocking=True) for name, n in numbers.items() if n.ndim}
+        return Batch(**made, numbers=numbers | moved)
 
 
 class FileStream:
@@ -51,7 +87,9 @@ class FileStream:
         self._key = feeder.add([files.paths[i] for i in members.tolist()])
         self._rows = balanced_rows(self._labels) if balanced else passes(len(members), seed, name)
 
-    def again(self, name: str) -> "FileStream":
+    batched = FileBatches  # what makes batches of such streams
+
+    def renamed(self, name: str) -> "FileStream":
         """The same images and views in batches of their own, drawn under another name."""
         parts = (self.files, self.members, self.wanted, self.batch_size, self.feeder, self.device, self.seed, self.look)
         return FileStream(name, *parts, self.balanced)
@@ -61,15 +99,15 @@ class FileStream:
         places, mine = self._rows(generator(self.seed, self.name, t), t, self.batch_size), my_rows(self.batch_size)
         return self._cut(self.name, t, places[mine], len(self.wanted), mine.start)
 
-    def at(self, t: int) -> Batch:
-        """The batch of step t (0, 1, ...); under torchrun, this rank's rows of it. Raises UserError for a file that
-        can't be read, see `Feeder`.
+    def draw(self, t: int) -> Crops:
+        """The crops of step t (0, 1, ...), and what is drawn for their views; under torchrun, this rank's rows. Raises
+        UserError for a file that can't be read, see `Feeder`.
         """
         whole = self.batch_size
-        batch = self._batch(self.feeder.batch(self, t), f"{self.name} views", t, self.wanted, whole, my_rows(whole))
-        return batch or self._refuse()
+        crops = self._crops(self.feeder.batch(self, t), f"{self.name} views", t, self.wanted, whole, my_rows(whole))
+        return crops or self._refuse()
 
-    def sweep(self, wanted: tuple[str, ...] | None = None, batch_size: int = 256) -> Iterator[Batch]:
+    def sweep(self, wanted: tuple[str, ...] | None = None, batch_size: int = 256) -> Iterator[Minibatch]:
         """Every image once, in the order of `members`; in the views that are wanted here, or those of the batches.
 
         Those that can't be read are left out, see `Feeder`. Raises UserError if that leaves none.
@@ -80,9 +118,9 @@ class FileStream:
         batches = [self._cut(name, i, part, crops) for i, part in enumerate(places)]
         self.feeder.start(job for jobs in batches for job in jobs)
         for i, jobs in enumerate(batches):
-            if batch := self._batch([self.feeder.next() for _ in jobs], name, i, wanted, len(places[i])):
+            if crops := self._crops([self.feeder.next() for _ in jobs], name, i, wanted, len(places[i])):
                 found = True
-                yield batch
+                yield self.make(crops)
         if not found:
             self._refuse()
 
@@ -94,10 +132,10 @@ class FileStream:
         starts = range(0, len(places), ROWS)
         return [Job(name, t, row + first, self._key, places[first : first + ROWS], crops) for first in starts]
 
-    def _batch(
+    def _crops(
         self, parts: list[Done], name: str, t: int, wanted: tuple[str, ...], whole: int, rows: slice = slice(None)
-    ) -> Batch | None:
-        """The views of what the workers made, but for images that they could not read; None if there is no other.
+    ) -> Crops | None:
+        """What the workers made, without the images that they could not read; None if there is no other.
 
         These are `rows` of a batch of `whole` images.
         """
@@ -105,12 +143,17 @@ class FileStream:
         kept = np.flatnonzero(used >= 0)
         if not len(kept):
             return None
-        crops = torch.cat([part.pixels.to(self.device, non_blocking=True) for part in parts], dim=1)
-        if len(kept) < len(used):
-            crops = crops.index_select(1, torch.from_numpy(kept).to(self.device, non_blocking=True))
-        draw = draw_crop_views(generator(self.seed, name, t), wanted, whole, crops.shape[4]).of_rows(rows).of_rows(kept)
-        labels = torch.from_numpy(self._labels[used[kept]]).to(self.device, non_blocking=True)
-        return Batch(apply_crop_views(crops, draw, **self.look), labels)
+        size = self.feeder.cropper.size
+        views = draw_crop_views(generator(self.seed, name, t), wanted, whole, size).of_rows(rows).of_rows(kept)
+        return Crops([part.pixels for part in parts], kept, views, self._labels[used[kept]])
+
+    def make(self, crops: Crops) -> Minibatch:
+        """The views, on the device."""
+        pixels = torch.cat([part.to(self.device, non_blocking=True) for part in crops.parts], dim=1)
+        if len(crops.kept) < pixels.shape[1]:
+            pixels = pixels.index_select(1, on_device(crops.kept, self.device))
+        views = apply_crop_views(pixels, crops.views, **self.look)
+        return Minibatch(views, on_device(crops.labels, self.device))
 
 
 def file_streams(

@@ -1,4 +1,4 @@
-"""RandAugment on batches of uint8 images: `draw_*` picks operations on the host, `apply_randaugment` runs them.
+"""RandAugment on batches of uint8 images: the pools of operations, and `apply_layers`, which runs what was drawn.
 
 Both published pools: 30 magnitudes (CIFAR, Small-ImageNet) and 10 (Food-101). Results equal Pillow's bit for bit.
 
@@ -7,24 +7,12 @@ Shape legend: B images (B, 3, H, W), L operations one after another on each imag
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dataset import pillow_ops as ops
-
-
-class RandAugmentDraw(NamedTuple):
-    """operation: int64 (B, L), places in `NAMES`; value: float64 (B, L), what the operation takes, sign included
-    (degrees, bits, level, factor, shear, pixels); position: float64 (B, L, 2), centre (x, y) of a cutout, pixels.
-    """
-
-    operation: np.ndarray
-    value: np.ndarray
-    position: np.ndarray
-
 
 # --- The pools: which operations, how strong. ---
 
@@ -81,44 +69,6 @@ def pool10_values(v: int, size: int) -> dict[str, float]:
     return {name: value(v, size) for name, (value, _) in POOL10.items()}
 
 
-def _pick(rng: np.random.Generator, pool: dict, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each operation to draw: its place in the pool, its place in `NAMES`, its sign; all (B, L)."""
-    place = rng.integers(len(pool), size=shape)
-    signed = np.array([sign for *_, sign in pool.values()])[place]
-    sign = np.where(signed & (rng.random(shape) < 0.5), -1.0, 1.0)
-    return place, np.array([NAMES.index(name) for name in pool])[place], sign
-
-
-def draw_randaugment30(
-    rng: np.random.Generator, n_images: int, size: int, n: int = 3, m: float = 4, pixel_scale: float = 1.0
-) -> RandAugmentDraw:
-    """n operations at magnitude m of 30 for each image, with replacement; geometric ones change sign with p = 0.5.
-
-    size: side of the images, pixels. pixel_scale: factor on the shifts and sides, published for 32 and 64 pixels.
-    Source: FixMatch's published pool; n = 3, m = 4: published code, not in the paper.
-    """
-    place, operation, sign = _pick(rng, POOL30, (n_images, n))
-    value = np.array([*pool30_values(m, pixel_scale).values()])[place] * sign
-    return RandAugmentDraw(operation, value, rng.uniform(0, size, (n_images, n, 2)))
-
-
-def draw_randaugment10(rng: np.random.Generator, n_images: int, size: int, n: int = 2, m: int = 10) -> RandAugmentDraw:
-    """n operations, each applied with p = 0.5 at a magnitude 1 .. m - 1 of 10, then a grey square of side size // 2.
-
-    size: side of the images, pixels. Source: FixMatch's published pool; published code for Food-101, not in the paper.
-    """
-    place, operation, sign = _pick(rng, POOL10, (n_images, n))
-    table = np.array([[*pool10_values(v, size).values()] for v in range(m)])
-    value = table[rng.integers(1, m, place.shape), place] * sign
-    operation = np.where(rng.random(place.shape) < 0.5, operation, NAMES.index("Identity"))
-    last = np.full((n_images, 1), NAMES.index("Cutout"))
-    return RandAugmentDraw(
-        np.hstack([operation, last]),
-        np.hstack([value, np.full(last.shape, size // 2)]),
-        rng.uniform(0, size, (n_images, n + 1, 2)),
-    )
-
-
 # --- The operations: from a value v to the whole numbers that the batched form reads, for h x w pixels. ---
 
 
@@ -147,7 +97,7 @@ def _float_bits(v: float) -> int:
     return int(np.float32(v).view(np.int32))
 
 
-# name -> (batched operation, its numbers given v, h, w); the zeros of a cutout are edges, which `_numbers` fills in.
+# name -> (batched operation, its numbers given v, h, w); the zeros of a cutout are edges, filled in by `dataset.rows`.
 OPERATIONS = {
     "Identity": (lambda images, p: images, lambda v, h, w: ()),
     "AutoContrast": (ops.autocontrast, lambda v, h, w: ()),
@@ -173,17 +123,27 @@ FUNCTIONS = tuple(dict.fromkeys(function for function, _ in OPERATIONS.values())
 FUNCTION_OF = np.array([FUNCTIONS.index(function) for function, _ in OPERATIONS.values()])
 
 
-def apply_randaugment(images: Tensor, draw: RandAugmentDraw) -> Tensor:
-    """Run the drawn operations on uint8 images (B, 3, H, W), on the device they are on. B > 0.
-
-    Before each layer the rows are sorted by batched operation, which then works on one slice, known to the host.
+@lru_cache(maxsize=4096)
+def numbers_of(operation: int, value: float, height: int, width: int) -> tuple[int, ...]:
+    """What a batched operation reads: seven whole numbers. operation: place in `NAMES`; value: what it takes, sign
+    included (degrees, bits, level, factor, shear, pixels); of a cutout the four edges are zeros.
     """
-    functions = FUNCTION_OF[draw.operation].T  # (L, B)
+    numbers = OPERATIONS[NAMES[operation]][1](value, height, width)
+    return (*numbers, *[0] * (7 - len(numbers)))
+
+
+def apply_layers(images: Tensor, layers: np.ndarray) -> Tensor:
+    """Run layers, int32 (B, L, 8), on uint8 images (B, 3, H, W), on the device they are on. B > 0.
+
+    A layer is a place in `FUNCTIONS`, and the seven numbers that this reads. Before each layer the images are sorted
+    by function, which then works on one slice, known to the host.
+    """
+    functions = layers[:, :, 0].T  # (L, B)
     order = np.argsort(functions, axis=1, kind="stable")  # which image stands where in a layer
     unmoved = np.arange(len(images))[None]
     before, after = np.vstack([unmoved, np.argsort(order, axis=1)]), np.vstack([order, unmoved])
     moves = torch.from_numpy(np.take_along_axis(before, after, 1)).to(images.device, non_blocking=True)
-    numbers = np.take_along_axis(_numbers(draw, *images.shape[2:]), order[..., None], axis=1)
+    numbers = np.take_along_axis(layers[:, :, 1:].transpose(1, 0, 2), order[..., None], axis=1)
     numbers = torch.from_numpy(numbers[..., None, None, None]).to(images.device, non_blocking=True)
     for layer, of_row in enumerate(functions):
         counts = np.bincount(of_row, minlength=len(FUNCTIONS)).tolist()
@@ -191,28 +151,3 @@ def apply_randaugment(images: Tensor, draw: RandAugmentDraw) -> Tensor:
         runs = zip(FUNCTIONS, parts, numbers[layer].split(counts), strict=True)
         images = torch.cat([function(part, p) for function, part, p in runs if len(part)])
     return images.index_select(0, moves[-1])
-
-
-def _numbers(draw: RandAugmentDraw, height: int, width: int) -> np.ndarray:
-    """What the batched operations read: int32 (L, B, 7)."""
-    operation, value = draw.operation.T, draw.value.T
-    distinct, which = np.unique(operation + 1j * value, return_inverse=True)  # few pairs, for the magnitudes are few
-    table = [_numbers_of(int(pair.real), pair.imag, height, width) for pair in distinct.tolist()]
-    numbers = np.array(table, np.int32)[which].reshape(*operation.shape, 7)
-    cutout = FUNCTION_OF[operation] == FUNCTIONS.index(ops.cutout)
-    numbers[cutout, :4] = _edges(draw, height, width)[cutout]
-    return numbers
-
-
-@lru_cache(maxsize=4096)
-def _numbers_of(operation: int, value: float, height: int, width: int) -> tuple[int, ...]:
-    numbers = OPERATIONS[NAMES[operation]][1](value, height, width)
-    return (*numbers, *[0] * (7 - len(numbers)))
-
-
-def _edges(draw: RandAugmentDraw, height: int, width: int) -> np.ndarray:
-    """First and last column, first and last row of every operation's square if it were a cutout: int32 (L, B, 4)."""
-    side = draw.value.T[..., None]
-    first = np.trunc(np.maximum(0, draw.position.transpose(1, 0, 2) - side / 2))
-    last = np.minimum((width, height), first + side)
-    return np.stack([first, last], axis=3).astype(np.int32).reshape(*side.shape[:2], 4)

@@ -1,4 +1,4 @@
-"""Batch t on demand: which images, which views of them, as a pure function of (seed, name of the stream, t).
+"""Which images a batch has, and which views of them, as a pure function of (seed, name of the stream, step).
 
 Shape legend: N images (N, 3, S, S), B images a batch, C classes.
 """
@@ -13,54 +13,44 @@ import torch
 from torch import Tensor
 
 from dataset import load
-from dataset.augment import views
+from dataset.augment import on_device
+from dataset.batches import Batches, Draw, Minibatch
 from dataset.folder import load_folder
 from dataset.images import Dataset, Images
 from dataset.long_tail import LongTailed, describe, long_tailed
+from dataset.render import render
+from dataset.rows import draw_rows
 from utils.errors import UserError
 from utils.ranks import my_rows
 from utils.seeding import generator
 
 
-class Batch(NamedTuple):
-    """views: one float (B, 3, S, S) for each view asked for, normalised; labels: int64 (B,), None if not all of the
-    set's images have one.
-    """
-
-    views: list[Tensor]
-    labels: Tensor | None
-
-
 class Pixels:
-    """A set of images, uint8 (N, 3, S, S) with int64 labels (N,), that streams share.
+    """A set of images, uint8 (N, 3, S, S) with int64 labels (N,) on the host, that streams share.
 
-    Memory-mapped pixels stay on disk, and only those that a batch asks for are read; others lie on the device.
+    mean, std: per channel, of pixels scaled to 0 .. 1. Memory-mapped pixels stay on disk, and only those that a batch
+    asks for are read; others lie on the device.
     """
 
-    def __init__(self, images: Images, device: torch.device) -> None:
-        self.host_labels, self.device = images.labels, device
+    def __init__(self, images: Images, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
+        self.labels, self.size, self.device = images.labels, images.pixels.shape[3], device
         self.mapped = images.pixels if isinstance(images.pixels, np.memmap) else None
-        self.labels = torch.from_numpy(images.labels).to(device)
         self.pixels = None if self.mapped is not None else torch.from_numpy(images.pixels).to(device)
+        self.look = torch.tensor([*mean, *std]).to(device)
 
-    def take(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Pixels (B, 3, S, S) and labels (B,) of the images numbered by `index` (B,), on the device."""
-        rows = torch.from_numpy(index).to(self.device, non_blocking=True)
-        if self.pixels is not None:
-            pixels = self.pixels.index_select(0, rows)
-        else:
-            pixels = torch.from_numpy(self.mapped[index])
-            pixels = (pixels.pin_memory() if self.device.type == "cuda" else pixels).to(self.device, non_blocking=True)
-        return pixels, self.labels.index_select(0, rows)
+    def render(self, rows: Tensor, on_host: np.ndarray | None, pixels: Tensor | None) -> Tensor:
+        """The views that rows (R, W) ask for, see `dataset.render`. pixels: those of a batch, where all lie on disk."""
+        return render(self.pixels if pixels is None else pixels, rows, self.look, on_host)
 
 
 class Stream:
-    """Batches of those images of a set that `members` lists.
+    """Which of the images that `members` lists come when, and in which views.
 
     Unless `balanced`, passes over the set follow one another, each in an order of its own, and what doesn't fill a
     batch at the end of a pass is dropped. `balanced` draws a class, then one of its images, with replacement.
-    look: the facts of the data set that the views need (mean, std, flip, pixel_scale).
+    options: the facts of the data set that `draw_rows` needs (flip, pixel_scale).
     Draws are made for whole batches and then cut, so that they don't depend on the number of ranks. `sweep` isn't cut.
+    known: whether all of the images have a label.
     Raises UserError if the set is smaller than a batch.
     """
 
@@ -72,38 +62,52 @@ class Stream:
         wanted: tuple[str, ...],
         batch_size: int,
         seed: int,
-        look: dict,
+        options: dict,
         balanced: bool = False,
     ) -> None:
         check_size(name, members, batch_size)
         self.name, self.images, self.members, self.wanted = name, images, members, wanted
-        self.batch_size, self.seed, self.look = batch_size, seed, look
-        self.balanced = balanced
-        self._known = bool((images.host_labels[members] >= 0).all())
-        self._rows = balanced_rows(images.host_labels[members]) if balanced else passes(len(members), seed, name)
+        self.batch_size, self.seed, self.options, self.balanced = batch_size, seed, options, balanced
+        labels = images.labels[members]
+        self.known = bool((labels >= 0).all())
+        self._order = balanced_rows(labels) if balanced else passes(len(members), seed, name)
 
-    def again(self, name: str) -> "Stream":
+    batched = Batches  # what makes batches of such streams
+
+    @property
+    def rows(self) -> int:
+        """How many images of a batch are this rank's."""
+        return len(range(self.batch_size)[my_rows(self.batch_size)])
+
+    def renamed(self, name: str) -> "Stream":
         """The same images and views in batches of their own, drawn under another name."""
-        parts = (self.images, self.members, self.wanted, self.batch_size, self.seed, self.look, self.balanced)
+        parts = (self.images, self.members, self.wanted, self.batch_size, self.seed, self.options, self.balanced)
         return Stream(name, *parts)
 
-    def at(self, t: int) -> Batch:
-        """The batch of step t (0, 1, ...); under torchrun, this rank's rows of it."""
+    def draw(self, t: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of the batch of step t (0, 1, ...), under torchrun this rank's part of it: the numbers of its images (B,),
+        and a row for each view of them, int32 (V, B, W).
+        """
         rng = generator(self.seed, self.name, t)
-        return self._batch(self._rows(rng, t, self.batch_size), rng, self.wanted, my_rows(self.batch_size))
+        image = self.members[self._order(rng, t, self.batch_size)]
+        rows = draw_rows(rng, image, self.wanted, self.images.size, **self.options)
+        mine = my_rows(self.batch_size)
+        return image[mine], rows[:, mine]
 
-    def sweep(self, wanted: tuple[str, ...] | None = None, batch_size: int = 500) -> Iterator[Batch]:
+    def sweep(self, wanted: tuple[str, ...] | None = None, batch_size: int = 500) -> Iterator[Minibatch]:
         """Every image once, in the order of `members`; in the views that are wanted here, or those of the batches."""
+        wanted = wanted or self.wanted
         for i, start in enumerate(range(0, len(self.members), batch_size)):
-            rows = np.arange(start, min(start + batch_size, len(self.members)))
-            yield self._batch(rows, generator(self.seed, f"{self.name} sweep", i), wanted or self.wanted)
-
-    def _batch(
-        self, rows: np.ndarray, rng: np.random.Generator, wanted: tuple[str, ...], mine: slice = slice(None)
-    ) -> Batch:
-        pixels, labels = self.images.take(self.members[rows[mine]])
-        made = views(pixels, wanted, rng, batch_size=len(rows), rows=mine, **self.look)
-        return Batch(made, labels if self._known else None)
+            image = self.members[start : start + batch_size]
+            rng = generator(self.seed, f"{self.name} sweep", i)
+            rows = draw_rows(rng, image, wanted, self.images.size, **self.options).reshape(len(wanted) * len(image), -1)
+            pixels = None
+            if self.images.mapped is not None:
+                rows[:, 0] = np.tile(np.arange(len(image)), len(wanted))
+                pixels = on_device(self.images.mapped[image], self.images.device)
+            views = self.images.render(on_device(rows, self.images.device), rows, pixels).split(len(image))
+            labels = on_device(self.images.labels[image], self.images.device)
+            yield Minibatch(list(views), labels if self.known else None)
 
 
 def check_size(name: str, members: np.ndarray, batch_size: int) -> None:
@@ -139,6 +143,10 @@ def balanced_rows(labels: np.ndarray):
     return rows
 
 
+PRETRAINING = ("labelled", "unlabelled")  # the streams of a step of the first stage
+CO_LEARNING = (*PRETRAINING, "balanced", "partners")
+
+
 class Data(NamedTuple):
     """Everything a recipe trains and tests on.
 
@@ -159,6 +167,15 @@ class Data(NamedTuple):
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def batches(self, streams: tuple[str, ...], *draws: Draw, name: str = "step") -> Batches:
+        """Batches of these streams, with what method and learner draw. name: another one than "step" gives batches,
+        and numbers, of their own.
+        """
+        chosen = {stream: getattr(self, stream) for stream in streams}
+        if name != "step":
+            chosen = {key: stream.renamed(f"{stream.name} {name}") for key, stream in chosen.items()}
+        return self.labelled.batched(chosen, draws, self.labelled.seed, name)
 
     def facts(self) -> dict[str, Any]:
         """What the checkpoints and the summary of a run say of its data."""
@@ -210,11 +227,11 @@ def streams(
     Raises UserError if a set is smaller than a batch, or the ranks can't share a batch equally.
     """
     my_rows(batch_size)
-    train, test = (Pixels(images, device) for images in (dataset.train, dataset.test))
-    look = {"mean": dataset.mean, "std": dataset.std, "flip": dataset.flip, "pixel_scale": dataset.pixel_scale}
-    stream = partial(Stream, seed=seed, look=look)
+    train, test = (Pixels(images, dataset.mean, dataset.std, device) for images in (dataset.train, dataset.test))
+    options = {"flip": dataset.flip, "pixel_scale": dataset.pixel_scale}
+    stream = partial(Stream, seed=seed, options=options)
     everything = np.concatenate([split.labelled, split.unlabelled])
-    test_stream = Stream("test", test, np.arange(len(dataset.test.labels)), ("plain",), 1, 0, look)
+    test_stream = Stream("test", test, np.arange(len(dataset.test.labels)), ("plain",), 1, 0, options)
     print(describe(split.counts, split.unlabelled_counts, len(split.unlabelled)))
     learner = (learner_view,)
     return Data(

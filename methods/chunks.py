@@ -3,20 +3,24 @@
 Shape legend: N images (N, 3, S, S), C classes.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from methods.method import Logs, Method, Network
+from methods.pseudo_labels import PseudoLabels
 
-def in_chunks(ssl: Callable) -> Callable:
-    """The SSL method `ssl`, its network and its labeller called on as many images at a time as the labelled batch has.
+
+def in_chunks(method: Method) -> Method:
+    """`method`, its network and its labeller called on as many images at a time as the labelled batch has.
 
     In train mode each chunk has BatchNorm statistics of its own (published code for Food-101, not in the paper).
     """
 
-    def method(model: Callable, labeller: Callable, x: Tensor, *batch, **hyperparameters):
-        chunked = lambda network: lambda images: torch.cat([network(chunk) for chunk in images.split(len(x))])
-        return ssl(chunked(model), chunked(labeller), x, *batch, **hyperparameters)
+    def loss(model: Network, labeller: Network, batch: Any) -> tuple[Tensor, Logs, PseudoLabels | None]:
+        rows = len(batch.labelled.labels)
+        chunked = lambda network: lambda images: torch.cat([network(chunk) for chunk in images.split(rows)])
+        return method.loss(chunked(model), chunked(labeller), batch)
 
-    return method
+    return method._replace(loss=loss)

@@ -7,12 +7,13 @@
 Shape legend: B labelled and U unlabelled images (3, S, S), V strong views, C classes.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from methods.method import Logs, Method, Network
 from methods.pseudo_labels import PseudoLabels
 
 VIEWS = {"labelled": ("weak",), "unlabelled": ("weak", "strong", "strong")}
@@ -27,22 +28,23 @@ def semi_loss(logits_x: Tensor, y: Tensor, logits_u: Tensor, q: Tensor, selected
     return cross_entropy(logits_x, y), (cross_entropy(logits_u, q, reduction="none") * selected).mean()
 
 
-def fixmatch(
-    model: nn.Module, labeller: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, u: list[Tensor], *, tau: float
-) -> tuple[Tensor, dict[str, Tensor], PseudoLabels]:
-    """Loss () of one step, its parts, and the pseudo-labels.
+def fixmatch(tau: float) -> Method:
+    """FixMatch. tau: confidence from which on a guess is used.
 
-    x: float (B, 3, S, S), y: int64 (B,); u: weak view, then strong ones, each float (U, 3, S, S).
-    labeller: images -> logits; `model` itself in pre-training, head o momentum encoder in CoSSL.
-    tau: confidence from which on a guess is used. Source: FixMatch, section 2.2; one forward pass of all rows that
-    carry a loss, so that they share their BatchNorm statistics (published code).
+    The batch has one weak view of B labelled images, and of U unlabelled ones a weak view, then strong ones.
+    Source: FixMatch, section 2.2; one forward pass of all rows that carry a loss, so that they share their BatchNorm
+    statistics (published code).
     """
-    weak, *strong = u
-    with torch.no_grad():
-        p = labeller(weak).softmax(dim=1)
-        confidence, guess = p.max(dim=1)
-    selected = confidence >= tau
-    logits_x, logits_u = model(torch.cat([x, *strong])).split([len(x), len(weak) * len(strong)])
-    loss_x, loss_u = semi_loss(logits_x, y, logits_u, guess.repeat(len(strong)), selected.repeat(len(strong)))
-    loss = loss_x + loss_u
-    return loss, {"loss": loss, "loss_x": loss_x, "loss_u": loss_u}, PseudoLabels(guess, p.shape[1], selected)
+
+    def loss(model: Network, labeller: Network, batch: Any) -> tuple[Tensor, Logs, PseudoLabels]:
+        ((x,), y), ((weak, *strong), _) = batch.labelled, batch.unlabelled
+        with torch.no_grad():
+            p = labeller(weak).softmax(dim=1)
+            confidence, guess = p.max(dim=1)
+        selected = confidence >= tau
+        logits_x, logits_u = model(torch.cat([x, *strong])).split([len(x), len(weak) * len(strong)])
+        loss_x, loss_u = semi_loss(logits_x, y, logits_u, guess.repeat(len(strong)), selected.repeat(len(strong)))
+        total = loss_x + loss_u
+        return total, {"loss": total, "loss_x": loss_x, "loss_u": loss_u}, PseudoLabels(guess, p.shape[1], selected)
+
+    return Method(VIEWS, loss)

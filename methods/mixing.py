@@ -5,6 +5,7 @@ Shape legend: N images (N, 3, S, S) in K batches of B, C classes.
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,14 +18,15 @@ def sharpen(p: Tensor, T: float) -> Tensor:
     return (p.log() / T).softmax(dim=1)
 
 
-def draw_mixup(n_images: int, alpha: float) -> tuple[Tensor, Tensor]:
-    """lambda () >= 1/2, float64, one for the whole batch, and a permutation int64 (n_images,), both on the host.
+def draw_mixup(n_images: int, alpha: float) -> dict[str, np.ndarray]:
+    """mixup_lam: () >= 1/2, float64, one for the whole batch; mixup_perm: a permutation, int32 (n_images,).
 
     lambda = max(l, 1 - l) with l ~ Beta(alpha, alpha), so that a row stays nearer to itself than to its partner. In
     float64, 1 - lambda loses no digit (published code).
     """
     share = torch.distributions.Beta(alpha, alpha).sample().double()
-    return torch.maximum(share, 1 - share), torch.randperm(n_images)
+    perm = torch.randperm(n_images)
+    return {"mixup_lam": torch.maximum(share, 1 - share).numpy(), "mixup_perm": perm.int().numpy()}
 
 
 def mixup(inputs: Tensor, targets: Tensor, lam: Tensor, perm: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,7 +34,6 @@ def mixup(inputs: Tensor, targets: Tensor, lam: Tensor, perm: Tensor) -> tuple[T
 
     Source: MixMatch, section 3.3; one lambda per batch: published code.
     """
-    lam, perm = (drawn.to(inputs.device, non_blocking=True) for drawn in (lam, perm))
     return tuple(lam * rows + (1 - lam) * rows.index_select(0, perm) for rows in (inputs, targets))
 
 

@@ -10,11 +10,14 @@ Shape legend: B labelled and B unlabelled images (3, S, S), V views, C classes.
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
+from methods.method import Logs, Method, Network
 from methods.mixing import draw_mixup, forward_interleaved, mixup, sharpen
 from methods.pseudo_labels import PseudoLabels
 from utils.ranks import mean_over_ranks
@@ -72,9 +75,9 @@ def align(p: Tensor, target: Tensor, mean: Tensor) -> Tensor:
     return moved / moved.sum(dim=1, keepdim=True)
 
 
-def draw_turns(n_images: int) -> Tensor:
-    """Quarter turns 0 to 3, int64 (n_images,), on the host."""
-    return torch.randint(0, 4, (n_images,))
+def draw_turns(n_images: int) -> dict[str, np.ndarray]:
+    """turns: quarter turns 0 to 3, int32 (n_images,)."""
+    return {"turns": torch.randint(0, 4, (n_images,)).int().numpy()}
 
 
 def turn(images: Tensor, turns: Tensor) -> Tensor:
@@ -84,41 +87,43 @@ def turn(images: Tensor, turns: Tensor) -> Tensor:
 
 
 def remixmatch(
-    model: nn.Module,
-    labeller: Callable[[Tensor], Tensor],
-    x: Tensor,
-    y: Tensor,
-    u: list[Tensor],
-    *,
     T: float,
     alpha: float,
-    lambda_u: float,
+    lambda_u: Callable[[int], float],
     w_rot: float,
-    w_ent: float,
+    w_ent: Callable[[int], float],
     running_mean: RunningMean,
     target: Tensor | None,
-) -> tuple[Tensor, dict[str, Tensor], PseudoLabels]:
-    """Loss () of one step, its parts, and the pseudo-labels.
+) -> Method:
+    """ReMixMatch. T: temperature of the guesses; alpha: of MixUp's Beta(alpha, alpha).
 
-    x: float (B, 3, S, S), strongly augmented, y: int64 (B,); u: weak view, then strong ones, each float (B, 3, S, S).
-    model: a network with `features`, `output` and `rot`. labeller: images -> logits; `model` itself in pre-training,
-    head o momentum encoder in CoSSL. T: temperature of the guesses; alpha: of MixUp's Beta(alpha, alpha).
-    lambda_u, w_rot, w_ent: weights at this step of the unlabelled loss, of the rotation loss, and of the first strong
-    view's cross-entropy to the guess. running_mean: of the guessed probabilities, updated here; target: class
-    distribution (C,) that the guesses are aligned with, None for no alignment. Source: ReMixMatch, section 3.
+    lambda_u, w_ent: step t -> weights of the unlabelled loss, and of the first strong view's cross-entropy to the
+    guess; w_rot: weight of the rotation loss. running_mean: of the guessed probabilities, updated by each loss; target:
+    class distribution (C,) that the guesses are aligned with, None for no alignment.
+    The batch has one strong view of B labelled images, and of as many unlabelled ones a weak view, then strong ones.
+    The network has `features`, `output` and `rot`. Source: ReMixMatch, section 3.
     """
-    weak, first, *_ = u
-    turns = draw_turns(len(first)).to(x.device, non_blocking=True)
-    with torch.no_grad():
-        p = labeller(weak).softmax(dim=1)
-        running_mean.add(p)
-        q = sharpen(p if target is None else align(p, target, running_mean()), T)
-    targets = torch.cat([one_hot(y, q.shape[1]).to(q), *[q] * len(u)])
-    images, targets = mixup(torch.cat([x, *u]), targets, *draw_mixup(len(targets), alpha))
-    logits_x, logits_u = forward_interleaved(model, images, len(x))
-    loss_x, loss_u = semi_loss(logits_x, targets[: len(x)], logits_u, targets[len(x) :])
-    loss_rot = cross_entropy(model.rot(model.features(turn(first, turns))), turns)
-    loss_ent = cross_entropy(model(first), q)
-    loss = loss_x + lambda_u * loss_u + w_rot * loss_rot + w_ent * loss_ent
-    logs = {"loss": loss, "loss_x": loss_x, "loss_u": loss_u, "loss_rot": loss_rot, "loss_ent": loss_ent}
-    return loss, logs, PseudoLabels(q.argmax(dim=1), q.shape[1])
+
+    def draw(t: int, rows: int) -> dict[str, np.ndarray]:
+        weights = {"lambda_u": np.array(lambda_u(t), np.float32), "w_ent": np.array(w_ent(t), np.float32)}
+        return weights | draw_turns(rows) | draw_mixup(rows * (1 + len(VIEWS["unlabelled"])), alpha)
+
+    def loss(model: nn.Module, labeller: Network, batch: Any) -> tuple[Tensor, Logs, PseudoLabels]:
+        ((x,), y), (u, _), numbers = batch.labelled, batch.unlabelled, batch.numbers
+        weak, first, *_ = u
+        turns = numbers["turns"].long()
+        with torch.no_grad():
+            p = labeller(weak).softmax(dim=1)
+            running_mean.add(p)
+            q = sharpen(p if target is None else align(p, target, running_mean()), T)
+        targets = torch.cat([one_hot(y, q.shape[1]).to(q), *[q] * len(u)])
+        images, targets = mixup(torch.cat([x, *u]), targets, numbers["mixup_lam"], numbers["mixup_perm"])
+        logits_x, logits_u = forward_interleaved(model, images, len(x))
+        loss_x, loss_u = semi_loss(logits_x, targets[: len(x)], logits_u, targets[len(x) :])
+        loss_rot = cross_entropy(model.rot(model.features(turn(first, turns))), turns)
+        loss_ent = cross_entropy(model(first), q)
+        total = loss_x + numbers["lambda_u"] * loss_u + w_rot * loss_rot + numbers["w_ent"] * loss_ent
+        logs = {"loss": total, "loss_x": loss_x, "loss_u": loss_u, "loss_rot": loss_rot, "loss_ent": loss_ent}
+        return total, logs, PseudoLabels(q.argmax(dim=1), q.shape[1])
+
+    return Method(VIEWS, loss, draw)

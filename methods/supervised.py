@@ -3,17 +3,22 @@
 Shape legend: B labelled images (3, S, S), C classes.
 """
 
-from collections.abc import Callable
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
+
+from methods.method import Logs, Method, Network
 
 VIEWS = {"labelled": ("weak",), "unlabelled": ()}
 
 
-def supervised(
-    model: nn.Module, labeller: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, u: list[Tensor]
-) -> tuple[Tensor, dict[str, Tensor], None]:
-    """Loss () of one step, its parts, and no pseudo-labels. x: float (B, 3, S, S), y: int64 (B,); u: empty."""
-    loss = cross_entropy(model(x), y)
-    return loss, {"loss": loss}, None
+def supervised() -> Method:
+    """Cross-entropy on one weak view of B labelled images; there are no pseudo-labels."""
+
+    def loss(model: Network, labeller: Network, batch: Any) -> tuple[Tensor, Logs, None]:
+        (x,), y = batch.labelled
+        total = cross_entropy(model(x), y)
+        return total, {"loss": total}, None
+
+    return Method(VIEWS, loss)

@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from methods.averaged import Averaged
-from methods.classifier import Learner, on_frozen_features
+from methods.classifier import on_frozen_features
+from methods.method import Learner
 from utils.seeding import generator
 
-Draw = Callable[[int, int, int], tuple[np.ndarray, np.ndarray]]
+BlendDraw = Callable[[int, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def imprint(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -30,7 +31,7 @@ def imprint(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return normalize(one_hot(labels, num_classes).to(features).T @ features, dim=1)
 
 
-def random_blends(seed: int) -> Draw:
+def random_blends(seed: int) -> BlendDraw:
     """Draws for `balanced_features`: (c, n, n_c) -> n indices of own features below n_c, and n lambdas."""
 
     def draw(c: int, n: int, own: int) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +42,7 @@ def random_blends(seed: int) -> Draw:
 
 
 def balanced_features(
-    f_x: Tensor, y: Tensor, f_u: Tensor, probabilities: Tensor, counts: np.ndarray, draw: Draw
+    f_x: Tensor, y: Tensor, f_u: Tensor, probabilities: Tensor, counts: np.ndarray, draw: BlendDraw
 ) -> tuple[Tensor, Tensor]:
     """Features (C n_max, D) and labels (C n_max,): the labelled ones, then each class's blends.
 
@@ -121,14 +122,13 @@ def warm_up(
 
 
 def warm_up_on_batches(
-    encoder: Callable[[Tensor], Tensor], teacher: Averaged, learner: Learner, balanced: Any, partners: Any, steps: int
+    encoder: Callable[[Tensor], Tensor], teacher: Averaged, learner: Learner, batches: Any, steps: int
 ) -> None:
     """Train `teacher`, a new head, its EMA a copy, for `steps` steps by the classifier learner, in place.
 
-    encoder: images -> features (B, D), the momentum encoder in eval mode; balanced, partners: streams of one view;
-    partners None: for a learner that blends nothing.
+    encoder: images -> features (B, D), the momentum encoder in eval mode; batches: `at(t)` gives balanced images, and
+    partners where the learner blends.
     """
     for t in range(steps):
-        others = None if partners is None else partners.at(t)
-        loss, _ = on_frozen_features(encoder, teacher.live, learner, balanced.at(t), others)
+        loss, _ = on_frozen_features(encoder, teacher.live, learner, batches.at(t))
         teacher.descend(loss)

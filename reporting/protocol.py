@@ -10,7 +10,7 @@ from utils.args import flag
 
 DATA = ("num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "labeled_percent", "img_size")
 UNUSED_BY_FOLDER = {"num_max", "ratio", "imb_ratio_l", "imb_ratio_u"}
-NOT_PROTOCOL = FREE | {"manualSeed", "recipe", "dataset", "channels_last", "compile"}
+NOT_PROTOCOL = FREE | {"manualSeed", "recipe", "dataset", "channels_last", "compile", "cudnn_benchmark"}
 
 
 def dataset_of(run: Run) -> str:

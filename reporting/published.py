@@ -80,7 +80,7 @@ def published(method: str, dataset: str, arguments: dict[str, Any]) -> Figure | 
             continue
         if arguments.get("imb_ratio_l") != arguments.get("imb_ratio_u"):
             continue
-        expected = _PROTOCOLS[dataset] | _METHODS.get(method, {}) | {"amp": False}
+        expected = _PROTOCOLS[dataset] | _METHODS.get(method, {}) | {"amp": False, "tf32": False}
         if any(arguments.get(k, v) != v for k, v in expected.items()):
             continue
         mean, sd = figures[values.index(arguments[key])]

@@ -20,7 +20,7 @@ SEES_ARGUMENTS = {
     *("dataset.streams", "training.epoch", "training.loop", "training.recorder", "training.resume", "training.speed")
 }
 LONG_FILES = {
-    *("dataset.augment", "dataset.feeder", "dataset.file_streams", "dataset.randaugment", "dataset.streams"),
+    *("dataset.feeder", "dataset.file_streams", "dataset.randaugment", "dataset.streams"),
     *("reporting.charts", "reporting.groups", "reporting.page", "reporting.shifted"),
     *("training.resume", "training.sound", "utils.args", "utils.ranks"),
 }

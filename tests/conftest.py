@@ -21,6 +21,7 @@ import torchvision.datasets
 from PIL import Image
 
 from dataset.small_imagenet127 import class_map
+from utils.args import pick_device
 from utils.main import run_main
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -73,6 +74,21 @@ def pytest_sessionstart():
     torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="where golden steps are computed: cpu, cuda")
+
+
+@pytest.fixture
+def on_device(request):
+    """Whatever is made in the test is on the device of `--device`. On a GPU convolutions are of float32, not TF32."""
+    device = torch.device(request.config.getoption("--device"))
+    if device.type == "cuda":
+        pick_device("0")
+    torch.set_default_device(device)
+    yield
+    torch.set_default_device("cpu")
+
+
 @pytest.fixture
 def double_precision():
     """Whatever is made in the test is float64, where processors round alike to many digits."""
@@ -87,6 +103,17 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def as_rank(monkeypatch):
+    """rank -> from here on this process takes the rows of that rank of two."""
+
+    def become(rank: int, of: int = 2) -> None:
+        for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": of}.items():
+            monkeypatch.setenv(name, str(value))
+
+    return become
 
 
 ROOT = Path(__file__).parent.parent

@@ -20,13 +20,16 @@ ROOT, FIT = Path(__file__).parent.parent, training.loop.fit
 def main() -> None:
     dying, last, script, *flags = sys.argv[1:]
 
-    def fit(step, *rest, **others):
-        def stepping(t):
+    def fit(step, batches, *rest, **others):
+        original = batches.draw
+
+        def draw(t):
             if (rank(), t) == (int(dying), int(last)):
                 os.kill(os.getpid(), signal.SIGKILL)
-            return step(t)
+            return original(t)
 
-        FIT(stepping, *rest, **others)
+        batches.draw = draw
+        FIT(step, batches, *rest, **others)
 
     training.loop.fit = fit
     sys.argv = [script, *flags]

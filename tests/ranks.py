@@ -24,11 +24,12 @@ STEPS = 3
 
 
 def composed(script: str, flags: list[str]) -> SimpleNamespace:
-    """What a recipe hands to `fit`: step, objects, args, prepare."""
+    """What a recipe hands to `fit`: step, batches, objects, args, prepare."""
     recipe, found = importlib.import_module(Path(script).stem), SimpleNamespace()
 
-    def fit(step, evaluate, objects, args, facts, start, prepare=None, first_copy=1, watch=dict):
-        found.__dict__.update(step=step, objects=objects, args=args, prepare=prepare or (lambda: None))
+    def fit(step, batches, evaluate, objects, args, facts, start, prepare=None, first_copy=1, watch=dict):
+        prepare = prepare or (lambda: None)
+        found.__dict__.update(step=step, batches=batches, objects=objects, args=args, prepare=prepare)
 
     with patch.object(recipe, "fit", fit), patch.object(sys, "argv", [script, *flags]):
         recipe.main()
@@ -68,7 +69,8 @@ def main() -> None:
         run = composed(script, flags)
         run.prepare()
         sums = Sums()
-        train_epoch(run.step, 1, run.args, SimpleNamespace(step=lambda *_: None), sums)
+        step = lambda t, run=run: run.step(run.batches.at(t))
+        train_epoch(step, 1, run.args, SimpleNamespace(step=lambda *_: None), sums)
         results[script] = result(run.objects) | {"logs": sums.row()}
     torch.save(results, f"{sys.argv[2]}.{rank()}")
 

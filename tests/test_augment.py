@@ -11,30 +11,33 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as TF
 
-from benchmarks.augmentation import PILLOW, natural, pillow_randaugment, pillow_views
-from dataset.augment import (
-    CropFlip,
-    Hole,
-    apply_crop_flip,
-    apply_hole,
-    apply_views,
+from benchmarks.augmentation import natural
+from benchmarks.pillow import (
+    PILLOW,
+    RandAugmentDraw,
     draw_crop_flip,
     draw_hole,
-    draw_views,
-    normalise,
-    views,
-)
-from dataset.randaugment import (
-    NAMES,
-    POOL10,
-    POOL30,
-    RandAugmentDraw,
-    apply_randaugment,
     draw_randaugment10,
     draw_randaugment30,
+    draw_views,
+    pillow_randaugment,
+    pillow_views,
+)
+from dataset.augment import apply_crop_flip, apply_hole, normalise
+from dataset.pillow_ops import cutout
+from dataset.randaugment import (
+    FUNCTIONS,
+    NAMES,
+    OPERATIONS,
+    POOL10,
+    POOL30,
+    apply_layers,
+    numbers_of,
     pool10_values,
     pool30_values,
 )
+from dataset.render import render, render_in_batches
+from dataset.rows import draw_layers10, draw_layers30, draw_rows
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 GOLDEN = Path(__file__).parent / "golden" / "augment.npz"
@@ -52,6 +55,32 @@ def one_operation(names: list[str], values: list[float], positions: np.ndarray) 
     """A draw of one layer: an operation, a value and a position for each image."""
     operation = np.array([NAMES.index(name) for name in names])
     return RandAugmentDraw(operation[:, None], np.array(values, dtype=float)[:, None], positions[:, None])
+
+
+def layers_of(draw: RandAugmentDraw, height: int, width: int) -> np.ndarray:
+    """int32 (B, L, 8): what Pillow's numbers are to `apply_layers`, one by one."""
+    layers = np.zeros((*draw.operation.shape, 8), np.int32)
+    for place in np.ndindex(draw.operation.shape):
+        operation, value, (x, y) = draw.operation[place], draw.value[place], draw.position[place]
+        function = OPERATIONS[NAMES[operation]][0]
+        numbers = [*numbers_of(operation, value, height, width)]
+        if function is cutout:
+            left, top = (int(max(0, centre - value / 2)) for centre in (x, y))
+            numbers[:4] = left, int(min(width, left + value)), top, int(min(height, top + value))
+        layers[place] = FUNCTIONS.index(function), *numbers
+    return layers
+
+
+def apply_randaugment(images: torch.Tensor, draw: RandAugmentDraw) -> torch.Tensor:
+    return apply_layers(images, layers_of(draw, *images.shape[2:]))
+
+
+def views(pixels: torch.Tensor, names: tuple, seed: int, **options) -> tuple[torch.Tensor, ...]:
+    """The views of all pixels (B, 3, S, S), drawn from a seed."""
+    rows = draw_rows(np.random.default_rng(seed), np.arange(len(pixels)), names, pixels.shape[3], **options)
+    rows = rows.reshape(-1, rows.shape[2])
+    look = torch.tensor([*MEAN, *STD]).to(pixels.device)
+    return render(pixels, torch.from_numpy(rows).to(pixels.device), look, rows).split(len(pixels))
 
 
 def by_pillow(images: torch.Tensor, draw: RandAugmentDraw) -> np.ndarray:
@@ -85,12 +114,12 @@ def golden_cutout_abs(images: torch.Tensor) -> torch.Tensor:
 
 def golden_crop_flip(images: torch.Tensor) -> torch.Tensor:
     numbers = [(q.randint(9), q.randint(9), q.randint(2)) for q in recorded(990)]
-    return apply_crop_flip(images, CropFlip(*np.array(numbers).T))
+    return apply_crop_flip(images, np.array(numbers).T)
 
 
 def golden_hole(images: torch.Tensor) -> torch.Tensor:
     numbers = [(q.randint(32), q.randint(32)) for q in recorded(900)]
-    return apply_hole(images.float() / 255, Hole(*np.array(numbers).T))
+    return apply_hole(images.float() / 255, np.array(numbers).T)
 
 
 def test_every_golden_array():
@@ -169,9 +198,11 @@ def test_operations_equal_pillow(height: int, width: int):
 def test_layers_equal_pillow(draw_pool, size: int):
     rng = np.random.default_rng(size)
     images = images_of_all_kinds(rng, 210, size, size)
+    draw_layers = {draw_randaugment10: draw_layers10, draw_randaugment30: draw_layers30}[draw_pool]
     for m in (2, 4, 10) if draw_pool is draw_randaugment10 else (0, 4, 17.5, 30):
-        draw = draw_pool(rng, len(images), size, m=m)
-        np.testing.assert_array_equal(channels_last(apply_randaugment(images, draw)), by_pillow(images, draw))
+        draw, layers = (one(np.random.default_rng(size), len(images), size, m=m) for one in (draw_pool, draw_layers))
+        np.testing.assert_array_equal(layers, layers_of(draw, size, size))
+        np.testing.assert_array_equal(channels_last(apply_layers(images, layers)), by_pillow(images, draw))
 
 
 @pytest.mark.parametrize("names", [("weak", "strong", "strong"), ("plain", "strong", "weak"), ("weak", "weak")])
@@ -181,22 +212,22 @@ def test_views_equal_one_image_at_a_time(names: tuple, size: int, flip: bool, pi
     options = {"flip": flip, "pixel_scale": pixel_scale}
     draw = draw_views(np.random.default_rng(2), names, 48, size, **options)
     expected = pillow_views(channels_last(pixels), names, draw, MEAN, STD)
-    got = views(pixels, names, np.random.default_rng(2), mean=MEAN, std=STD, **options)
+    got = views(pixels, names, 2, **options)
     assert [(v.shape, v.dtype) for v in got] == [((48, 3, size, size), torch.float32)] * len(names)
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
 def test_plain_is_normalised_only():
     pixels = torch.from_numpy(natural(np.random.default_rng(1), 8, 32))
-    (plain,) = views(pixels, ("plain",), np.random.default_rng(2), mean=MEAN, std=STD)
-    assert torch.equal(plain, normalise(pixels, MEAN, STD))
+    (plain,) = views(pixels, ("plain",), 2)
+    assert torch.equal(plain, normalise(pixels, torch.tensor(MEAN), torch.tensor(STD)))
 
 
 def test_normalise_equals_torchvision():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16).contiguous()
     for mean, std in [(MEAN, STD), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]:
         expected = TF.normalize(TF.to_tensor(channels_last(levels)[0]), mean, std)
-        assert torch.equal(normalise(levels, mean, std)[0], expected)
+        assert torch.equal(normalise(levels, torch.tensor(mean), torch.tensor(std))[0], expected)
 
 
 # --- Crop, flip, hole: against loops, at the rim ---
@@ -207,7 +238,7 @@ def test_crop_flip_equals_a_loop():
     rng = np.random.default_rng(0)
     corners = [(top, left, flip) for top in range(2 * pad + 1) for left in range(2 * pad + 1) for flip in (0, 1)]
     images = torch.from_numpy(rng.integers(1, 256, (len(corners), 3, size, size), dtype=np.uint8))
-    got = apply_crop_flip(images, CropFlip(*np.array(corners).T))
+    got = apply_crop_flip(images, np.array(corners).T)
     for image, (top, left, flip), result in zip(images.numpy(), corners, got.numpy(), strict=True):
         padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)))
         crop = padded[:, top : top + size, left : left + size]
@@ -216,7 +247,7 @@ def test_crop_flip_equals_a_loop():
 
 def test_holes_are_clipped_at_the_rim():
     y, x = (numbers.ravel() for numbers in np.mgrid[:16, :16])
-    holes = (apply_hole(torch.ones(256, 3, 16, 16), Hole(y, x)) == 0).sum((1, 2, 3)) // 3
+    holes = (apply_hole(torch.ones(256, 3, 16, 16), np.stack([y, x])) == 0).sum((1, 2, 3)) // 3
     rows = np.array([min(16, i + 4) - max(0, i - 4) for i in range(16)])
     np.testing.assert_array_equal(holes.view(16, 16).numpy(), np.outer(rows, rows))
     assert holes.min() == 16
@@ -283,9 +314,11 @@ def test_views_on_the_meta_device():
     """Raises where a value is read on the host, or where a tensor stays behind on the CPU."""
     pixels = torch.empty(8, 3, 32, 32, dtype=torch.uint8, device="meta")
     for names in [("strong", "weak", "plain", "strong"), ("weak",), ("plain",)]:
-        for view in views(pixels, names, np.random.default_rng(0), mean=MEAN, std=STD):
+        rows = draw_rows(np.random.default_rng(0), np.arange(8), names, 32).reshape(len(names) * 8, -1)
+        batched = render_in_batches(pixels, rows, torch.empty(6, device="meta")).split(8)
+        for view in (*views(pixels, names, 0), *batched):
             assert (view.device.type, view.shape, view.dtype) == ("meta", pixels.shape, torch.float32)
-    assert apply_randaugment(pixels, draw_randaugment10(np.random.default_rng(0), 8, 32)).shape == pixels.shape
+    assert apply_layers(pixels, draw_layers10(np.random.default_rng(0), 8, 32)).shape == pixels.shape
 
 
 def test_every_operation_runs_on_the_meta_device():
@@ -296,7 +329,7 @@ def test_every_operation_runs_on_the_meta_device():
 
 def test_one_seed_gives_one_batch():
     pixels, names = torch.from_numpy(natural(np.random.default_rng(3), 16, 32)), ("weak", "strong", "strong")
-    once, again, other = (views(pixels, names, np.random.default_rng(s), mean=MEAN, std=STD) for s in (5, 5, 6))
+    once, again, other = (views(pixels, names, seed) for seed in (5, 5, 6))
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(once, other, strict=True))
     assert not torch.equal(once[1], once[2])
@@ -309,8 +342,7 @@ def test_views_leave_the_rows_of_a_batch_apart():
     pixels, others = (torch.from_numpy(natural(rng, 16, 32)) for _ in range(2))
     others[5] = pixels[5]
     names = ("weak", "strong")
-    draw = draw_views(rng, names, 16, 32)
-    first, second = (apply_views(images, names, draw, MEAN, STD) for images in (pixels, others))
+    first, second = (views(images, names, 0) for images in (pixels, others))
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a[5], b[5])
         assert not torch.equal(a[6], b[6])
@@ -318,4 +350,4 @@ def test_views_leave_the_rows_of_a_batch_apart():
 
 def test_unknown_view():
     with pytest.raises(ValueError, match="weak, strong or plain"):
-        draw_views(np.random.default_rng(0), ("weak", "stong"), 4, 32)
+        draw_rows(np.random.default_rng(0), np.arange(4), ("weak", "stong"), 32)

@@ -1,11 +1,12 @@
 """The benchmarks run, and what they call equal work is equal work."""
 
+import importlib
 import json
 from collections import Counter
 
 import pytest
 import torch
-from conftest import run_script
+from conftest import ROOT, run_script
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.built import RECIPES, built, made_up
@@ -42,7 +43,7 @@ def small(recipe: str, n: int = 20_000, classes: int = 10):
 def test_the_limit_has_the_passes_of_the_step(recipe):
     it = small(recipe)
     with Passes() as step:
-        it.step(0)
+        it.train(0)
     with Passes() as bare:
         limit(recipe, it, META)()
     assert (step.forward, step.backward) == (bare.forward, bare.backward)
@@ -56,7 +57,7 @@ def test_steps_have_as_many_operations_for_any_number_of_images_and_classes(reci
     for n, classes in ((4000, 10), (60_000, 10), (60_000, 200)):
         it = small(recipe, n, classes)
         with Passes() as step:
-            it.step(0)
+            it.train(0)
         counted.append(step.operations)
     assert len(set(counted)) == 1
 
@@ -69,3 +70,8 @@ def test_step_prints_its_table(tmp_path):
     assert "b/d" in result.stdout and "train_cifar_fix " in result.stdout
     seconds = json.loads((tmp_path / "x.json").read_text())["seconds"]["train_cifar_fix"]
     assert all(len(values) == 1 and values[0] > 0 for values in seconds.values())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_finds_what_it_imports(path):
+    importlib.import_module(f"benchmarks.{path.stem}")

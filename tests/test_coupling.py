@@ -1,7 +1,6 @@
 """What makes CoSSL CoSSL: who labels for whom, what is blended, and where no gradient flows."""
 
 import copy
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +8,7 @@ import torch
 from conftest import integers, normal
 from torch.nn.functional import cross_entropy
 
+from dataset.batches import Batch, Minibatch
 from methods import fixmatch, mixmatch, remixmatch, supervised
 from methods.averaged import Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
@@ -28,40 +28,47 @@ GUESSED = {
 }
 
 
-class Constant:
-    """A stream whose batch depends on nothing but its seed."""
-
-    def __init__(self, seed: int, views: int):
-        self.batch = [normal(seed + v, (ROWS, 3, 16, 16)) for v in range(views)], integers(seed, CLASSES, ROWS)
-
-    def at(self, t):
-        return self.batch
+def constant(seed: int, views: int) -> Minibatch:
+    """A minibatch that depends on nothing but its seed."""
+    return Minibatch([normal(seed + v, (ROWS, 3, 16, 16)) for v in range(views)], integers(seed, CLASSES, ROWS))
 
 
-def build(method: str) -> SimpleNamespace:
-    """Network, head, streams and the SSL method; two worlds of one method are equal."""
+def every_method(**weights) -> dict:
+    """The SSL methods; weights: lambda_u and w_ent, 1.5 and 0.5 unless given."""
+    mix = {"T": 0.5, "alpha": 0.75, "lambda_u": weights.get("lambda_u", lambda t: 1.5)}
+    state = {"running_mean": remixmatch.RunningMean(CLASSES), "target": COUNTS / COUNTS.sum()}
+    return {
+        "fixmatch": fixmatch.fixmatch(tau=0.0),
+        "mixmatch": mixmatch.mixmatch(**mix),
+        "remixmatch": remixmatch.remixmatch(**mix, w_rot=0.5, w_ent=weights.get("w_ent", lambda t: 0.5), **state),
+        "supervised": supervised.supervised(),
+    }
+
+
+def build(name: str, **weights) -> SimpleNamespace:
+    """Network, head, images and the SSL method; two worlds of one method are equal."""
     torch.manual_seed(0)
     network, head = WideResNet(CLASSES, depth=10, width=1), torch.nn.Linear(64, CLASSES)
-    mix = {"T": 0.5, "alpha": 0.75, "lambda_u": 1.5}
-    state = {"running_mean": remixmatch.RunningMean(CLASSES), "target": COUNTS / COUNTS.sum()}
-    ssl, views = {
-        "fixmatch": (partial(fixmatch.fixmatch, tau=0.0), fixmatch.VIEWS),
-        "mixmatch": (partial(mixmatch.mixmatch, **mix), mixmatch.VIEWS),
-        "remixmatch": (partial(remixmatch.remixmatch, **mix, w_rot=0.5, w_ent=0.5, **state), remixmatch.VIEWS),
-        "supervised": (supervised.supervised, supervised.VIEWS),
-    }[method]
+    method = every_method(**weights)[name]
     return SimpleNamespace(
-        ssl=ssl,
-        guessed=GUESSED.get(method),
+        method=method,
+        guessed=GUESSED.get(name),
         student=Averaged(network, torch.optim.Adam(network.parameters(), 0.002), 0.9),
         teacher=Averaged(head, torch.optim.Adam(decay_all_but_bias(head, 5e-4), 0.002), 0.9),
-        streams=SimpleNamespace(
-            labelled=Constant(1, len(views["labelled"])),
-            unlabelled=Constant(10, len(views["unlabelled"])),
-            balanced=Constant(20, 1),
-            partners=Constant(30, 1),
-        ),
+        images={
+            "labelled": constant(1, len(method.views["labelled"])),
+            "unlabelled": constant(10, len(method.views["unlabelled"])),
+            "balanced": constant(20, 1),
+            "partners": constant(30, 1),
+        },
     )
+
+
+def batch_of(world, *learners, t: int = 0) -> Batch:
+    """The world's images with the numbers of step t, the same at every call."""
+    torch.manual_seed(1)
+    drawn = {name: number for part in (world.method, *learners) for name, number in part.draw(t, ROWS).items()}
+    return Batch({name: torch.from_numpy(number) for name, number in drawn.items()}, **world.images)
 
 
 @pytest.fixture(params=GUESSED)
@@ -70,9 +77,9 @@ def world(request):
 
 
 def step_logs(world):
-    step, _ = cossl(world.ssl, tfe(COUNTS, 0.6), world.student, world.teacher, world.streams)
-    torch.manual_seed(1)
-    return step(0)
+    learner = tfe(COUNTS, 0.6)
+    step, _ = cossl(world.method, learner, world.student, world.teacher)
+    return step(batch_of(world, learner))
 
 
 def changed(world, other):
@@ -110,7 +117,7 @@ def test_the_momentum_encoder_works_in_eval_mode(world):
 
 def test_prediction_is_the_averaged_head_on_the_momentum_encoder():
     world = build("fixmatch")
-    _, predict = cossl(world.ssl, crt(), world.student, world.teacher, world.streams)
+    _, predict = cossl(world.method, crt(), world.student, world.teacher)
     images = normal(3, (5, 3, 16, 16))
     torch.testing.assert_close(predict(images), world.teacher.ema(world.student.ema.features(images)))
     world.teacher.live.weight.data.add_(1)
@@ -129,7 +136,9 @@ def test_tfe_blends_tail_rows_and_leaves_the_largest_class_alone():
     y = torch.arange(CLASSES).repeat(500)
     f_x, f_u = normal(1, (len(y), 8)), normal(2, (len(y), 8))
     torch.manual_seed(0)
-    tfe(COUNTS, 0.6)(Head(8, CLASSES), f_x, y, f_u)
+    learner = tfe(COUNTS, 0.6)
+    numbers = {name: torch.from_numpy(number) for name, number in learner.draw(0, len(y)).items()}
+    learner.loss(Head(8, CLASSES), f_x, y, f_u, numbers)
     changed = (seen[0] != f_x).any(dim=1)
     assert not changed[y == 0].any()
     for c in (1, 2, 3):  # (n_max - n_c) / n_max = 0.5, 0.75, 0.95
@@ -142,7 +151,8 @@ def test_tfe_blends_tail_rows_and_leaves_the_largest_class_alone():
 
 def test_crt_blends_nothing():
     head, f_x, y = torch.nn.Linear(8, CLASSES), normal(1, (ROWS, 8)), integers(1, CLASSES, ROWS)
-    loss, _ = crt()(head, f_x, y, normal(2, (ROWS, 8)))
+    assert crt().draw(0, ROWS) == {}
+    loss, _ = crt().loss(head, f_x, y, normal(2, (ROWS, 8)), {})
     torch.testing.assert_close(loss, cross_entropy(head(f_x), y))
 
 
@@ -167,7 +177,8 @@ def test_fixmatch_keeps_confident_guesses_only():
     x, weak, *strong = (normal(seed, (ROWS, 3, 2, 2)) for seed in range(4))
     y = integers(5, CLASSES, ROWS)
     logits = 3 * normal(9, (ROWS, CLASSES))
-    loss, logs, pseudo = fixmatch.fixmatch(model, lambda images: logits, x, y, [weak, *strong], tau=0.8)
+    batch = Batch({}, Minibatch([x], y), Minibatch([weak, *strong], None))
+    loss, logs, pseudo = fixmatch.fixmatch(tau=0.8).loss(model, lambda images: logits, batch)
     total = 0.0
     for i, row in enumerate(logits.softmax(1)):
         assert pseudo.guess[i] == row.argmax()
@@ -211,17 +222,16 @@ def test_tally_against_a_loop(seed):
 
 
 @pytest.mark.parametrize(
-    "method, labelled, unlabelled",
+    "name, labelled, unlabelled",
     [
-        (fixmatch, ("weak",), ("weak", "strong", "strong")),
-        (mixmatch, ("weak",), ("weak", "weak")),
-        (remixmatch, ("strong",), ("weak", "strong", "strong")),
-        (supervised, ("weak",), ()),
+        ("fixmatch", ("weak",), ("weak", "strong", "strong")),
+        ("mixmatch", ("weak",), ("weak", "weak")),
+        ("remixmatch", ("strong",), ("weak", "strong", "strong")),
+        ("supervised", ("weak",), ()),
     ],
 )
-def test_views_as_published(method, labelled, unlabelled):
-    views = method.VIEWS
-    assert views == {"labelled": labelled, "unlabelled": unlabelled}
+def test_views_as_published(name, labelled, unlabelled):
+    assert every_method()[name].views == {"labelled": labelled, "unlabelled": unlabelled}
 
 
 @pytest.mark.parametrize(
@@ -237,43 +247,45 @@ def test_pretraining_labels_with_the_live_network_in_train_mode(method, passes):
     """As published: each pass, those that make the guesses included, moves the BatchNorm statistics."""
     world = build(method)
     network = world.student.live.eval()
-    step, predict = pretrain(world.ssl, world.student, world.streams)
-    step(0)
+    step, predict = pretrain(world.method, world.student)
+    step(batch_of(world))
     assert network.state_dict()["unit4.0.num_batches_tracked"] == passes
     assert predict is world.student.ema
     assert not predict.training
 
 
-def test_the_schedule_of_pretraining_reaches_the_method_at_each_step():
-    world, seen = build("mixmatch"), []
-    ssl = lambda *batch, **scheduled: seen.append(scheduled) or world.ssl(*batch, **scheduled)
-    step, _ = pretrain(ssl, world.student, world.streams, lambda t: {"lambda_u": t / 4, "T": 1 / (t + 1)})
+@pytest.mark.parametrize("name", ["mixmatch", "remixmatch"])
+def test_the_schedule_of_pretraining_reaches_the_method_at_each_step(name):
+    world = build(name, lambda_u=lambda t: t / 4, w_ent=lambda t: 1 / (t + 1))
+    step, _ = pretrain(world.method, world.student)
     for t in (0, 3, 9):
-        logs = step(t)
-        torch.testing.assert_close(logs["loss"], logs["loss_x"] + t / 4 * logs["loss_u"])
-    assert seen == [{"lambda_u": t / 4, "T": 1 / (t + 1)} for t in (0, 3, 9)]
+        logs = step(batch_of(world, t=t))
+        expected = logs["loss_x"] + t / 4 * logs["loss_u"]
+        if name == "remixmatch":
+            expected = expected + 0.5 * logs["loss_rot"] + 1 / (t + 1) * logs["loss_ent"]
+        torch.testing.assert_close(logs["loss"], expected)
 
 
 def pretraining(world):
-    return pretrain(world.ssl, world.student, world.streams)
+    return pretrain(world.method, world.student)
 
 
 def co_learning(world):
-    return cossl(world.ssl, crt(), world.student, world.teacher, world.streams)
+    return cossl(world.method, crt(), world.student, world.teacher)
 
 
 @pytest.mark.parametrize("stage, names", [(pretraining, {"loss"}), (co_learning, {"loss", "loss_head", "acc_head"})])
 def test_supervised_learns_from_labelled_images_alone(stage, names):
     """Loss and gradient are those of cross-entropy, and unlabelled images, were there any, change nothing."""
     world = build("supervised")
-    world.streams.unlabelled = Constant(10, 3)
-    for view in world.streams.unlabelled.batch[0]:
+    world.images["unlabelled"] = constant(10, 3)
+    for view in world.images["unlabelled"].views:
         view.fill_(torch.nan)
     losses = []
     world.student.descend = losses.append
     step, _ = stage(world)
-    logs = step(0)
-    ((x,), y), network = world.streams.labelled.at(0), world.student.live
+    logs = step(batch_of(world))
+    ((x,), y), network = world.images["labelled"], world.student.live
     expected = cross_entropy(network(x), y)
     assert set(logs) == names
     torch.testing.assert_close(logs["loss"], expected)

@@ -2,7 +2,6 @@
 raises. And all they compute is of one floating type."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dataset.batches import Batches
 from dataset.images import Images
-from dataset.streams import Pixels, Stream
+from dataset.streams import CO_LEARNING, PRETRAINING, Pixels, Stream
 from methods import fixmatch, mixmatch, remixmatch, supervised
 from methods.averaged import Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
@@ -27,15 +27,14 @@ COUNTS = [20, 10, 5, 5]
 
 
 def every_method():
-    """name: (the method, its views)."""
-    mix = {"T": 0.5, "alpha": 0.75, "lambda_u": 1.5}
+    mix = {"T": 0.5, "alpha": 0.75, "lambda_u": lambda t: 1.5}
     counts = torch.tensor(COUNTS, device=META)
     state = {"running_mean": remixmatch.RunningMean(4).to(META), "target": counts / counts.sum()}
     return {
-        "fixmatch": (partial(fixmatch.fixmatch, tau=0.95), fixmatch.VIEWS),
-        "mixmatch": (partial(mixmatch.mixmatch, **mix), mixmatch.VIEWS),
-        "remixmatch": (partial(remixmatch.remixmatch, **mix, w_rot=0.5, w_ent=0.5, **state), remixmatch.VIEWS),
-        "supervised": (supervised.supervised, supervised.VIEWS),
+        "fixmatch": fixmatch.fixmatch(tau=0.95),
+        "mixmatch": mixmatch.mixmatch(**mix),
+        "remixmatch": remixmatch.remixmatch(**mix, w_rot=0.5, w_ent=lambda t: 0.5, **state),
+        "supervised": supervised.supervised(),
     }
 
 
@@ -45,23 +44,22 @@ def method(request):
 
 
 @pytest.fixture
-def ssl(method):
-    return method[0]
+def streams(method) -> dict[str, Stream]:
+    pixels, labels = np.zeros((40, 3, 32, 32), np.uint8), np.repeat(np.arange(4), COUNTS)
+    images = Pixels(Images(pixels, labels), (0.5,) * 3, (0.25,) * 3, META)
+    stream = partial(Stream, images=images, members=np.arange(40), batch_size=8, seed=0, options={})
+    return {
+        "labelled": stream("labelled", wanted=method.views["labelled"]),
+        "unlabelled": stream("unlabelled", wanted=method.views["unlabelled"]),
+        "balanced": stream("balanced", wanted=("strong",), balanced=True),
+        "partners": stream("partners", wanted=("strong",)),
+        "test": stream("test", wanted=("plain",)),
+    }
 
 
-@pytest.fixture
-def data(method):
-    views = method[1]
-    images = Pixels(Images(np.zeros((40, 3, 32, 32), np.uint8), np.repeat(np.arange(4), COUNTS)), META)
-    look = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
-    stream = partial(Stream, images=images, members=np.arange(40), batch_size=8, seed=0, look=look)
-    return SimpleNamespace(
-        labelled=stream("labelled", wanted=views["labelled"]),
-        unlabelled=stream("unlabelled", wanted=views["unlabelled"]),
-        balanced=stream("balanced", wanted=("strong",), balanced=True),
-        partners=stream("partners", wanted=("strong",)),
-        test=stream("test", wanted=("plain",)),
-    )
+def batches_of(streams: dict[str, Stream], names: tuple[str, ...], *parts) -> Batches:
+    """parts: the method, and the learner."""
+    return Batches({name: streams[name] for name in names}, [part.draw for part in parts], seed=0)
 
 
 @pytest.fixture
@@ -74,23 +72,28 @@ def assert_on_meta(logs):
     assert logs and all(value.is_meta and (value.shape == () or name == "pseudo") for name, value in logs.items())
 
 
-def test_pretraining(data, student, ssl):
-    step, predict = pretrain(ssl, student, data)
+def head_of(student: Averaged) -> Averaged:
+    head = torch.nn.Linear(student.live.output.in_features, 4, device=META)
+    return Averaged(head, torch.optim.Adam(decay_all_but_bias(head, 5e-4), 0.002), 0.999)
+
+
+def test_pretraining(streams, student, method):
+    step, predict = pretrain(method, student)
+    batches = batches_of(streams, PRETRAINING, method)
     for t in range(2):
-        assert_on_meta(step(t))
-    (images,), labels = next(data.test.sweep())
+        assert_on_meta(step(batches.at(t)))
+    (images,), labels = next(streams["test"].sweep())
     figures = metrics(predict(images), labels, COUNTS)
     assert figures["recall"].is_meta
 
 
-@pytest.mark.parametrize("classifier", [tfe(torch.tensor(COUNTS, device=META), 0.6), crt()], ids=["tfe", "crt"])
-def test_cossl(data, student, ssl, classifier):
-    head = torch.nn.Linear(student.live.output.in_features, 4, device=META)
-    teacher = Averaged(head, torch.optim.Adam(decay_all_but_bias(head, 5e-4), 0.002), 0.999)
-    step, predict = cossl(ssl, classifier, student, teacher, data)
+@pytest.mark.parametrize("learner", [tfe(torch.tensor(COUNTS, device=META), 0.6), crt()], ids=["tfe", "crt"])
+def test_cossl(streams, student, method, learner):
+    step, predict = cossl(method, learner, student, head_of(student))
+    batches = batches_of(streams, CO_LEARNING, method, learner)
     for t in range(2):
-        assert_on_meta(step(t))
-    (images,), _ = next(data.test.sweep())
+        assert_on_meta(step(batches.at(t)))
+    (images,), _ = next(streams["test"].sweep())
     assert predict(images).shape == (40, 4)
 
 
@@ -109,19 +112,15 @@ class FloatingTypes(TorchDispatchMode):
         return result
 
 
-def test_steps_follow_the_default_type(double_precision, data, student, ssl):
-    """From the batch on: RandAugment before it computes as Pillow does, in float32."""
-    head = torch.nn.Linear(student.live.output.in_features, 4, device=META)
-    teacher = Averaged(head, torch.optim.Adam(decay_all_but_bias(head, 5e-4), 0.002), 0.999)
-    batches = {name: stream.at(0) for name, stream in vars(data).items()}
-    assert {view.dtype for views, _ in batches.values() for view in views} == {torch.float64}
-    made = SimpleNamespace(
-        **{name: SimpleNamespace(at=lambda t, batch=batch: batch) for name, batch in batches.items()}
-    )
+def test_steps_follow_the_default_type(double_precision, streams, student, method):
+    """From the batch on: RandAugment before it computes as Pillow does, in float32, and so do the numbers travel."""
     learner = tfe(torch.tensor(COUNTS, device=META), 0.6)
-    for step, _ in (pretrain(ssl, student, made), cossl(ssl, learner, student, teacher, made)):
+    batch = batches_of(streams, CO_LEARNING, method, learner).at(0)
+    assert {view.dtype for part in batch[1:] for view in part.views} == {torch.float64}
+    numbers = {key: value.double() if value.is_floating_point() else value for key, value in batch.numbers.items()}
+    for step, _ in (pretrain(method, student), cossl(method, learner, student, head_of(student))):
         with FloatingTypes() as types:
-            step(0)
+            step(batch._replace(numbers=numbers))
         assert types.seen.keys() == {torch.float64}, types.seen
 
 
@@ -142,6 +141,11 @@ def test_gpu_flag(monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     assert pick_device("1") == torch.device("cuda", 1)
+    assert chosen == [1]  # where the kernel is compiled, too
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.deterministic
     with pytest.raises(UserError, match=r"--gpu 7: this machine has 2 CUDA device\(s\)"):
         pick_device("7")

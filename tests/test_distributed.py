@@ -17,7 +17,8 @@ from ranks import STEPS, composed, result
 from test_resume import log_lines
 from torch.distributed import TCPStore
 
-from dataset.augment import draw_views
+from dataset.batches import Batches, Minibatch
+from dataset.crop_views import draw_crop_views
 from dataset.feeder import Feeder
 from dataset.file_streams import file_streams
 from dataset.folder import UNKNOWN
@@ -30,7 +31,6 @@ from methods.remixmatch import RunningMean
 from utils.args import pick_device
 from utils.errors import UserError
 from utils.ranks import my_rows
-from utils.seeding import fold_in
 
 FIX = "train_cifar_fix.py"
 SCRIPTS = [f"train_cifar_{name}{stage}.py" for name in ("fix", "mix", "remix") for stage in ("", "_cossl")]
@@ -64,17 +64,6 @@ def own_lines(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if "error: " in line or "interrupted" in line]
 
 
-@pytest.fixture
-def as_rank(monkeypatch):
-    """rank -> from here on this process takes the rows of that rank of two."""
-
-    def become(rank: int, of: int = 2) -> None:
-        for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": of}.items():
-            monkeypatch.setenv(name, str(value))
-
-    return become
-
-
 class Chunks:
     """A step of two ranks in one process: their rows forwarded one after the other, from equal networks.
 
@@ -102,23 +91,23 @@ class Chunks:
         running.rows.copy_(torch.cat([running.rows[1:], mean[None]]))
         running.seen.add_(1)
 
-    def round(self, step, seed: int, t: int) -> list[torch.Tensor]:
+    def round(self, step, batches, t: int) -> list[torch.Tensor]:
         before = [buffer.clone() for buffer in self.buffers]
         self.heard, self.left = [], {}
         for rank in (0, 1):
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
             self.as_rank(rank)
-            torch.manual_seed(fold_in(seed, "step, rank 1" if rank else "step", t))
-            step(t)
+            of_rank = type(batches)(batches.streams, batches.draws, batches.seed, batches.name)
+            step(of_rank.at(t))
         return before
 
-    def step(self, step, seed: int, t: int) -> None:
+    def step(self, step, batches, t: int) -> None:
         self.mean = None
-        for buffer, value in zip(self.buffers, self.round(step, seed, t), strict=True):
+        for buffer, value in zip(self.buffers, self.round(step, batches, t), strict=True):
             buffer.copy_(value)
         self.mean = torch.stack(self.heard).mean(dim=0) if self.heard else None
-        self.round(step, seed, t)
+        self.round(step, batches, t)
         for averaged, ((grads_0, buffers_0), (grads_1, buffers_1)) in self.left.items():
             for p, a, b in zip(averaged.live.parameters(), grads_0, grads_1, strict=True):
                 p.grad = None if a is None else (a + b) / 2
@@ -169,7 +158,7 @@ def test_two_ranks_train_as_one_process_does_in_two_chunks(script, both_ranks, a
         patch.object(RunningMean, "add", lambda running, p: chunks.add(running, p)),
     ):
         for t in range(run.args.val_iteration):
-            chunks.step(run.step, 1, t)
+            chunks.step(run.step, run.batches, t)
     unlabelled = run.args.batch_size * getattr(run.args, "mu", 1)
     assert logs["counts"].sum(dim=1)[0] == run.args.val_iteration * unlabelled  # guesses of both ranks
     expected = result(run.objects)
@@ -190,8 +179,7 @@ def test_what_ranks_tell_each_other(both_ranks):
     torch.testing.assert_close(zero, one, rtol=0, atol=0)
 
 
-def everything(stream: Stream, t: int) -> list[torch.Tensor]:
-    batch = stream.at(t)
+def everything(batch: Minibatch) -> list[torch.Tensor]:
     return [*batch.views, *([] if batch.labels is None else [batch.labels])]
 
 
@@ -201,16 +189,23 @@ def everything(stream: Stream, t: int) -> list[torch.Tensor]:
 def test_ranks_share_the_batch_of_one_process(balanced, known, wanted, as_rank):
     random = np.random.RandomState(0)
     labels = random.randint(0, 3, 60) if known or balanced else np.full(60, UNKNOWN)
-    images = Pixels(Images(random.randint(0, 256, (60, 3, 16, 16)).astype(np.uint8), labels), torch.device("cpu"))
-    look = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
-    stream = Stream("any", images, np.arange(59, -1, -1), wanted, 12, 0, look, balanced=balanced)
+    pixels = random.randint(0, 256, (60, 3, 16, 16)).astype(np.uint8)
+    images = Pixels(Images(pixels, labels), (0.5,) * 3, (0.25,) * 3, torch.device("cpu"))
+    stream = Stream("any", images, np.arange(59, -1, -1), wanted, 12, 0, {}, balanced=balanced)
+    another = Stream("another", images, np.arange(60), ("weak",), 24, 0, {})
+
+    def at(t: int) -> list[torch.Tensor]:
+        batch = Batches({"unlabelled": stream, "labelled": another}, (), 0).at(t)
+        return [*everything(batch.unlabelled), *everything(batch.labelled)]
+
     for t in (0, 7):
-        whole, parts = everything(stream, t), []
+        whole, parts = at(t), []
         for rank in range(3):
             as_rank(rank, of=3)
-            parts.append(everything(stream, t))
-            (swept,) = list(stream.sweep())
-            assert all(len(view) == 60 for view in swept.views)
+            parts.append(at(t))
+            if wanted:
+                (swept,) = list(stream.sweep())
+                assert all(len(view) == 60 for view in swept.views)
         as_rank(0, of=1)
         joined = [torch.cat(part) for part in zip(*parts, strict=True)]
         assert all(torch.equal(a, b) for a, b in zip(joined, whole, strict=True))
@@ -229,8 +224,8 @@ def test_ranks_share_the_batch_of_files(food101, as_rank):
         return file_streams(images, split, views, 8, 1, device, mu=5, feeder=feeder, ahead=names)
 
     def batches() -> list[torch.Tensor]:
-        data = opened()
-        return [part for name in names for part in everything(getattr(data, name), 3)]
+        batch = opened().batches(names).at(3)
+        return [part for name in names for part in everything(getattr(batch, name))]
 
     whole, parts = batches(), []
     for rank in range(2):
@@ -240,13 +235,11 @@ def test_ranks_share_the_batch_of_files(food101, as_rank):
 
 
 def test_draws_of_some_rows():
-    names = ("strong", "weak", "plain", "strong")
-    draw = draw_views(np.random.default_rng(0), names, 8, 16)
-    some = draw.of_rows(slice(2, 5), 8)
-    assert np.array_equal(some.randaugment.position, draw.randaugment.position[[2, 3, 4, 10, 11, 12]])
-    assert np.array_equal(some.crop_flips[1].left, draw.crop_flips[1].left[2:5])
-    assert np.array_equal(some.holes[3].y, draw.holes[3].y[2:5])
-    assert some.crop_flips[2] is None and some.holes[1] is None
+    draw = draw_crop_views(np.random.default_rng(0), ("strong", "weak"), 8, 16)
+    some = draw.of_rows(slice(2, 5))
+    assert np.array_equal(some.layers[0], draw.layers[0][2:5])
+    assert np.array_equal(some.flip, draw.flip[:, 2:5])
+    assert some.layers[1] is None
 
 
 def test_blocks_of_rows(as_rank):

@@ -7,7 +7,6 @@ import importlib
 import subprocess
 import sys
 from argparse import Namespace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import torch
 import torch._inductor.config
 from conftest import ROOT, TINY, assert_refused, assert_runs, load_checkpoint, normal, run_here, steps
 
+from dataset.batches import Batch, Minibatch
 from methods import fixmatch, mixmatch, remixmatch, supervised
 from methods.averaged import Averaged
 from methods.classifier import crt, tfe
@@ -22,7 +22,7 @@ from models.torchvision_resnet import TorchvisionResNet
 from models.wrn import WideResNet
 from training.speed import accelerate, faster
 
-SLOW = {"amp": False, "channels_last": False, "compile": None}
+SLOW = {"amp": False, "channels_last": False, "compile": None, "tf32": False, "cudnn_benchmark": False, "graph": False}
 COUNTS, IMAGES = torch.tensor([20, 10, 5, 5]), normal(1, (8, 3, 32, 32))
 
 
@@ -51,9 +51,9 @@ def student(small: bool = False, **flags) -> Averaged:
 
 def trained(it: Averaged, n: int = 2) -> list[torch.Tensor]:
     """Losses of n steps."""
-    labels, losses = torch.arange(8) % 4, []
+    batch, losses = Batch({}, Minibatch([IMAGES], torch.arange(8) % 4)), []
     for _ in range(n):
-        loss, *_ = supervised.supervised(it.live, it.live, IMAGES, labels, [])
+        loss, *_ = supervised.supervised().loss(it.live, it.live, batch)
         it.descend(loss)
         losses.append(loss.detach())
     return losses
@@ -198,7 +198,8 @@ def test_whole_steps_of_recipes_on_meta(recipe, tiny, pretrained_by, monkeypatch
     """The recipe's own step, where a read by the host raises. See `test_device.py`."""
     module, ran = importlib.import_module(Path(recipe).stem), []
     monkeypatch.setattr(module, "pick_device", lambda gpu: torch.device("meta"))
-    monkeypatch.setattr(module, "fit", lambda step, *rest, **more: ran.extend(step(t) for t in range(2)))
+    fit = lambda step, batches, *rest, **more: ran.extend(step(batches.at(t)) for t in range(2))
+    monkeypatch.setattr(module, "fit", fit)
     resume = []
     if "cossl" in recipe:
         resume = ["--resume", pretrained_by(recipe.replace("_cossl", "")) / "checkpoint.pth.tar"]
@@ -208,37 +209,54 @@ def test_whole_steps_of_recipes_on_meta(recipe, tiny, pretrained_by, monkeypatch
 
 
 def every_method():
-    mix = {"T": 0.5, "alpha": 0.75, "lambda_u": 1.5}
+    mix = {"T": 0.5, "alpha": 0.75, "lambda_u": lambda t: 1.5}
     state = {"running_mean": remixmatch.RunningMean(4), "target": COUNTS / COUNTS.sum()}
     return {
-        "fixmatch": (partial(fixmatch.fixmatch, tau=0.3), fixmatch.VIEWS),
-        "mixmatch": (partial(mixmatch.mixmatch, **mix), mixmatch.VIEWS),
-        "remixmatch": (partial(remixmatch.remixmatch, **mix, w_rot=0.5, w_ent=0.5, **state), remixmatch.VIEWS),
-        "supervised": (supervised.supervised, supervised.VIEWS),
+        "fixmatch": fixmatch.fixmatch(tau=0.3),
+        "mixmatch": mixmatch.mixmatch(**mix),
+        "remixmatch": remixmatch.remixmatch(**mix, w_rot=0.5, w_ent=lambda t: 0.5, **state),
+        "supervised": supervised.supervised(),
     }
+
+
+def on_tensors(numbers: dict) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(number) for name, number in numbers.items()}
 
 
 @pytest.mark.parametrize("name", every_method())
 def test_a_method_is_one_graph(name):
     """No break: a number read by the host, or control flow on a tensor, would end the graph, which raises."""
     torch.manual_seed(0)
-    method, views = every_method()[name]
-    network, y = Small(), torch.arange(8) % 4
-    u = [normal(2 + i, (8, 3, 32, 32)) for i in range(len(views["unlabelled"]))]
+    method, network = every_method()[name], Small()
+    u = [normal(2 + i, (8, 3, 32, 32)) for i in range(len(method.views["unlabelled"]))]
+    numbers = on_tensors(method.draw(0, 8))
+    batch = Batch(numbers, Minibatch([IMAGES], torch.arange(8) % 4), Minibatch(u, None))
     torch._dynamo.reset()
-    losses = []
-    for function in (torch.compile(method, backend="eager", fullgraph=True), every_method()[name][0]):
-        torch.manual_seed(1)
-        losses.append(function(network, network, IMAGES, y, u)[0])
+    graph = torch.compile(method.loss, backend="eager", fullgraph=True)
+    losses = [loss(network, network, batch)[0] for loss in (graph, every_method()[name].loss)]
     torch.testing.assert_close(*losses)
 
 
 @pytest.mark.parametrize("learner", [tfe(COUNTS, 0.6), crt()], ids=["tfe", "crt"])
 def test_a_learner_is_one_graph(learner):
     torch._dynamo.reset()
-    inputs = torch.nn.Linear(6, 4), torch.randn(8, 6), torch.arange(8) % 4, torch.randn(8, 6)
-    losses = []
-    for function in (torch.compile(learner, backend="eager", fullgraph=True), learner):
-        torch.manual_seed(1)
-        losses.append(function(*inputs)[0])
-    torch.testing.assert_close(*losses)
+    numbers = on_tensors(learner.draw(0, 8))
+    inputs = torch.nn.Linear(6, 4), torch.randn(8, 6), torch.arange(8) % 4, torch.randn(8, 6), numbers
+    graph = torch.compile(learner.loss, backend="eager", fullgraph=True)
+    torch.testing.assert_close(graph(*inputs)[0], learner.loss(*inputs)[0])
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "warned"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"architecture": "aarch64"}, False),
+        ({}, False),
+    ],
+)
+def test_bfloat16_on_a_processor_without_it_is_warned_of(capabilities, warned, monkeypatch, tmp_path):
+    monkeypatch.setattr("training.speed.cpu_capabilities", lambda: capabilities)
+    result = run_here("train_cifar_fix.py", *TINY, *steps("", 1), "--epochs", 1, "--amp", "--out", tmp_path / "run")
+    assert result.returncode == 0
+    assert (result.stderr.count("warning: --amp") == 1) is warned

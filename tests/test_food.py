@@ -20,16 +20,21 @@ from PIL import Image
 from torchvision.datasets import Food101
 
 from dataset.augment import normalise
+from dataset.batches import Batch, Minibatch
 from dataset.crop_views import apply_crop_views, draw_crop_views
 from dataset.crops import centre_crop
 from dataset.feeder import Feeder
 from dataset.file_streams import ROWS, file_streams
 from dataset.food101 import MEAN, STD, load_food101
 from dataset.long_tail import long_tailed
-from dataset.randaugment import apply_randaugment
+from dataset.pillow_ops import cutout
+from dataset.randaugment import FUNCTIONS, apply_layers
+from dataset.streams import CO_LEARNING as ALL
 from methods.averaged import STUDENT
 from methods.chunks import in_chunks
-from methods.learning_rate import warm_up_then_steps
+from methods.classifier import tfe
+from methods.learning_rate import draw_rates, warm_up_then_steps
+from methods.method import Method
 from models.torchvision_resnet import LAYOUTS, TorchvisionResNet, depth_of
 from predict import load_model
 from utils.errors import UserError
@@ -37,8 +42,8 @@ from utils.seeding import fold_in, generator
 
 FIX, COSSL = "train_food_fix.py", "train_food_fix_cossl.py"
 CPU, SIZE = torch.device("cpu"), 32
+LOOK = torch.tensor(MEAN), torch.tensor(STD)
 WANTED = {"labelled": ("weak",), "unlabelled": ("weak", "strong")}
-ALL = ("labelled", "unlabelled", "balanced", "partners")
 
 
 def open_streams(root: Path, workers=0, skip=False, device=CPU, batch_size=8, mu=5):
@@ -67,6 +72,11 @@ def equal(a, b) -> bool:
     return torch.equal(a.labels, b.labels) and all(map(torch.equal, a.views, b.views))
 
 
+def at(stream, t: int) -> Minibatch:
+    """Batch t of one stream."""
+    return stream.make(stream.draw(t))
+
+
 def test_reads_what_torchvision_reads(food101):
     data = load_food101(food101)
     for part, name in ((data.train, "train"), (data.test, "test")):
@@ -82,7 +92,7 @@ def test_views_are_torchvisions(food101):
     """Image by image: torchvision's RandomResizedCrop from the row's seed; the rest as drawn for the batch."""
     data, _ = open_streams(food101)
     stream, t = data.unlabelled, 1
-    batch = stream.at(t)
+    batch = at(stream, t)
     draw = draw_crop_views(generator(1, "unlabelled views", t), stream.wanted, 40, SIZE)
     places = np.concatenate([job.places for job in stream.jobs(t)])
     assert (len(places), ROWS) == (40, 32)
@@ -94,12 +104,12 @@ def test_views_are_torchvisions(food101):
         for view in range(2):
             image_view = crop(image)
             crops[view, row] = TF.pil_to_tensor(TF.hflip(image_view) if draw.flip[view, row] else image_view)
-    crops[1] = apply_randaugment(crops[1], draw.randaugment[1])
+    crops[1] = apply_layers(crops[1], draw.layers[1])
     for view, expected in zip(batch.views, crops, strict=True):
         assert torch.equal(view, torch.stack([TF.normalize(e.float() / 255, MEAN, STD) for e in expected]))
     assert batch.labels.tolist() == stream.files.labels[stream.members[places]].tolist()
     assert 0.3 < draw.flip.mean() < 0.7
-    assert draw.randaugment[0] is None and (draw.randaugment[1].operation[:, -1] == 17).all()
+    assert draw.layers[0] is None and {FUNCTIONS[number] for number in draw.layers[1][:, -1, 0]} == {cutout}
 
 
 def test_evaluation_is_torchvisions(food101):
@@ -117,20 +127,20 @@ def test_batches_depend_on_seed_stream_and_step_alone(food101):
     orders = [(0, ALL), (1, ALL), (7, ("partners", "labelled")), (2, ALL), (0, ("unlabelled",))]
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    expected = [{name: getattr(plain, name).at(t) for name in names} for t, names in orders]
+    expected = [{name: at(getattr(plain, name), t) for name in names} for t, names in orders]
     assert torch.equal(torch.get_rng_state(), state)
     worked, feeder = open_streams(food101, workers=2)
     with feeder.running():
         for (t, names), batches in zip(orders, expected, strict=True):
-            assert all(equal(getattr(worked, name).at(t), batches[name]) for name in names)
+            assert all(equal(at(getattr(worked, name), t), batches[name]) for name in names)
             first = next(iter(worked.test()))
             assert torch.equal(first[0], next(iter(plain.test()))[0])
         assert len(multiprocessing.active_children()) == 2
         assert torch.equal(torch.get_rng_state(), state)
     assert_workers_end()
-    assert not equal(plain.labelled.at(0), plain.labelled.at(1))
-    again = plain.balanced.again("another name")
-    assert not torch.equal(again.at(0).views[0], plain.balanced.at(0).views[0])
+    assert not equal(at(plain.labelled, 0), at(plain.labelled, 1))
+    renamed = plain.balanced.renamed("another name")
+    assert not torch.equal(at(renamed, 0).views[0], at(plain.balanced, 0).views[0])
     # An epoch of the labelled set has each image once at most; a balanced batch has classes equally often.
     places = np.concatenate([job.places for t in range(2) for job in plain.labelled.jobs(t)])
     assert len(set(places)) == 16
@@ -141,15 +151,13 @@ def test_batches_depend_on_seed_stream_and_step_alone(food101):
 def test_the_next_batches_are_made_ahead(food101):
     """Asked in the order of a step, no job is done twice."""
     data, feeder = open_streams(food101)
-    starts, original = [], feeder.start
+    starts, original, batches = [], feeder.start, data.batches(ALL)
     feeder.start = lambda jobs: (starts.append(1), original(jobs))
     for t in range(3):
-        for name in ALL:
-            getattr(data, name).at(t)
+        batches.at(t)
     assert starts == [1]
     list(data.test())
-    data.labelled.at(3)
-    data.unlabelled.at(3)
+    data.batches(("labelled", "unlabelled")).at(3)
     assert len(starts) == 3
     assert feeder.figures()["waited_s"] > 0
     assert feeder.figures() == {"waited_s": 0}
@@ -164,11 +172,28 @@ def test_views_on_meta():
     assert all(view.is_meta and view.shape == (4, 3, SIZE, SIZE) and view.dtype == torch.float32 for view in views)
 
 
-def test_streams_on_meta(food101):
+def test_batches_on_meta(food101):
+    """A single number stays on the host, where the optimiser's rate is read."""
     data, _ = open_streams(food101, device=torch.device("meta"))
-    for name in ALL:
-        batch = getattr(data, name).at(0)
-        assert batch.labels.is_meta and all(view.is_meta for view in batch.views)
+    learner = tfe(torch.tensor(data.counts, device="meta"), 0.6)
+    _, *parts = batch = data.batches(ALL, learner.draw, draw_rates(lambda t: t / 8)).at(3)
+    assert all(part.labels.is_meta and all(view.is_meta for view in part.views) for part in parts)
+    assert batch.numbers["coins"].is_meta and batch.numbers["coins"].shape == (2, 8)
+    assert {name: batch.numbers[name].item() for name in ("lr", "next_lr")} == {"lr": 3 / 8, "next_lr": 0.5}
+
+
+def test_numbers_depend_on_seed_name_and_step_alone(food101):
+    data, _ = open_streams(food101)
+    learner = tfe(torch.tensor(data.counts), 0.6)
+    batches = data.batches(("balanced", "partners"), learner.draw)
+    late = batches.at(7)
+    torch.rand(3)
+    first, once_more = batches.at(0), batches.at(7)
+    assert torch.equal(late.numbers["coins"], once_more.numbers["coins"]) and equal(late.balanced, once_more.balanced)
+    renamed = data.batches(("balanced", "partners"), learner.draw, name="warm-up").at(7)
+    for other in (first, renamed):
+        assert not torch.equal(late.numbers["coins"], other.numbers["coins"])
+        assert not torch.equal(late.balanced.views[0], other.balanced.views[0])
 
 
 # --- Bad input ---
@@ -192,7 +217,7 @@ def test_a_corrupt_file_ends_the_run(archive, tiny, tmp_path):
     path = data.unlabelled.files.paths[data.unlabelled.members[data.unlabelled.jobs(5)[0].places[9]]]
     damage(path)
     with pytest.raises(UserError, match=path):
-        data.unlabelled.at(5)
+        data.unlabelled.draw(5)
     result = run_here(FIX, *flags, "--epoch", 2)
     assert_refused(result, path, "not a readable image", "--skip_corrupt")
     assert "continuing after epoch 1" in result.stdout
@@ -207,7 +232,7 @@ def test_skipped_images_are_replaced(archive):
     """By the next one that can be read, with its label; in evaluation by none. Each is named once, and counted."""
     whole, _ = open_streams(archive)
     places = np.concatenate([job.places for job in whole.labelled.jobs(0)])
-    expected, test = whole.labelled.at(0), [torch.cat(parts) for parts in zip(*whole.test(), strict=True)]
+    expected, test = at(whole.labelled, 0), [torch.cat(parts) for parts in zip(*whole.test(), strict=True)]
     files = whole.labelled.files
     size = len(whole.labelled.members)
     row = next(r for r, p in enumerate(places) if p not in (size - 1,) and (p + 2) % size not in places)
@@ -216,7 +241,7 @@ def test_skipped_images_are_replaced(archive):
     for path in (*broken, tests.paths[0], tests.paths[7]):
         damage(path)
     data, feeder = open_streams(archive, skip=True)
-    got = data.labelled.at(0)
+    got = at(data.labelled, 0)
     others = [r for r, p in enumerate(places) if files.paths[data.labelled.members[p]] not in broken]
     assert torch.equal(got.views[0][others], expected.views[0][others])
     instead = data.labelled.members[(places[row] + 2) % size]
@@ -225,13 +250,13 @@ def test_skipped_images_are_replaced(archive):
     torch.manual_seed(fold_in(1, f"labelled row {row}", 0))
     crop = TF.pil_to_tensor(T.RandomResizedCrop(SIZE)(image))
     flip = draw_crop_views(generator(1, "labelled views", 0), ("weak",), 8, SIZE).flip[0, row]
-    assert torch.equal(got.views[0][row], normalise((crop.flip(2) if flip else crop)[None], MEAN, STD)[0])
+    assert torch.equal(got.views[0][row], normalise((crop.flip(2) if flip else crop)[None], *LOOK)[0])
     images, labels = (torch.cat(parts) for parts in zip(*data.test(), strict=True))
     kept = [i for i in range(len(tests.paths)) if i not in (0, 7)]
     assert torch.equal(images, test[0][kept]) and torch.equal(labels, test[1][kept])
     skipped = feeder.figures()["skipped"]
     assert skipped >= 4
-    assert equal(data.labelled.at(0), got)
+    assert equal(at(data.labelled, 0), got)
     assert "skipped" not in feeder.figures() or len(feeder.named) == 4
 
 
@@ -240,7 +265,7 @@ def test_nothing_readable(archive):
     for path in {*data.unlabelled.files.paths, *load_food101(archive).test.paths}:
         damage(path)
     with pytest.raises(UserError, match="nor is any other of the labelled set"):
-        data.labelled.at(0)
+        data.labelled.draw(0)
     with pytest.raises(UserError, match="nor is any other of the test set"):
         list(data.test())
 
@@ -250,11 +275,11 @@ def test_a_worker_that_dies_is_one_line(food101):
     assert_workers_end()  # of earlier tests
     data, feeder = open_streams(food101, workers=1)
     with pytest.raises(UserError, match="--workers 1: a worker process died"), feeder.running():
-        data.labelled.at(0)
+        data.labelled.draw(0)
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
         for t in range(1, 50):
-            data.labelled.at(t)
+            data.labelled.draw(t)
     with pytest.raises(RuntimeError, match="another"), feeder.running():
         raise RuntimeError("another")
 
@@ -263,8 +288,16 @@ def test_a_worker_that_dies_is_one_line(food101):
     "lost", [ConnectionRefusedError(111, "refused"), ConnectionResetError(104, "reset"), EOFError()]
 )
 def test_a_worker_that_dies_while_its_result_is_fetched_is_one_line(lost, food101, monkeypatch):
-    """As it does where a loaded machine lets it die late. A closed output isn't taken for that."""
-    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    """As it does where a loaded machine lets it die late; its end is then noticed while that is being handled. A closed
+    output isn't taken for that.
+    """
+    ends = iter([RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")])
+
+    def set_handler(number: int, handler: object) -> None:
+        if (end := next(ends, None)) is not None:
+            raise end
+
+    monkeypatch.setattr(signal, "signal", set_handler)
     _, feeder = open_streams(food101, workers=1)
     with pytest.raises(UserError, match="--workers 1: a worker process died"), feeder.running():
         raise lost
@@ -375,17 +408,25 @@ def test_chunks_have_statistics_of_their_own():
     """Network and labeller see as many images at a time as are labelled; the last chunk may be smaller."""
     norm, seen = torch.nn.BatchNorm1d(2), []
 
-    def ssl(model, labeller, x, u, *, tau):
-        seen.extend([model(torch.cat([x, u])), labeller(u), tau])
+    def loss(model, labeller, batch):
+        (x, u), _ = batch.labelled.views, seen.append(batch.numbers)
+        seen.extend([model(torch.cat([x, u])), labeller(u)])
         return "loss"
 
+    def draw(t, rows):
+        return {"drawn": rows}
+
     x, u = normal(1, (3, 2)), normal(2, (5, 2))
-    assert in_chunks(partial(ssl, tau=0.3))(norm, norm, x, u) == "loss"
-    for found, images in zip(seen, (torch.cat([x, u]), u), strict=False):
+    method = in_chunks(Method({"labelled": ("weak",)}, loss, draw))
+    assert (method.views, method.draw) == ({"labelled": ("weak",)}, draw)
+    batch = Batch({"tau": torch.tensor(0.3)}, Minibatch([x, u], torch.zeros(3)))
+    assert method.loss(norm, norm, batch) == "loss"
+    numbers, *found = seen
+    assert numbers is batch.numbers
+    for rows, images in zip(found, (torch.cat([x, u]), u), strict=True):
         chunks = images.split(3)
-        expected = [(rows - rows.mean(0)) / (rows.var(0, correction=0) + 1e-5).sqrt() for rows in chunks]
-        torch.testing.assert_close(found, torch.cat(expected))
-    assert seen[2] == 0.3
+        expected = [(part - part.mean(0)) / (part.var(0, correction=0) + 1e-5).sqrt() for part in chunks]
+        torch.testing.assert_close(rows, torch.cat(expected))
 
 
 def test_learning_rate():
@@ -398,10 +439,19 @@ def test_learning_rate():
 def caught(tiny, monkeypatch, tmp_path):
     """Run a recipe's `main` up to the training loop: what it passes to `fit`, and to functions before that."""
 
-    def run(script, watched, *flags):
+    def run(script, stage, *flags):
         recipe, calls = importlib.import_module(script.removesuffix(".py")), {}
-        original = getattr(recipe, watched)
-        monkeypatch.setattr(recipe, watched, lambda *args: calls.update(made=args) or original(*args))
+        watched = {stage: getattr(recipe, stage), "file_streams": recipe.file_streams}
+
+        def watch(name):
+            def call(*args, **options):
+                calls[name], result = args, watched[name](*args, **options)
+                return calls.setdefault("data", result) if name == "file_streams" else result
+
+            monkeypatch.setattr(recipe, name, call)
+
+        for name in watched:
+            watch(name)
         monkeypatch.setattr(recipe, "fit", lambda *args, **kwargs: calls.update(fit=args, options=kwargs))
         argv = [*tiny(script), "--epoch", 5, "--out", tmp_path / "out", *flags]
         monkeypatch.setattr(sys, "argv", ["recipe", *map(str, argv)])
@@ -420,20 +470,21 @@ def hyper(optimizer):
 def test_pretraining(caught):
     schedule = ["--gamma", 0.5, "--warmup_epochs", 2, "--decay_epochs", 3]
     calls = caught(FIX, "pretrain", "--mu", 3, "--lr", 0.8, "--wd", 0.01, *schedule)
-    _, student, data = calls["made"]
+    (_, student), data = calls["pretrain"], calls["data"]
     assert (data.labelled.wanted, data.unlabelled.wanted) == (("weak",), ("weak", "strong"))
     assert (data.labelled.batch_size, data.unlabelled.batch_size) == (8, 24)
     assert data.labelled.ahead == data.unlabelled.ahead == [data.labelled, data.unlabelled]
     assert np.isin(data.labelled.members, data.unlabelled.members).all()
     assert (student.decay, student.shrink, hyper(student.optimizer)) == (0.9, 0, [(0.8, 0.01)])
-    step, _, objects, args, facts, start = calls["fit"]
+    step, batches, _, objects, args, facts, start = calls["fit"]
+    assert tuple(batches.streams.values()) == (data.labelled, data.unlabelled)
     assert (args.val_iteration, tuple(objects), start) == (67 // 24, STUDENT, None)
     assert (facts["method"], facts["img_size"], facts["resize"]) == ("FixMatch", 16, 18)
     rates, rows = [], []
     student.live.forward = lambda images: rows.append(len(images)) or normal(1, (len(images), 3)).requires_grad_()
     student.descend = lambda loss: rates.append(student.optimizer.param_groups[0]["lr"])
     for t in (0, 1, 4, 5, 6):
-        step(t)
+        step(batches.at(t))
     assert rates == pytest.approx([0, 0.2, 0.8, 0.8, 0.4])
     assert rows == [8] * 7 * len(rates)
 
@@ -441,7 +492,7 @@ def test_pretraining(caught):
 def test_cossl(caught, pretrained_by):
     start = pretrained_by(FIX) / "checkpoint.pth.tar"
     calls = caught(COSSL, "cossl", "--resume", start, "--lr", 0.3, "--lr_tfe", 0.7, "--wd_tfe", 0.02, "--warm_tfe", 3)
-    _, _, student, teacher, data = calls["made"]
+    (method, learner, student, teacher), data = calls["cossl"], calls["data"]
     state = load_checkpoint(start)
     lr = state["optimizer"]["param_groups"][0]["lr"]
     assert 0 < lr < 0.04  # in the middle of the warm-up
@@ -451,11 +502,16 @@ def test_cossl(caught, pretrained_by):
     assert (teacher.decay, teacher.shrink, hyper(teacher.optimizer)) == (0.9, 0, [(0.3, 0.02), (0.3, 0)])
     assert data.partners.wanted == data.balanced.wanted == ("strong",)
     assert data.partners.ahead == [getattr(data, name) for name in ALL]
-    prepare = calls["fit"][-2]
-    encoder, head, _, balanced, partners = prepare.args
-    assert (encoder, head.live, head.ema, partners) == (student.ema.features, teacher.live, teacher.ema, None)
+    _, batches, *_, prepare, _ = calls["fit"]
+    assert (tuple(batches.streams), list(batches.streams.values())) == (ALL, [getattr(data, name) for name in ALL])
+    assert batches.draws == (method.draw, learner.draw)
+    encoder, head, crt, own_batches = prepare.args
+    assert (encoder, head.live, head.ema) == (student.ema.features, teacher.live, teacher.ema)
     assert (head.decay, hyper(head.optimizer)) == (0.99, [(0.7, 0.02), (0.7, 0)])
-    assert (prepare.keywords, balanced.balanced, balanced.ahead) == ({"steps": 150}, True, [balanced])
+    ((name, balanced),) = own_batches.streams.items()
+    assert (name, prepare.keywords, balanced.balanced, balanced.ahead) == ("balanced", {"steps": 150}, True, [balanced])
+    assert own_batches.name != batches.name and balanced.name != data.balanced.name
+    assert crt.draw(0, 8) == {}
     # It starts from the momentum encoder's classifier, and leaves that as it is.
     own = student.ema.fc.weight.clone()
     for key in ("weight", "bias"):
@@ -474,6 +530,6 @@ def test_predict_sees_what_evaluation_sees(food101, pretrained_by, tmp_path):
     path, label, probability, *_ = (tmp_path / "out.csv").read_text().splitlines()[1].split(",")
     crop = TF.pil_to_tensor(centre_crop(Image.open(path).convert("RGB"), 16, 18))
     with torch.no_grad():
-        p = predict(normalise(crop[None], MEAN, STD)).softmax(1)[0]
+        p = predict(normalise(crop[None], *LOOK)).softmax(1)[0]
     assert float(probability) == pytest.approx(p.max().item(), abs=1e-5)
     assert label == ["apple_pie", "ramen", "waffles"][p.argmax()]

@@ -6,13 +6,13 @@ checked.
 
 from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 import torch
 from conftest import fill, golden, integers, normal
 
+from dataset.batches import Batch, Minibatch
 from methods.averaged import Averaged
 from methods.chunks import in_chunks
 from methods.classifier import decay_all_but_bias, tfe
@@ -30,6 +30,7 @@ from models.wrn import WideResNet
 LR, ROWS = 0.002, 8
 SHRINK = WEIGHT_DECAY = 0.02 * LR
 MIX = {"T": 0.5, "alpha": 0.75}
+MAX_LAM = 0.6
 
 
 class Recipe(NamedTuple):
@@ -50,19 +51,39 @@ class GoldenBatches:
         self.views, self.first, self.label, self.classes = views, first, label, classes
         self.rows, self.size = rows, size
 
-    def at(self, t):
+    def of_step(self, t: int) -> Minibatch:
         k, shape = 10000 + 100 * t, (self.rows, 3, self.size, self.size)
-        views = [normal(k + self.first + v, shape).to(torch.get_default_dtype()) for v in range(self.views)]
-        return views, integers(k + self.label, self.classes, self.rows)
+        views = [normal(k + self.first + v, shape) for v in range(self.views)]
+        labels = integers(k + self.label, self.classes, self.rows).to(torch.get_default_device())
+        return Minibatch([view.to(labels.device, torch.get_default_dtype()) for view in views], labels)
 
 
-def streams(views_u: int, classes: int, rows_u: int = ROWS, size: int = 32):
-    return SimpleNamespace(
-        labelled=GoldenBatches(1, 0, 1, classes, size=size),
-        unlabelled=GoldenBatches(views_u, 2, 9, classes, rows_u, size),
-        balanced=GoldenBatches(1, 10, 11, classes, size=size),
-        partners=GoldenBatches(1, 12, 11, classes, size=size),
-    )
+def streams(views_u: int, classes: int, rows_u: int = ROWS, size: int = 32) -> dict[str, GoldenBatches]:
+    return {
+        "labelled": GoldenBatches(1, 0, 1, classes, size=size),
+        "unlabelled": GoldenBatches(views_u, 2, 9, classes, rows_u, size),
+        "balanced": GoldenBatches(1, 10, 11, classes, size=size),
+        "partners": GoldenBatches(1, 12, 11, classes, size=size),
+    }
+
+
+def recorded_numbers(expected: dict, s: int, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What was drawn in step s, as `draw` of the methods and of TFE would give it; y: the balanced labels."""
+    draws, numbers = expected["steps"][s]["draws"], {}
+    if "beta" in draws:
+        lam = draws["beta"][0]
+        numbers["mixup_lam"] = torch.tensor(max(lam, 1 - lam), dtype=torch.float64)
+        numbers["mixup_perm"] = torch.tensor(draws["perm"][0])
+    if "rot" in draws:
+        numbers["turns"] = torch.tensor(draws["rot"][0])
+    if "coin" in draws:  # lambdas were recorded in the rows they belong to
+        counts = torch.tensor(expected["num_per_class"])
+        coin, where = torch.tensor(draws["coin"]), torch.zeros(len(y))
+        where[coin < ((counts.max() - counts) / counts.max())[y]] = (torch.tensor(draws["lam"]) - MAX_LAM) / (
+            1 - MAX_LAM
+        )
+        numbers["coins"] = torch.stack([coin, where])
+    return numbers
 
 
 def student(network, weight_decay: float = 0.0, shrink: float = 0.0) -> Averaged:
@@ -95,22 +116,6 @@ def teacher(features: int, classes: int, optimizer=torch.optim.Adam, decay: floa
     return teacher
 
 
-def recorded_tfe(expected: dict, balanced: GoldenBatches):
-    """`tfe` that uses the recorded coins, and the recorded lambdas in the rows they belong to."""
-    counts, max_lam = torch.tensor(expected["num_per_class"]), 0.6
-    chance = (counts.max() - counts) / counts.max()
-    draws = iter(enumerate(expected["steps"]))
-
-    def draw(n):
-        s, step = next(draws)
-        coin, where = torch.tensor(step["draws"]["coin"]), torch.zeros(n)
-        lam = torch.tensor(step["draws"]["lam"])
-        where[coin < chance[balanced.at(s)[1]]] = (lam - max_lam) / (1 - max_lam)
-        return torch.stack([coin, where])
-
-    return tfe(counts, max_lam, draw)
-
-
 def ramp(t):
     """Weight of the ramp in the recorded runs: four epochs of one step."""
     return linear_rampup(t, 4)
@@ -121,18 +126,30 @@ def aligned(expected):
     return {"w_rot": 0.5, "running_mean": RunningMean(len(counts)), "target": counts / counts.sum()}
 
 
-def pretraining(ssl, student, data, returned, schedule=lambda t: {}, rate=None, running_mean=None) -> Recipe:
-    step, _ = pretrain(ssl, student, data, schedule)
+def whole(expected: dict, step: Callable, data: dict, weights: Callable[[int], dict] = lambda t: {}) -> Callable:
+    """t -> logs of step t, on the recorded batch."""
+
+    def of_number(t: int) -> dict:
+        made = {name: stream.of_step(t) for name, stream in data.items()}
+        drawn = {name: torch.tensor(value) for name, value in weights(t).items()}
+        return step(Batch(recorded_numbers(expected, t, made["balanced"].labels) | drawn, **made))
+
+    return of_number
+
+
+def pretraining(expected, method, student, data, returned, weights=lambda t: {}, rate=None, mean=None) -> Recipe:
+    step, _ = pretrain(method, student)
     if rate:
-        step = scheduled(step, student.optimizer, rate)
+        step = scheduled(step, student.optimizer)
+        weights = lambda t: {"lr": rate(t), "next_lr": rate(t + 1)}
     modules = {"model": student.live, "ema_model": student.ema}
-    return Recipe(step, returned, modules, student.optimizer, running_mean)
+    return Recipe(whole(expected, step, data, weights), returned, modules, student.optimizer, mean)
 
 
-def co_learning(expected, ssl, student, teacher, data, returned, running_mean=None) -> Recipe:
-    step, _ = cossl(ssl, recorded_tfe(expected, data.balanced), student, teacher, data)
+def co_learning(expected, method, student, teacher, data, returned, weights=lambda t: {}, mean=None) -> Recipe:
+    step, _ = cossl(method, tfe(torch.tensor(expected["num_per_class"]), MAX_LAM), student, teacher)
     modules = {"model": student.live, "ema_model": student.ema, "head": teacher.live, "ema_head": teacher.ema}
-    return Recipe(step, returned, modules, student.optimizer, running_mean)
+    return Recipe(whole(expected, step, data, weights), returned, modules, student.optimizer, mean)
 
 
 FIX = ("loss", "loss_x", "loss_u", "mask", "acc_u", "acc_selected")
@@ -144,25 +161,27 @@ MIXED_COSSL = ("loss", "loss_x", "loss_u", "loss_head", "acc_u", "acc_head")
 def fixmatch_recipe(expected, make=WideResNet, tau=0.45) -> Recipe:
     classes = len(expected["num_per_class"])
     network = sharpened(student(make(classes), shrink=SHRINK))
-    return pretraining(partial(fixmatch, tau=tau), network, streams(3, classes), FIX)
+    return pretraining(expected, fixmatch(tau), network, streams(3, classes), FIX)
 
 
 def fixmatch_cossl_recipe(expected, make=WideResNet, tau=0.24) -> Recipe:
     classes = len(expected["num_per_class"])
     network = student(make(classes), weight_decay=WEIGHT_DECAY)
     head = teacher(network.live.output.in_features, classes)
-    return co_learning(expected, partial(fixmatch, tau=tau), network, head, streams(3, classes), FIX_COSSL)
+    return co_learning(expected, fixmatch(tau), network, head, streams(3, classes), FIX_COSSL)
 
 
 def mixmatch_recipe(expected) -> Recipe:
     network = sharpened(student(WideResNet(10), shrink=SHRINK))
-    return pretraining(partial(mixmatch, **MIX), network, streams(2, 10), MIXED, lambda t: {"lambda_u": 75 * ramp(t)})
+    weights = lambda t: {"lambda_u": 75 * ramp(t)}
+    return pretraining(expected, mixmatch(**MIX, lambda_u=None), network, streams(2, 10), MIXED, weights)
 
 
 def mixmatch_cossl_recipe(expected) -> Recipe:
     """MixMatch's recipe shrinks in co-learning, too. The rotation head, which has no gradient, shows it."""
-    ssl, network = partial(mixmatch, **MIX, lambda_u=1), student(WideResNet(10), WEIGHT_DECAY, SHRINK)
-    return co_learning(expected, ssl, network, teacher(128, 10), streams(2, 10), MIXED_COSSL)
+    method, network = mixmatch(**MIX, lambda_u=None), student(WideResNet(10), WEIGHT_DECAY, SHRINK)
+    weights = lambda t: {"lambda_u": 1.0}
+    return co_learning(expected, method, network, teacher(128, 10), streams(2, 10), MIXED_COSSL, weights)
 
 
 def remixmatch_recipe(expected) -> Recipe:
@@ -171,14 +190,15 @@ def remixmatch_recipe(expected) -> Recipe:
     def weights(t):
         return {"lambda_u": 1.5 * ramp(t), "w_ent": 0.5 * ramp(t)}
 
-    ssl, mean = partial(remixmatch, **MIX, **state), state["running_mean"]
-    return pretraining(ssl, network, streams(3, 10), MIXED, weights, running_mean=mean)
+    method, mean = remixmatch(**MIX, **state, lambda_u=None, w_ent=None), state["running_mean"]
+    return pretraining(expected, method, network, streams(3, 10), MIXED, weights, mean=mean)
 
 
 def remixmatch_cossl_recipe(expected) -> Recipe:
     state, network = aligned(expected), student(WideResNet(10), weight_decay=WEIGHT_DECAY)
-    ssl, mean = partial(remixmatch, **MIX, **state, lambda_u=1.5, w_ent=0.5), state["running_mean"]
-    return co_learning(expected, ssl, network, teacher(128, 10), streams(3, 10), MIXED_COSSL, mean)
+    method, mean = remixmatch(**MIX, **state, lambda_u=None, w_ent=None), state["running_mean"]
+    weights = lambda t: {"lambda_u": 1.5, "w_ent": 0.5}
+    return co_learning(expected, method, network, teacher(128, 10), streams(3, 10), MIXED_COSSL, weights, mean)
 
 
 def food_recipe(expected) -> Recipe:
@@ -186,14 +206,13 @@ def food_recipe(expected) -> Recipe:
     network = food_student(0.999)
     network.live.fc.weight.data.mul_(3)
     data, rate = streams(2, 101, 16, 64), lambda t: warm_up_then_steps(t, LR, 0.1, 4, 60)
-    return pretraining(in_chunks(partial(fixmatch, tau=0.45)), network, data, FIX, rate=rate)
+    return pretraining(expected, in_chunks(fixmatch(0.45)), network, data, FIX, rate=rate)
 
 
 def food_cossl_recipe(expected) -> Recipe:
     nesterov = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
     network, head = food_student(0.9), teacher(2048, 101, nesterov, 0.9)
-    ssl = in_chunks(partial(fixmatch, tau=0.0165))
-    return co_learning(expected, ssl, network, head, streams(2, 101, 16, 64), FIX_COSSL)
+    return co_learning(expected, in_chunks(fixmatch(0.0165)), network, head, streams(2, 101, 16, 64), FIX_COSSL)
 
 
 RECIPES = {
@@ -212,25 +231,10 @@ SMALL = [name for name in RECIPES if not name.startswith(("food", "small"))]  # 
 LARGE = [name for name in RECIPES if name not in SMALL]
 
 
-@pytest.fixture
-def recorded(monkeypatch):
-    """name -> the recorded numbers, and the recipe, which draws what was drawn there."""
-
-    def make(name: str) -> tuple[dict, Recipe]:
-        expected = golden(f"{name}.json")
-        draws = [step["draws"] for step in expected["steps"]]
-        beta, perm, turns = (iter([draw[key][0] for draw in draws if key in draw]) for key in ("beta", "perm", "rot"))
-
-        def mixing(n_images, alpha):
-            lam = next(beta)
-            return torch.tensor(max(lam, 1 - lam), dtype=torch.float64), torch.tensor(next(perm))
-
-        for module in ("mixmatch", "remixmatch"):
-            monkeypatch.setattr(f"methods.{module}.draw_mixup", mixing)
-        monkeypatch.setattr("methods.remixmatch.draw_turns", lambda n_images: torch.tensor(next(turns)))
-        return expected, RECIPES[name](expected)
-
-    return make
+def recorded(name: str) -> tuple[dict, Recipe]:
+    """The recorded numbers, and the recipe, which draws what was drawn there."""
+    expected = golden(f"{name}.json")
+    return expected, RECIPES[name](expected)
 
 
 def assert_returns(recipe: Recipe, s: int, expected: dict, relative: float) -> None:
@@ -239,9 +243,9 @@ def assert_returns(recipe: Recipe, s: int, expected: dict, relative: float) -> N
     assert got == pytest.approx(expected["steps"][s]["returned"], rel=relative), f"step {s}"
 
 
-@pytest.mark.usefixtures("double_precision")
+@pytest.mark.usefixtures("on_device", "double_precision")
 @pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
-def test_three_steps_in_double_precision(name, recorded):
+def test_three_steps_in_double_precision(name):
     """Figures of every step; norm, first and last element of every tensor afterwards."""
     expected, recipe = recorded(name)
     for s in range(3):
@@ -260,8 +264,9 @@ def test_three_steps_in_double_precision(name, recorded):
         torch.testing.assert_close(recipe.running_mean.state_dict(), mean, rtol=1e-6, atol=0)
 
 
+@pytest.mark.usefixtures("on_device")
 @pytest.mark.parametrize("name", SMALL)
-def test_first_step_in_single_precision(name, recorded):
+def test_first_step_in_single_precision(name):
     """The ResNet-50s are off by up to 2e-5 from their first step on."""
     expected, recipe = recorded(name)
     assert_returns(recipe, 0, expected, 2e-5)

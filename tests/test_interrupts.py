@@ -54,10 +54,12 @@ def signals(monkeypatch):
                     os.kill(os.getpid(), number)
 
         def fitting(fit):
-            def fitted(step, evaluate, objects, args, facts, start, prepare=None, **rest):
-                def stepping(t):
+            def fitted(step, batches, evaluate, objects, args, facts, start, prepare=None, **rest):
+                original = batches.at
+
+                def sending(t):
                     at(f"step {t}")
-                    return step(t)
+                    return original(t)
 
                 def evaluating():
                     at("evaluation")
@@ -67,8 +69,9 @@ def signals(monkeypatch):
                     at("preparation")
                     prepare()
 
+                batches.at = sending
                 ready = preparing if prepare else None
-                fit(stepping, evaluating, objects, args, facts, start, ready, **rest)
+                fit(step, batches, evaluating, objects, args, facts, start, ready, **rest)
 
             return fitted
 
@@ -391,7 +394,7 @@ def test_bad_steps_are_kept_without_a_read():
     for _ in range(2):
         sums.add({"loss": torch.zeros((), device="meta"), "pseudo": torch.zeros(2, 3, device="meta")})
     assert sums.bad[0].device.type == "meta"
-    assert set(sums.totals) == {"loss", "pseudo"}
+    assert set(sums.totals()) == {"loss", "pseudo"}
 
 
 def test_elsewhere_than_on_the_cpu_a_bad_step_is_found_at_the_end(monkeypatch):
@@ -415,14 +418,15 @@ def test_nothing_bad_is_saved(bad, whole, tmp_path, monkeypatch):
 
     original = train_cifar_fix.fit
 
-    def fit(step, evaluate, objects, *rest):
-        def stepping(t):
-            logs = step(t)
+    def fit(step, batches, evaluate, objects, *rest):
+        def stepping(numbered):
+            t, batch = numbered
+            logs = step(batch)
             if t == 11 and bad == "weight":
                 objects["state_dict"].output.bias.data[0] = float("inf")
             return logs | ({"loss_x": torch.tensor(float("nan"))} if t == 8 and bad == "loss" else {})
 
-        original(stepping, evaluate, objects, *rest)
+        original(stepping, Namespace(at=lambda t: (t, batches.at(t))), evaluate, objects, *rest)
 
     monkeypatch.setattr(train_cifar_fix, "fit", fit)
     result = run_here(FIX, *RUN, "--out", tmp_path)

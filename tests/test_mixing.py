@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import golden, integers, normal
 
+from dataset.batches import Batch, Minibatch
 from methods import fixmatch, mixmatch, remixmatch
 from methods.mixing import draw_mixup, forward_interleaved, interleave, mixup, sharpen
 from methods.ramp import linear_rampup
@@ -58,25 +59,25 @@ def test_mixup_blends_rows_and_targets_with_the_same_partner():
 
 def test_mixup_draws_a_large_share_and_a_permutation_from_torchs_generator():
     torch.manual_seed(3)
-    lam, perm = draw_mixup(50, 0.75)
-    assert lam.shape == ()
+    drawn = draw_mixup(50, 0.75)
+    lam, perm = drawn["mixup_lam"], drawn["mixup_perm"]
+    assert (lam.shape, lam.dtype, perm.dtype) == ((), np.float64, np.int32)
     assert sorted(perm.tolist()) == list(range(50)) != perm.tolist()
     torch.manual_seed(3)
-    again = draw_mixup(50, 0.75)
-    assert lam == again[0] and perm.equal(again[1])
-    other = draw_mixup(50, 0.75)
-    assert lam != other[0] and not perm.equal(other[1])
+    once_more, other = draw_mixup(50, 0.75), draw_mixup(50, 0.75)
+    for name, value in drawn.items():
+        assert np.array_equal(value, once_more[name]) and not np.array_equal(value, other[name])
 
 
 @pytest.mark.parametrize("alpha", [0.3, 0.75])
 def test_mixups_share_is_the_larger_part_of_a_beta_draw(alpha):
     torch.manual_seed(0)
-    lam = torch.stack([draw_mixup(1, alpha)[0] for _ in range(4000)])
+    lam = np.array([draw_mixup(1, alpha)["mixup_lam"] for _ in range(4000)])
     beta = np.random.RandomState(0).beta(alpha, alpha, 100_000)
     larger = np.maximum(beta, 1 - beta)
     assert 0.5 <= lam.min() < 0.51
     assert 0.99 < lam.max() <= 1
-    assert [lam.mean().item(), lam.std().item()] == pytest.approx([larger.mean(), larger.std()], abs=0.01)
+    assert [lam.mean(), lam.std()] == pytest.approx([larger.mean(), larger.std()], abs=0.01)
 
 
 def numbered(number: int, rows: int) -> list[torch.Tensor]:
@@ -123,10 +124,40 @@ def test_turns_are_counter_clockwise_quarters():
 
 def test_turns_are_drawn_evenly_from_torchs_generator():
     torch.manual_seed(0)
-    turns = draw_turns(4000)
-    assert turns.bincount().tolist() == pytest.approx([1000] * 4, abs=100)
+    turns = draw_turns(4000)["turns"]
+    assert turns.dtype == np.int32
+    assert np.bincount(turns).tolist() == pytest.approx([1000] * 4, abs=100)
     torch.manual_seed(0)
-    assert turns.equal(draw_turns(4000))
+    assert np.array_equal(turns, draw_turns(4000)["turns"])
+
+
+def ramp(t: int) -> float:
+    return t / 4
+
+
+@pytest.mark.parametrize(
+    ("method", "weights", "n_images"),
+    [
+        (mixmatch.mixmatch(0.5, 0.75, ramp), {"lambda_u"}, 15),
+        (
+            remixmatch.remixmatch(0.5, 0.75, ramp, 0.5, ramp, running_mean=RunningMean(CLASSES), target=None),
+            {"lambda_u", "w_ent"},
+            20,
+        ),
+    ],
+    ids=["mixmatch", "remixmatch"],
+)
+def test_what_a_step_draws(method, weights, n_images):
+    """The weights of step t, and numbers for each image of a batch of ROWS labelled ones."""
+    for t in (0, 3, 9):
+        numbers = method.draw(t, ROWS)
+        assert {name: (numbers[name].dtype, float(numbers[name])) for name in weights} == dict.fromkeys(
+            weights, (np.float32, ramp(t))
+        )
+        assert sorted(numbers["mixup_perm"]) == list(range(n_images))
+        others = {"turns"} if "w_ent" in weights else set()
+        assert numbers.keys() == weights | others | {"mixup_lam", "mixup_perm"}
+        assert all(len(numbers[name]) == ROWS for name in others)
 
 
 def test_align():
@@ -206,17 +237,21 @@ LAM, PERM, TURNS, T = 0.8, [7, 3, 18, 0, 12, 1, 9, 16, 2, 14, 19, 4, 11, 5, 8, 1
 
 
 @pytest.fixture
-def scene(monkeypatch):
-    """A network, another head on its features as labeller, images, labels; the draws are LAM, PERM and TURNS."""
+def scene():
+    """A network, another head on its features as labeller, images, labels."""
     torch.manual_seed(0)
     model, head = Tiny(), torch.nn.Linear(6, CLASSES)
     head.weight.data.mul_(4)
-    for name in ("mixmatch", "remixmatch"):
-        draw = lambda n, alpha: (torch.tensor(LAM), torch.tensor([j for j in PERM if j < n]))
-        monkeypatch.setattr(f"methods.{name}.draw_mixup", draw)
-    monkeypatch.setattr("methods.remixmatch.draw_turns", lambda n: torch.tensor(TURNS[:n]))
     x, *u = (normal(seed, (ROWS, 3, 2, 2)) for seed in range(4))
     return model, lambda images: head(model.features(images)), x, integers(5, CLASSES, ROWS), u
+
+
+def batch_of(x, y, u, **weights: float) -> Batch:
+    """The batch of a step that draws LAM, PERM, TURNS and these weights."""
+    perm = [j for j in PERM if j < ROWS * (1 + len(u))]
+    numbers = {"mixup_lam": torch.tensor(LAM, dtype=torch.float64), "mixup_perm": torch.tensor(perm).int()}
+    numbers |= {"turns": torch.tensor(TURNS).int()} | {name: torch.tensor(value) for name, value in weights.items()}
+    return Batch(numbers, Minibatch([x], y), Minibatch(u, None))
 
 
 def slow_mixup(x, y, u, guesses) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -240,7 +275,8 @@ def assert_same(model, got, expected, logs, parts, pseudo, guesses) -> None:
 
 def test_mixmatch(scene):
     model, labeller, x, y, (a, b, _) = scene
-    loss, logs, pseudo = mixmatch.mixmatch(model, labeller, x, y, [a, b], T=T, alpha=0.75, lambda_u=7.0)
+    method = mixmatch.mixmatch(T, 0.75, lambda_u=None)
+    loss, logs, pseudo = method.loss(model, labeller, batch_of(x, y, [a, b], lambda_u=7.0))
     p_a, p_b = ([one(labeller, image).softmax(dim=0).detach() for image in view] for view in (a, b))
     guesses = [slow_sharpen((p + q) / 2) for p, q in zip(p_a, p_b, strict=True)]
     mixed = slow_mixup(x, y, [a, b], guesses)
@@ -254,9 +290,9 @@ def test_mixmatch(scene):
 def test_remixmatch(scene, target):
     model, labeller, x, y, (weak, first, second) = scene
     u, running_mean = [weak, first, second], added(RunningMean(CLASSES), range(2))
-    weights = {"lambda_u": 1.5, "w_rot": 0.6, "w_ent": 0.4}
-    settings = {"T": T, "alpha": 0.75, "running_mean": running_mean, "target": target}
-    loss, logs, pseudo = remixmatch.remixmatch(model, labeller, x, y, u, **settings, **weights)
+    settings = {"w_rot": 0.6, "running_mean": running_mean, "target": target}
+    method = remixmatch.remixmatch(T, 0.75, lambda_u=None, w_ent=None, **settings)
+    loss, logs, pseudo = method.loss(model, labeller, batch_of(x, y, u, lambda_u=1.5, w_ent=0.4))
 
     raw = [one(labeller, image).softmax(dim=0).detach() for image in weak]
     means = [probabilities(0).mean(dim=0), probabilities(1).mean(dim=0), sum(raw) / ROWS]

@@ -202,7 +202,8 @@ def plain_logits(checkpoint, test, look):
     """The logits that a recipe's evaluation sees."""
     state = load_checkpoint(checkpoint)
     predict = predictor(state, len(state["facts"]["classes"]), torch.device("cpu"), "")
-    stream = Stream("test", Pixels(test, torch.device("cpu")), np.arange(len(test.labels)), ("plain",), 1, 0, look)
+    images = Pixels(test, *look, torch.device("cpu"))
+    stream = Stream("test", images, np.arange(len(test.labels)), ("plain",), 1, 0, {})
     with torch.no_grad():
         return torch.cat([predict(views[0]) for views, _ in stream.sweep()])
 
@@ -233,7 +234,7 @@ def test_plain_and_cossl(runs, tmp_path):
     both = record(out)["runs"]
     for folder, found in zip(runs, both, strict=True):
         state = load_checkpoint(folder / "checkpoint.pth.tar")
-        logits = plain_logits(folder / "checkpoint.pth.tar", data.test, {"mean": data.mean, "std": data.std})
+        logits = plain_logits(folder / "checkpoint.pth.tar", data.test, (data.mean, data.std))
         top1 = found["top1"][RATIOS.index(1)]
         assert top1 == pytest.approx(state["history"][-1]["test"]["top1"])  # of training's own evaluation
         counts = np.array(state["facts"]["labelled_counts"] if folder == runs[0] else [1] * 10)
@@ -337,7 +338,7 @@ def test_small_imagenet127(pretrained_by, small_imagenet127, tmp_path):
     assert_runs(SCRIPT, folder / "checkpoint.pth.tar", "--out", out, *CPU)
     data = load_small_imagenet127(small_imagenet127, 32)
     (found,) = record(out)["runs"]
-    logits = plain_logits(folder / "checkpoint.pth.tar", data.test, {"mean": data.mean, "std": data.std})
+    logits = plain_logits(folder / "checkpoint.pth.tar", data.test, (data.mean, data.std))
     sizes = np.bincount(data.train.labels, minlength=127)
     expected = shifted_figures(logits, data.test.labels, np.argsort(-sizes, kind="stable"))
     assert {name: found[name] for name in expected} == expected

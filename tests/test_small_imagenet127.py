@@ -9,9 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,7 +29,7 @@ from conftest import (
 from dataset.images import Dataset, Images
 from dataset.long_tail import labelled_share
 from dataset.small_imagenet127 import class_map, load_small_imagenet127
-from dataset.streams import streams
+from dataset.streams import CO_LEARNING, PRETRAINING, streams
 from methods.averaged import Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
@@ -308,24 +306,40 @@ def in_memory(data: Dataset) -> Dataset:
 
 
 def test_mapped_pixels_make_the_same_batches(small_imagenet127):
+    """They travel with the numbers of a step: those images alone that it needs."""
     mapped = load_small_imagenet127(small_imagenet127, 32)
     a, b = open_streams(mapped), open_streams(in_memory(mapped))
     assert a.labelled.images.pixels is None and b.labelled.images.mapped is None
-    for name in ("labelled", "unlabelled", "balanced", "partners"):
+    for names in (CO_LEARNING, *((name,) for name in CO_LEARNING)):
+        on_disk, in_ram = (data.batches(names) for data in (a, b))
+        sizes = [getattr(a, name).batch_size for name in names]
+        assert on_disk.packed.layout["pixels"] == (np.uint8, (sum(sizes), 3, 32, 32))
+        assert "pixels" not in in_ram.packed.layout
         for t in (0, 30):
-            one, other = (getattr(data, name).at(t) for data in (a, b))
-            assert one.labels.tolist() == other.labels.tolist()
-            assert all(map(torch.equal, one.views, other.views))
+            assert len(on_disk.draw(t)) == len(in_ram.draw(t)) + sum(sizes) * 3 * 32 * 32 // 4
+            for name in names:
+                one, other = (getattr(batches.at(t), name) for batches in (on_disk, in_ram))
+                assert one.labels.tolist() == other.labels.tolist()
+                assert len(one.views) == len(other.views) > 0
+                assert all(map(torch.equal, one.views, other.views))
 
 
-def test_a_stream_again_differs_in_its_draws_alone(small_imagenet127):
+def test_mapped_pixels_make_the_same_sweeps(small_imagenet127):
+    mapped = load_small_imagenet127(small_imagenet127, 32)
+    sweeps = [open_streams(data).unlabelled.sweep(batch_size=150) for data in (mapped, in_memory(mapped))]
+    for one, other in zip(*sweeps, strict=True):
+        assert one.labels.tolist() == other.labels.tolist()
+        assert all(map(torch.equal, one.views, other.views))
+
+
+def test_a_renamed_stream_differs_in_its_draws_alone(small_imagenet127):
     data = open_streams(load_small_imagenet127(small_imagenet127, 32))
     for stream in (data.balanced, data.partners):
-        again = stream.again("another name")
-        assert vars(again).keys() == vars(stream).keys()
-        assert {key for key in vars(stream) if vars(stream)[key] is not vars(again)[key]} == {"name", "_rows"}
-        assert not torch.equal(stream.at(0).views[0], again.at(0).views[0])
-        assert torch.equal(stream.at(3).views[0], stream.again(stream.name).at(3).views[0])
+        renamed = stream.renamed("another name")
+        assert vars(renamed).keys() == vars(stream).keys()
+        assert {key for key in vars(stream) if vars(stream)[key] is not vars(renamed)[key]} == {"name", "_order"}
+        assert not np.array_equal(stream.draw(0)[1], renamed.draw(0)[1])
+        assert all(map(np.array_equal, stream.draw(3), renamed.renamed(stream.name).draw(3)))
 
 
 def teacher(features: int, classes: int, device: str = "cpu", lr: float = 0.1) -> Averaged:
@@ -347,10 +361,12 @@ def test_warm_up_on_batches_learns(learner):
         return x[:, :, 8:-8, 8:-8].mean(dim=(2, 3))
 
     start = head.live.weight.detach().clone()
-    watched = lambda stream: SimpleNamespace(at=lambda t: steps.append(t) or stream.at(t))
-    warm_up_on_batches(encoder, head, learner, watched(data.balanced), watched(data.partners), 30)
+    batches = data.batches(("balanced", "partners"), learner.draw, name="warm-up")
+    original = batches.at
+    batches.at = lambda t: steps.append(t) or original(t)
+    warm_up_on_batches(encoder, head, learner, batches, 30)
     assert grads == [False] * 30
-    assert steps[::2] == steps[1::2] == list(range(30))
+    assert steps == list(range(30))
     features = torch.tensor([[60.0] * 3, [180.0] * 3]) / 255 * 4 - 2
     assert head.ema(features).argmax(dim=1).tolist() == [0, 1]
     moved, followed = (head.live.weight - start).norm(), (head.ema.weight - start).norm()
@@ -364,11 +380,15 @@ def test_no_step_waits_for_the_device(mapped, small_imagenet127):
     data = open_streams(data if mapped else in_memory(data), "meta")
     network = ResNet50(127, width=4).to("meta")
     student = Averaged(network, torch.optim.Adam(network.parameters(), 0.002), 0.999, shrink=1e-5)
-    head, ssl = teacher(network.output.in_features, 127, "meta"), partial(fixmatch, tau=0.95)
+    head, method = teacher(network.output.in_features, 127, "meta"), fixmatch(tau=0.95)
     learner = tfe(torch.tensor(data.counts, device="meta"), 0.6)
-    warm_up_on_batches(student.ema.features, head, learner, data.balanced, data.partners, 1)
-    for step, predict in (pretrain(ssl, student, data), cossl(ssl, learner, student, head, data)):
-        logs = step(0)
+    warm_up = data.batches(("balanced", "partners"), learner.draw, name="warm-up")
+    warm_up_on_batches(student.ema.features, head, learner, warm_up, 1)
+    for (step, predict), names, draws in (
+        (pretrain(method, student), PRETRAINING, [method.draw]),
+        (cossl(method, learner, student, head), CO_LEARNING, [method.draw, learner.draw]),
+    ):
+        logs = step(data.batches(names, *draws).at(0))
         assert logs and all(value.is_meta and (value.shape == () or name == "pseudo") for name, value in logs.items())
         assert predict(next(data.test())[0]).is_meta
 

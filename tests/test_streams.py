@@ -7,20 +7,25 @@ import numpy as np
 import pytest
 import torch
 
+from dataset.batches import Batches
 from dataset.images import Images
 from dataset.streams import Pixels, Stream, open_data
 from utils.errors import UserError
 
-LOOK = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 LABELS = np.repeat([0, 1, 3], [12, 6, 2])
 
 
 def stream(wanted=("plain",), batch=4, seed=0, name="toy", members=None, balanced=False):
     """A stream of 20 images, the i-th of which has all pixels equal to i."""
     pixels = np.repeat(np.arange(20, dtype=np.uint8), 3 * 16 * 16).reshape(20, 3, 16, 16)
-    images = Pixels(Images(pixels, LABELS.astype(np.int64)), torch.device("cpu"))
+    images = Pixels(Images(pixels, LABELS.astype(np.int64)), (0.0,) * 3, (1.0,) * 3, torch.device("cpu"))
     members = np.arange(20) if members is None else members
-    return Stream(name, images, members, wanted, batch, seed, LOOK, balanced)
+    return Stream(name, images, members, wanted, batch, seed, {}, balanced)
+
+
+def at(s: Stream, t: int):
+    """Batch t of one stream."""
+    return Batches({"labelled": s}, (), 0).at(t).labelled
 
 
 def which(batch) -> list[int]:
@@ -34,7 +39,7 @@ def together(batches) -> list[int]:
 def test_a_pass_has_every_member_once_and_drops_the_rest():
     members = np.array([19, 3, 5, 7, 11, 13, 2, 17, 1, 0])
     s = stream(members=members, batch=3)
-    passes = [together(s.at(3 * k + i) for i in range(3)) for k in range(4)]
+    passes = [together(at(s, 3 * k + i) for i in range(3)) for k in range(4)]
     for images in passes:
         assert len(set(images)) == 9
         assert set(images) < set(members.tolist())
@@ -45,7 +50,7 @@ def test_a_pass_has_every_member_once_and_drops_the_rest():
 def test_labels_belong_to_the_images():
     for s in (stream(), stream(balanced=True)):
         for t in range(5):
-            batch = s.at(t)
+            batch = at(s, t)
             assert batch.labels.tolist() == LABELS[which(batch)].tolist()
 
 
@@ -53,7 +58,7 @@ def test_a_batch_is_a_function_of_seed_name_and_step():
     wanted = ("weak", "strong")
 
     def pixels(s, t):
-        return torch.stack(s.at(t).views)
+        return torch.stack(at(s, t).views)
 
     s = stream(wanted)
     late = pixels(s, 7)
@@ -66,7 +71,7 @@ def test_a_batch_is_a_function_of_seed_name_and_step():
 
 def test_balanced_draws_every_present_class_equally_often():
     s = stream(balanced=True, batch=10)
-    batches = [s.at(t) for t in range(300)]
+    batches = [at(s, t) for t in range(300)]
     labels = torch.cat([batch.labels for batch in batches])
     shares = labels.bincount(minlength=4) / len(labels)
     assert shares[2] == 0
@@ -100,10 +105,10 @@ def test_data_of_a_recipe(capsys):
     )
     views = {"labelled": ("weak",), "unlabelled": ("weak", "strong", "strong")}
     data = open_data(args, views, include_labelled=True, device=torch.device("cpu"))
-    assert len(data.labelled.at(0).views) == 1
-    assert len(data.unlabelled.at(0).views) == 3
+    assert len(at(data.labelled, 0).views) == 1
+    assert len(at(data.unlabelled, 0).views) == 3
     assert data.balanced.wanted == data.partners.wanted == ("strong",)
-    drawn = torch.cat([data.balanced.at(t).labels for t in range(60)]).bincount(minlength=10)
+    drawn = torch.cat([at(data.balanced, t).labels for t in range(60)]).bincount(minlength=10)
     assert drawn.min() > 60 * 16 / 10 / 2  # were it not balanced, the rarest class would come 12 times
     assert len(data.partners.members) == len(data.labelled.members) + len(data.unlabelled.members)
     assert data.unlabelled_counts[-1] > data.unlabelled_counts[1]  # reversed

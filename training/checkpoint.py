@@ -78,8 +78,12 @@ def load(path: Path) -> Any:
 
 
 def finite(state: dict[str, Any]) -> bool:
-    """Whether all floating tensors of a state hold numbers only. Reads the device."""
-    return all(bool(tensor.isfinite().all()) for tensor in tensors(state) if tensor.is_floating_point())
+    """Whether all floating tensors of a state hold numbers only. Reads each device once."""
+    by_device: dict[torch.device, list[torch.Tensor]] = {}
+    for tensor in tensors(state):
+        if tensor.is_floating_point():
+            by_device.setdefault(tensor.device, []).append(tensor.isfinite().all())
+    return all(bool(torch.stack(flags).all()) for flags in by_device.values())
 
 
 def _remedy(path: Path) -> str:

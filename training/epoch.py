@@ -14,27 +14,32 @@ from torch import Tensor
 from training.log import Progress, Row
 from utils.errors import UserError
 from utils.ranks import mean_over_ranks, rank, world_size
-from utils.seeding import fold_in
 
 
 class Sums:
-    """An epoch so far: `step`, how many of its steps are done, and `totals`, the sums of their logs, by name.
+    """An epoch so far: `step`, how many of its steps are done, and the sums of their logs.
 
     Of the first step whose logs aren't all numbers, its number and its logs are kept on the device; nothing reads them
     before `check` does.
     """
 
     def __init__(self, step: int = 0, totals: dict[str, Tensor] | None = None) -> None:
-        self.step, self.totals = step, totals or {}
+        totals = dict(totals or {})
+        self.step, self.counts, self.names = step, totals.pop("pseudo", None), tuple(totals)
+        self.values = torch.stack([*totals.values()]) if totals else None  # of the 0-d logs, one vector
         self.bad: tuple[Tensor, Tensor] | None = None  # number of the step, -1: none; its 0-d logs
 
     def add(self, logs: dict[str, Tensor]) -> None:
         """The logs of the next step. Never waits for the device."""
-        for name, value in logs.items():
-            so_far = self.totals[name].to(value.device) if name in self.totals else 0  # from a checkpoint: on the CPU
-            self.totals[name] = so_far + value.detach()
+        scalars = {name: value.detach() for name, value in logs.items() if value.ndim == 0}
+        values = torch.stack([*scalars.values()])
+        if self.names and self.names != tuple(scalars):  # of a checkpoint
+            before = self.totals()
+            self.values = torch.stack([before.get(name, torch.zeros(())) for name in scalars])
+        self.names, self.values = tuple(scalars), _sum(self.values, values)
+        if "pseudo" in logs:
+            self.counts = _sum(self.counts, logs["pseudo"])
         self.step += 1
-        values = torch.stack([value.detach() for value in logs.values() if value.ndim == 0])
         if self.bad is None:
             self.bad = values.new_full((), -1), values
         number, terms = self.bad
@@ -50,27 +55,33 @@ class Sums:
         """Raise UserError if a step of this epoch, n, gave something else than numbers. Reads the device."""
         if self.bad is None or (step := int(self.bad[0])) < 0:
             return
-        terms = zip(self.scalars(), self.bad[1].tolist(), strict=True)
+        terms = zip(self.names, self.bad[1].tolist(), strict=True)
         text = ", ".join(f"{name} {value:.4g}" for name, value in terms)
         raise UserError(f"{rates(args)}: not a number in step {step} of epoch {n} ({text}); {remedy(n)}")
 
-    def scalars(self) -> dict[str, Tensor]:
-        return {name: total for name, total in self.totals.items() if total.ndim == 0}
+    def totals(self) -> dict[str, Tensor]:
+        """The sums by name, for a checkpoint: 0-d ones, and the counts of pseudo-labels as `pseudo`."""
+        scalars = {} if self.values is None else dict(zip(self.names, self.values.unbind(), strict=True))
+        return scalars if self.counts is None else scalars | {"pseudo": self.counts}
 
     def means(self) -> dict[str, float]:
         """Means of the 0-d logs over the steps so far, as numbers, in one read of the device."""
-        totals = self.scalars()
-        return dict(zip(totals, (torch.stack(list(totals.values())) / self.step).tolist(), strict=True))
+        return dict(zip(self.names, (self.values / self.step).tolist(), strict=True))
 
     def row(self) -> Row:
         """Of the whole epoch, over all ranks: the means, `train`, and the sums of the counts of the pseudo-labels,
         `counts` (absent for a method without any)."""
-        mean_over_ranks(list(self.scalars().values()))
-        if "pseudo" not in self.totals:
+        mean_over_ranks([self.values])
+        if self.counts is None:
             return {"train": self.means()}
-        share = self.totals["pseudo"].double()
+        share = self.counts.double()
         mean_over_ranks([share])
         return {"train": self.means(), "counts": (share * world_size()).round().long().cpu()}
+
+
+def _sum(total: Tensor | None, value: Tensor) -> Tensor:
+    """total + value; total may come from a checkpoint, on the CPU. A new tensor: the next step overwrites its logs."""
+    return value.clone() if total is None else total.to(value.device) + value
 
 
 def so_far(checkpoint: dict[str, Any]) -> Sums:
@@ -92,11 +103,6 @@ def remedy(n: int) -> str:
     return f"start anew with a lower learning rate{kept}"
 
 
-def own(name: str) -> str:
-    """The name of a stream of random numbers that is this rank's own; rank 0 has that of a run without torchrun."""
-    return f"{name}, rank {rank()}" if rank() else name
-
-
 def train_epoch(
     step: Callable[[int], dict[str, Tensor]],
     n: int,
@@ -112,7 +118,6 @@ def train_epoch(
     """
     for i in range(sums.step, args.val_iteration):
         t = (n - 1) * args.val_iteration + i
-        torch.manual_seed(fold_in(args.manualSeed, own("step"), t))
         logs = step(t)
         sums.add(logs)
         if sums.cheap:

@@ -12,20 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dataset.render import has_kernel
 from training import checkpoint, resume
-from training.epoch import Sums, own, so_far, train_epoch
+from training.epoch import Sums, so_far, train_epoch
 from training.failure import told
+from training.graphs import replayed
 from training.lock import locked
 from training.log import Progress
 from training.recorder import Recorder
 from utils.errors import Interrupted, UserError
 from utils.interrupts import Halt, Interrupts
 from utils.ranks import agree, any_rank, rank, start_alike
-from utils.seeding import fold_in
 
 
 def fit(
-    step: Callable[[int], dict[str, Tensor]],
+    step: Callable[[Any], dict[str, Tensor]],
+    batches: Any,
     evaluate: Callable[[], dict[str, Any]],
     objects: dict[str, Any],
     args: Namespace,
@@ -37,13 +39,14 @@ def fit(
 ) -> None:
     """Train until `args.epochs`, from the start or from where the checkpoint `start` left off, then summarise.
 
-    step: t -> logs, trains once; evaluate: -> figures of the test set, after every epoch; objects: what is saved and
-    loaded, by checkpoint key; facts: what the summary says of the run besides its arguments; prepare: called once,
-    before step 0; first_copy: the first epoch whose checkpoint is kept as a copy. With N = args.copy_every, copies are
-    those of epochs 1, N + 1, 2 N + 1, ... from there on. watch: -> figures of how the epoch went on this machine, which
-    are shown, and not part of the log.
-    Before step t the generators are seeded from (seed, t), so that a killed and resumed run repeats the bits of one
-    that wasn't. Under torchrun rank 0 alone evaluates and writes, and the others wait for it at the epoch's end.
+    step: batch -> logs, trains once; batches: `at(t)` gives the batch of step t; evaluate: -> figures of the test set,
+    after every epoch; objects: what is saved and loaded, by checkpoint key; facts: what the summary says of the run
+    besides its arguments; prepare: called once, before step 0; first_copy: the first epoch whose checkpoint is kept as
+    a copy. With N = args.copy_every, copies are those of epochs 1, N + 1, 2 N + 1, ... from there on. watch: -> figures
+    of how the epoch went on this machine, which are shown, and not part of the log.
+    A batch is a function of (seed, t), so that a killed and resumed run repeats the bits of one that wasn't. With
+    `args.graph` a step is one CUDA graph. Under torchrun rank 0 alone evaluates and writes, and the others wait for it
+    at the epoch's end.
     A signal or the time limit ends the run after the step that is running, or in the middle of an evaluation, and the
     checkpoint is of that step; under torchrun a signal ends it at once, and the time limit after an epoch. The time
     limit never ends `prepare`, nor an evaluation that is all a process has done: so every part of a run gets further.
@@ -70,7 +73,7 @@ def fit(
             start_alike([thing for thing in objects.values() if isinstance(thing, torch.nn.Module)])
             if rank() == 0:
                 recorder.open()
-            train(step, evaluate, args, recorder, sums, interrupts, watch)
+            train(_of_number(step, batches, objects, args.graph), evaluate, args, recorder, sums, interrupts, watch)
             if rank() == 0:
                 recorder.conclude()
 
@@ -109,10 +112,19 @@ def train(
                 stop(interrupts, recorder.place(sums), args)
 
 
+def _of_number(
+    step: Callable[[Any], dict[str, Tensor]], batches: Any, objects: dict[str, Any], graph: bool
+) -> Callable[[int], dict[str, Tensor]]:
+    """t -> logs of step t."""
+    if not graph:
+        return lambda t: step(batches.at(t))
+    if not has_kernel(batches.device, batches.images.size):
+        raise UserError("--graph: needs the kernel that makes the views, and images that fit it; leave --graph out")
+    return replayed(step, batches, [thing for thing in objects.values() if isinstance(thing, torch.optim.Optimizer)])
+
+
 def make_ready(prepare: Callable[[], None], args: Namespace, interrupts: Interrupts) -> None:
     print("preparing the first epoch", flush=True)
-    if rank():
-        torch.manual_seed(fold_in(args.manualSeed, own("prepare")))
     try:
         with interrupts.between(alarm=False):
             prepare()

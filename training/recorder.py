@@ -73,7 +73,7 @@ class Recorder:
         if not finite(state):
             n = self.done + (sums.step > 0)
             raise UserError(f"{rates(self.args)}: a weight isn't a number in epoch {n}; {remedy(n)}")
-        state |= {"epoch": self.done, "step": sums.step, "totals": sums.totals, "history": self.history}
+        state |= {"epoch": self.done, "step": sums.step, "totals": sums.totals(), "history": self.history}
         state |= {"seconds": self._seconds(), "arguments": plain(self.args), "facts": self.facts}
         state["versions"] = self.versions
         save(state, [self.args.out / name for name in names or [NAME]])

@@ -19,10 +19,22 @@ from utils.errors import UserError
 
 REMEDY = "take another folder (there, --resume makes a run longer), or --overwrite"
 # What may differ between the parts of one run: where things are and what they run on, not what is computed.
-FREE = {"out", "data_root", "gpu", "overwrite", "resume", "copy_every", "workers", "skip_corrupt", "time_limit"}
+FREE = {
+    "out",
+    "data_root",
+    "gpu",
+    "overwrite",
+    "resume",
+    "copy_every",
+    "workers",
+    "skip_corrupt",
+    "time_limit",
+    "graph",
+}
 FOUND = "found"  # entry of a state that was read: which file the run's folder held then, see `stamp`
 # What older checkpoints, which lack these arguments, were trained with.
 ADDED = {"img_size": 32, "skip_corrupt": False, "amp": False, "channels_last": False, "compile": None}
+ADDED |= {"tf32": False, "cudnn_benchmark": False}
 
 
 def restore(objects: dict[str, Any], state: dict[str, Any], path: Path) -> None:
@@ -40,6 +52,9 @@ def restore(objects: dict[str, Any], state: dict[str, Any], path: Path) -> None:
             raise UserError(f"{path}: its {key} doesn't fit this network; {remedy}") from error
         for group, own in zip(getattr(target, "param_groups", []), groups, strict=True):
             group.update({name: value for name, value in own.items() if name != "params"})
+            for parameter in group["params"] if group.get("fused") else []:  # those count their steps on the device
+                if (moments := target.state.get(parameter)) is not None:
+                    moments["step"] = moments["step"].to(parameter.device)
 
 
 def _check_shapes(target: Any) -> None:

@@ -1,8 +1,8 @@
-"""The flags that trade exact bits for speed, `--amp`, `--channels_last` and `--compile`: all they do is here. And what
-a CPU can do without a flag.
+"""The flags that trade exact bits for speed, `--amp`, `--channels_last`, `--compile`, `--tf32` and `--cudnn_benchmark`:
+what they do is here. And what a CPU can do without a flag.
 
-The flags change how a network's `features` are computed, where all the time goes. Logits, losses, gradients, moving
-averages, optimiser and checkpoints stay in float32 and in the layout they have without the flags.
+The first three change how a network's `features` are computed, where all the time goes. Logits, losses, gradients,
+moving averages, optimiser and checkpoints stay in float32 and in the layout they have without the flags.
 
 Shape legend: B images (B, 3, S, S), D features.
 """
@@ -10,14 +10,18 @@ Shape legend: B images (B, 3, S, S), D features.
 import ctypes
 import os
 import shutil
+import sys
 from argparse import Namespace
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from methods.averaged import Averaged
+from utils.args import use_tf32
 from utils.errors import UserError
+from utils.ranks import world_size
 
 MMAP_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -4, -3, -1  # of glibc's mallopt
 
@@ -31,6 +35,11 @@ def accelerate(student: Averaged, args: Namespace) -> Averaged:
     device = next(student.live.parameters()).device.type
     if device == "cpu":
         keep_memory()
+    if device == "cuda":
+        use_tf32(args.tf32)
+        torch.backends.cudnn.deterministic = not args.cudnn_benchmark
+        torch.backends.cudnn.benchmark = args.cudnn_benchmark
+    check_cuda_flags(args, device)
     if args.amp or args.channels_last or args.compile:
         check(args, device)
         for network in (student.live, student.ema):
@@ -59,13 +68,38 @@ def faster(features: Callable[[Tensor], Tensor], args: Namespace) -> Callable[[T
     return graph if args.compile == "default" else lambda images: graph(images).clone()
 
 
+def check_cuda_flags(args: Namespace, device: str) -> None:
+    """Raise UserError if a flag for CUDA can't be followed."""
+    for name in ("graph", "tf32", "cudnn_benchmark"):
+        if getattr(args, name) and device == "cpu":
+            raise UserError(f"--{name}: for a CUDA GPU, and this run is on the CPU; leave it out")
+    if args.graph and world_size() > 1:
+        raise UserError("--graph: for one process, torchrun has started more; leave it out")
+    if args.graph and args.compile == "reduce-overhead":
+        raise UserError("--graph: a step is one graph already; give --compile default")
+
+
 def check(args: Namespace, device: str) -> None:
     """Raise UserError if this machine lacks what a flag needs."""
     if args.amp and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError("--amp: this GPU doesn't compute in bfloat16; leave --amp out")
+    if args.amp and device == "cpu" and not computes_in_bfloat16(cpu_capabilities()):
+        slower = "there a step takes 1.5 (AVX-512) to 8 times (AVX2) as long as in float32"
+        print(f"warning: --amp: this processor doesn't compute in bfloat16, and {slower}", file=sys.stderr)
     compiler = os.environ.get("CXX", "g++")
     if args.compile and device == "cpu" and not shutil.which(compiler):
         raise UserError(f"--compile: needs a C++ compiler, here {compiler}; install it, or leave --compile out")
+
+
+def cpu_capabilities() -> dict[str, Any]:
+    """What PyTorch knows of the processor; empty where its version doesn't tell."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
+
+
+def computes_in_bfloat16(capabilities: dict[str, Any]) -> bool:
+    """False only for an x86 processor that is known to lack it."""
+    known = capabilities.get("architecture") == "x86_64"
+    return not known or any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def keep_memory(keep: bool = True) -> None:

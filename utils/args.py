@@ -85,7 +85,17 @@ def common_parser(recipe: str, description: str, epochs: int, steps: int | None 
     add("--channels_last", action="store_true", help="lay out images and activations with the channels last")
     about = "compile the network's features, in a mode of torch.compile (reduce-overhead: CUDA graphs)"
     add("--compile", nargs="?", choices=("default", "reduce-overhead"), const="default", help=about)
+    about = "CUDA: compute float32's convolutions and products in TF32, with 10 bits of fraction"
+    add("--tf32", action=argparse.BooleanOptionalAction, default=False, help=about)
+    about = "CUDA: cuDNN takes the fastest algorithm by trial; a resumed run then isn't exact to the bit"
+    add("--cudnn_benchmark", action="store_true", help=about)
     return parser
+
+
+def add_graph_flag(parser: Parser) -> None:
+    """For recipes whose batches have the same shapes in every step."""
+    about = "CUDA: a training step is one CUDA graph, with the same bits"
+    parser.add_argument("--graph", action="store_true", help=about)
 
 
 def add_cifar_flags(parser: Parser, datasets: tuple[str, ...]) -> None:
@@ -102,6 +112,7 @@ def add_cifar_flags(parser: Parser, datasets: tuple[str, ...]) -> None:
     add("--imb_ratio_u", type=nonzero_int, default=100, help="gamma of the unlabelled set; negative: reversed")
     add("--width", type=positive_int, default=2, help="width factor of the Wide ResNet")
     add("--depth", type=wrn_depth, default=28, help="depth of the Wide ResNet, 6 n + 4")
+    add_graph_flag(parser)
 
 
 def add_small_imagenet_flags(parser: Parser) -> None:
@@ -111,12 +122,13 @@ def add_small_imagenet_flags(parser: Parser) -> None:
     add("--labeled_percent", type=positive_share, default=0.1, help="share of each class that is labelled, 0 to 1")
     add("--mu", type=positive_int, default=1, help="unlabelled images per labelled one in a step")
     add("--width", type=positive_int, default=64, help="channels of the ResNet-50's first stage")
+    add_graph_flag(parser)
 
 
 def add_food_flags(parser: Parser, ema_decay: float) -> None:
     """Food-101, its long-tailed split, its ResNet and the workers that decode it; defaults as published."""
     add = parser.add_argument
-    parser.set_defaults(batch_size=256, lr=0.04, ema_decay=ema_decay)
+    parser.set_defaults(batch_size=256, lr=0.04, ema_decay=ema_decay, graph=False)
     about = "processes that decode images ahead of the steps; 0: this one does, when a step asks"
     add("--wd", type=non_negative_float, default=3e-4, help="weight decay of SGD")
     add("--mu", type=positive_int, default=2, help="unlabelled images per labelled one in a step")
@@ -201,11 +213,13 @@ def flag(name: str) -> str:
 def pick_device(gpu: str) -> torch.device:
     """The device that `--gpu` names: without CUDA the CPU, and one line that says so.
 
-    Under torchrun every process has the GPU of its number on its machine. Raises UserError for a number that this
-    machine doesn't have.
+    Under torchrun every process has the GPU of its number on its machine. On a GPU, convolutions and products are of
+    float32, not of TF32, and cuDNN's algorithms are those that give the same bits each time, until flags say otherwise.
+    Raises UserError for a number that this machine doesn't have.
     """
     if gpu == "cpu":
         return torch.device("cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, sums on several streams have no order
     if not torch.cuda.is_available():
         print(f"--gpu {gpu}: no CUDA device found, running on the CPU (--gpu cpu asks for it)")
         return torch.device("cpu")
@@ -216,7 +230,14 @@ def pick_device(gpu: str) -> torch.device:
         number = int(os.environ["LOCAL_RANK"])
         if number >= count:
             raise UserError(f"--nproc_per_node: more processes than this machine has CUDA devices ({count})")
-        torch.cuda.set_device(number)  # for NCCL
     if number >= count:
         raise UserError(f"--gpu {gpu}: this machine has {count} CUDA device(s), numbered from 0")
+    torch.cuda.set_device(number)  # for NCCL, and for the kernel
+    use_tf32(False)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     return torch.device("cuda", number)
+
+
+def use_tf32(on: bool) -> None:
+    """Whether CUDA's convolutions and products may round float32 to TF32. (PyTorch's default differs between them.)"""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = on

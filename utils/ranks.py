@@ -47,6 +47,11 @@ def _setting(name: str, default: int) -> int:
     return int(text) if text.isdecimal() else default
 
 
+def of_rank(name: str) -> str:
+    """The name of a stream of random numbers that is this rank's own; rank 0 has that of a run without torchrun."""
+    return f"{name}, rank {rank()}" if rank() else name
+
+
 def my_rows(batch_size: int) -> slice:
     """Which rows of a whole batch this process takes: the rank-th of W equal blocks, so that means over the ranks are
     means over the batch. Raises UserError if the blocks wouldn't be equal.
