@@ -36,11 +36,7 @@ def write(out: Path, results: dict) -> None:
     """results.json and table.txt, each replaced as a whole."""
     stages = results["stages"].items()
     rows = [f"{name:8} {r.get('seconds', 0):6.1f} s  {r['state']:7} {r['line']}" for name, r in stages]
-    rows += [
-        f"{name:8} {f['name']:58} {f['value']} {f['unit']}" + (f" (wanted {f['want']})" if f["want"] else "")
-        for name, r in stages
-        for f in r.get("found", ())
-    ]
+    rows += [f"{name:8} {f['name']:58} {f['value']} {f['unit']}" for name, r in stages for f in r.get("found", ())]
     for name, text in (("results.json", json.dumps(results, indent=1)), ("table.txt", "\n".join(rows) + "\n")):
         (out / f"{name}.tmp").write_text(text)
         (out / f"{name}.tmp").replace(out / name)
@@ -55,7 +51,7 @@ def run_stage(name: str, out: Path, args: argparse.Namespace, limit: float) -> d
         log.write(f"== {name}\n".encode())
         log.flush()
         process = subprocess.Popen(
-            command + ["--dry"] * args.dry,
+            [*command, *(["--dry"] if args.dry else [])],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from utils.errors import UserError
 
+TABLES = 3072 + 768  # bytes of shared memory for a histogram and a table of levels, three channels each
 PARAMETERS = (c_void_p, c_void_p, c_void_p, c_void_p, c_int, c_int)
 
 
@@ -75,16 +76,16 @@ def shared_bytes(size: int, most: int) -> int:
 
     Raises UserError where it needs more.
     """
-    fixed = 3072 + 768
-    if fixed + 6 * size**2 > most:
-        largest = isqrt((most - fixed) // 6)
+    needed = TABLES + 6 * size**2  # each image lies there twice
+    if needed > most:
+        largest = isqrt((most - TABLES) // 6)
         raise UserError(f"--img_size {size}: too large for this GPU, which renders images of up to {largest} pixels")
-    return fixed + 6 * size**2
+    return needed
 
 
 def fits(size: int, device: torch.device) -> bool:
     """Whether images of size x size pixels can be rendered on this GPU (an H100: up to 195)."""
-    return 3072 + 768 + 6 * size**2 <= _loaded(device.index)[1]
+    return TABLES + 6 * size**2 <= _loaded(device.index)[1]
 
 
 @lru_cache

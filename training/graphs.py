@@ -24,7 +24,6 @@ def replayed(
     device = batches.device
     numbers = torch.empty(len(batches.draw(0)), dtype=torch.int32, device=device)
     side, graph, logs, calls = torch.cuda.Stream(device), torch.cuda.CUDAGraph(), {}, 0
-
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
 
     def capture() -> None:
