@@ -295,7 +295,7 @@ def train(stage: Stage) -> None:
 def goldens(stage: Stage) -> None:
     """The published numbers of whole steps, computed on the device."""
     chosen = "single and fixmatch_cossl" if stage.dry else ""
-    command = ["-m", "pytest", "-p", "no:cacheprovider", "tests/test_golden_steps.py", "-k", chosen or "step"]
+    command = ["-m", "pytest", "-p", "no:cacheprovider", "tests/methods/test_golden_steps.py", "-k", chosen or "step"]
     command += ["--device", "cuda" if CUDA else "cpu"]
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
     print(done.stdout[-6000:], done.stderr[-2000:], flush=True)
@@ -310,7 +310,7 @@ def resume(stage: Stage) -> None:
         with tempfile.TemporaryDirectory() as folder:
             whole, parts = Path(folder, "whole"), Path(folder, "parts")
             ends = [run("train_cifar_fix.py", [*small, *more, "--out", whole])]
-            ends.append(run("tests/dies_at.py", [0, 12, "train_cifar_fix.py", *small, *more, "--out", parts]))
+            ends.append(run("tests/helpers/dies_at.py", [0, 12, "train_cifar_fix.py", *small, *more, "--out", parts]))
             ends.append(run("train_cifar_fix.py", [*small, *more, "--out", parts]))
             print(*(end.stderr[-1500:] for end in ends), flush=True)
             codes = [end.returncode for end in ends]

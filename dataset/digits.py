@@ -10,7 +10,7 @@ import numpy as np
 from dataset.images import Dataset, Images
 
 TEST_PER_CLASS = 50
-# Measured on the training images, scaled to 0..1 (tests/test_datasets.py measures them again).
+# Measured on the training images, scaled to 0..1 (tests/dataset/test_datasets.py measures them again).
 MEAN, STD = 0.3058, 0.3753
 
 

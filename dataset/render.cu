@@ -1,5 +1,5 @@
 // All views of a step in one launch, a block for each: RandAugment's layers, crop, flip, normalise, hole. Bit for bit
-// what the batched functions of dataset/ make on a CPU, for which tests/test_kernel.py compiles this file as well.
+// what the batched functions of dataset/ make on a CPU, for which tests/dataset/test_kernel.py compiles this file as well.
 // Needs -fmad=false: a fused multiply-add rounds once where they round twice.
 // pixels: (N, 3, S, S); rows: (R, width), see dataset/rows.py: image, top, left, flip, y and x of the hole, and of each
 // layer f, its place in dataset.randaugment.FUNCTIONS, and seven numbers p; look: mean (3), std (3); out: (R, 3, S, S).

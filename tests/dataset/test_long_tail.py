@@ -1,0 +1,171 @@
+"""Class counts and splits: the published numbers, a slow reference, properties, and every bad flag."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataset.images import Dataset, Images
+from dataset.long_tail import class_counts, describe, long_tailed, split
+from utils.errors import UserError
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+PROFILES = json.loads((GOLDEN / "imbalance_profiles.json").read_text())
+SPLITS = json.loads((GOLDEN / "splits.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def toy() -> Dataset:
+    """Three classes of 40, 50, 60 images in mixed order; an image's first pixel is its index."""
+    labels = np.random.RandomState(0).permutation(np.repeat(np.arange(3), (40, 50, 60)))
+    pixels = np.arange(150, dtype=np.uint8)[:, None, None, None].repeat(3, axis=1)
+    train = Images(pixels, labels)
+    return Dataset(train, train, (0.5,) * 3, (0.5,) * 3, ("ant", "bee", "cat"))
+
+
+def slow_split(labels, n_l, n_u, seed, include_labelled):
+    """One image at a time, through NumPy's global generator as the published code does."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    labelled, unlabelled = [], []
+    for c in range(len(n_l)):
+        members = [i for i, label in enumerate(labels) if label == c]
+        if seed != 0:
+            np.random.shuffle(members)  # noqa: NPY002
+        for rank, index in enumerate(members):
+            if rank < n_l[c]:
+                labelled.append(index)
+            if (include_labelled or rank >= n_l[c]) and rank < n_l[c] + n_u[c]:
+                unlabelled.append(index)
+    np.random.set_state(state)  # noqa: NPY002
+    return labelled, unlabelled
+
+
+def check_golden(indices, expected):
+    assert len(indices) == expected["n"]
+    assert indices[:5].tolist() == expected["head"]
+    assert indices[-5:].tolist() == expected["tail"]
+    assert hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest() == expected["sha256_int64_le"]
+
+
+@pytest.mark.parametrize("case", PROFILES, ids=lambda case: "{max_num}-{class_num}-{gamma}".format(**case))
+def test_class_counts_match_the_published_profiles(case):
+    counts = class_counts(case["max_num"], case["class_num"], case["gamma"])
+    assert counts.dtype == np.int64
+    assert counts.tolist() == case["counts"]
+
+
+@pytest.mark.parametrize("gamma", [1, 2, 7, 50, 512])
+def test_class_counts_fall_from_num_max_and_reverse(gamma):
+    counts = class_counts(731.5, 13, gamma)
+    assert (counts[0], counts[-1]) == (731, int(731.5 / gamma))
+    assert (np.diff(counts) <= 0).all()
+    assert class_counts(731.5, 13, -gamma).tolist() == counts[::-1].tolist()
+
+
+@pytest.mark.parametrize("case", SPLITS, ids=lambda case: f"{case['protocol'][:20]}-seed{case['seed']}")
+def test_split_matches_the_published_indices(case):
+    protocol, seed = case["protocol"], case["seed"]
+    if "cifar10" in protocol:
+        labels = np.random.RandomState(5).permutation(np.repeat(np.arange(10), 5000))
+        n_l = class_counts(1500, 10, 100)
+        n_u = class_counts(3000.0, 10, -100 if "gamma_u=-100" in protocol else 100)
+    else:
+        labels = np.random.RandomState(6).permutation(np.repeat(np.arange(101), 750))
+        n_l, n_u = class_counts(250, 101, 50), class_counts(500.0, 101, 50)
+    if "small_imagenet" in protocol:
+        n_l, n_u = np.rint(0.1 * np.bincount(labels)).astype(int), np.zeros(101, dtype=int)
+
+    labelled, unlabelled = split(labels, n_l, n_u, seed, protocol.startswith("fixmatch"))
+    check_golden(labelled, case["labeled"])
+    if protocol.startswith("food"):  # published: the whole labelled list, then the others; ours: class by class
+        unlabelled = np.concatenate([labelled, unlabelled])
+        assert set(split(labels, n_l, n_u, seed, True)[1]) == set(unlabelled)
+    if case["unlabeled"]:
+        check_golden(unlabelled, case["unlabeled"])
+
+
+@pytest.mark.parametrize("include_labelled", [False, True])
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_split_equals_the_slow_loop(toy, seed, include_labelled):
+    arguments = toy.train.labels, np.array([20, 5, 1]), np.array([3, 45, 0]), seed, include_labelled
+    labelled, unlabelled = split(*arguments)
+    assert labelled.dtype == unlabelled.dtype == np.int64
+    assert (labelled.tolist(), unlabelled.tolist()) == slow_split(*arguments)
+
+
+def test_split_leaves_the_global_generator_alone(toy):
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    split(toy.train.labels, np.array([5, 5, 5]), np.array([5, 5, 5]), 3, False)
+    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_long_tailed_sets_are_disjoint_or_nested(toy, seed):
+    for include_labelled in (False, True):
+        data = long_tailed(toy, 20, 1.45, 4, -3, seed, include_labelled)
+        assert data.counts.tolist() == [20, 10, 5]
+        # 1.45 x 20 = 29 is the largest unlabelled class, here the last one.
+        n_u = np.array([9, 16, 29])
+        assert data.unlabelled_counts.tolist() == (n_u + data.counts if include_labelled else n_u).tolist()
+        for part, counts in ((data.labelled, data.counts), (data.unlabelled, data.unlabelled_counts)):
+            assert len(set(part)) == len(part)
+            assert np.bincount(toy.train.labels[part]).tolist() == counts.tolist()
+        common = set(data.labelled) & set(data.unlabelled)
+        assert len(common) == (len(data.labelled) if include_labelled else 0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (dict(num_max=0), ["--num_max 0"]),
+        (dict(num_max=-5), ["--num_max -5"]),
+        (dict(num_max=10**30), ["--num_max", "below"]),
+        (dict(ratio=0.0), ["--ratio 0.0"]),
+        (dict(ratio=-1.0), ["--ratio -1.0"]),
+        (dict(ratio=float("nan")), ["--ratio nan"]),
+        (dict(ratio=float("inf")), ["--ratio inf"]),
+        (dict(ratio=0.01), ["--ratio 0.01", "no unlabelled"]),
+        (dict(imb_ratio_l=0), ["--imb_ratio_l"]),
+        (dict(imb_ratio_u=0), ["--imb_ratio_u"]),
+        (dict(imb_ratio_l=100), ["--num_max 20 --imb_ratio_l 100", "class 2 (cat)", "no labelled"]),
+        (dict(num_max=30), ["--num_max", "--ratio", "class 0 (ant)", "60 images", "only 40", "lower"]),
+        (dict(seed=-1), ["--manualSeed -1"]),
+        (dict(seed=2**32), ["--manualSeed"]),
+    ],
+)
+def test_bad_flags_are_user_errors(toy, changed, words):
+    flags = dict(num_max=20, ratio=1.0, imb_ratio_l=2, imb_ratio_u=2, seed=0, include_labelled=False)
+    with pytest.raises(UserError) as caught:
+        long_tailed(toy, **flags | changed)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(("num_classes", "lines"), [(10, 3), (100, 15), (127, 21)])
+def test_describe_shows_every_count_in_aligned_blocks(num_classes, lines):
+    counts, unlabelled = class_counts(150, num_classes, 20), class_counts(300, num_classes, -20)
+    table = describe(counts, unlabelled, unlabelled.sum()).split("\n")
+    assert len(table) == lines
+    assert max(map(len, table)) <= 100
+    rows = [" ".join(table[kind::3]) for kind in range(3)]
+    for row, title, values in zip(
+        rows,
+        ("class", f"{counts.sum()} labelled", f"{unlabelled.sum()} unlabelled"),
+        (range(num_classes), counts, unlabelled),
+        strict=True,
+    ):
+        assert row.replace(title, "").split() == [str(value) for value in values]
+
+
+@pytest.mark.parametrize("num_classes", [2, 100])
+def test_describe_without_counts_of_the_unlabelled_images(num_classes):
+    counts = class_counts(150, num_classes, 20)
+    *table, last = describe(counts, None, 321).split("\n")
+    *both, unlabelled = describe(counts, counts, counts.sum()).split("\n")
+    assert last == "321 unlabelled"
+    assert [line.split() for line in table] == [line.split() for line in both if "unlabelled" not in line]
+    assert "unlabelled" in unlabelled

@@ -1,0 +1,124 @@
+"""The head's warm-up: the published feature set, the imprinted classifier, and that the head learns from it."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from helpers.golden import GOLDEN, normal
+
+from methods.averaged import Averaged
+from methods.classifier import decay_all_but_bias
+from methods.warmup import balanced_features, collect, imprint, random_blends, train_head, warm_up
+
+
+@pytest.fixture
+def recorded():
+    return {key: torch.from_numpy(value) for key, value in np.load(GOLDEN / "tfe_warmup.npz").items()}
+
+
+@pytest.mark.parametrize("variant", ["fixmatch_remixmatch", "mixmatch"])
+def test_feature_set(recorded, variant):
+    f_x, y, weak = (recorded[k] for k in ("labeled_features", "labeled_targets", "unlabeled_weak"))
+    f_u = recorded["unlabeled_strong"] if variant == "fixmatch_remixmatch" else weak
+    counts = recorded["num_per_class"].numpy()
+
+    def draw(c, n, own):
+        if n == 0:
+            return np.zeros(0, np.int64), np.zeros(0)
+        assert own == counts[c]
+        return (recorded[f"{variant}/class{c}/{key}"].numpy() for key in ("anchor_index", "lambda"))
+
+    probabilities = (torch.cat([f_x, weak]) @ recorded["imprinted_weight"].T).softmax(1)
+    features, labels = balanced_features(f_x, y, f_u, probabilities, counts, draw)
+    torch.testing.assert_close(features, recorded[f"{variant}/features"])
+    assert labels.tolist() == recorded[f"{variant}/targets_onehot"].argmax(1).tolist()
+    assert labels.bincount().tolist() == [counts.max()] * len(counts)
+
+
+def test_imprinted_classifier(recorded):
+    weight = imprint(recorded["labeled_features"], recorded["labeled_targets"], 4)
+    torch.testing.assert_close(weight, recorded["imprint/weight"])
+
+
+def test_imprint_is_the_normalised_mean_of_each_class():
+    features, labels = normal(1, (50, 6)), torch.arange(50) % 5
+    for c, row in enumerate(imprint(features, labels, 5)):
+        mean = features[labels == c].mean(0)
+        torch.testing.assert_close(row, mean / mean.norm())
+
+
+def test_the_ranking_for_the_warm_up_is_a_stable_sort():
+    """Equal probabilities are common in float32."""
+    counts = np.linspace(60, 6, 20).astype(int)
+    y = torch.arange(20).repeat_interleave(torch.from_numpy(counts))
+    f_x, f_u = torch.rand(len(y), 4), torch.rand(3 * len(y), 4)
+    p = ((torch.cat([f_x, f_u]) @ imprint(f_x, y, 20).T).softmax(dim=1) * 500).round() / 500
+    features, labels = balanced_features(f_x, y, f_u, p, counts, random_blends(0))
+    start = len(y)
+    for c, n in enumerate(max(counts) - counts):
+        rank = p[:, c].clone()
+        rank[: len(y)][y == c] = -1
+        own, lam = (torch.from_numpy(drawn) for drawn in random_blends(0)(c, n, counts[c]))
+        lam = lam[:, None].float()
+        others = torch.cat([f_x, f_u])[rank.argsort(descending=True, stable=True)[:n]]
+        assert torch.equal(features[start : start + n], lam * f_x[y == c][own] + (1 - lam) * others)
+        start += n
+    assert start == len(features) == len(labels)
+
+
+def test_draws_are_a_function_of_seed_and_class():
+    a, lam = random_blends(3)(2, 500, 7)
+    assert set(a) == set(range(7))
+    assert ((lam > 0) & (lam < 1)).all()
+    assert abs(np.mean((lam < 0.1) | (lam > 0.9)) - 0.3) < 0.1  # Beta(0.75, 0.75) prefers the ends
+    assert np.array_equal(a, random_blends(3)(2, 500, 7)[0])
+    assert not np.array_equal(a, random_blends(4)(2, 500, 7)[0])
+
+
+def two_clusters(n_tail: int):
+    y = torch.cat([torch.zeros(60, dtype=torch.int64), torch.ones(n_tail, dtype=torch.int64)])
+    x = normal(5, (len(y), 2)) + 6.0 * torch.stack([1 - y, y], 1)
+    return x, y
+
+
+def test_views_of_the_unlabelled_images():
+    """The ranking sees the weak view, the features are those of the first strong one."""
+    batch = ([torch.full((4, 2), float(v)) for v in range(3)], torch.zeros(4))
+    _, _, f_u, f_weak = collect(lambda images: images, [([torch.ones(3, 2)], torch.zeros(3))], [batch, batch])
+    assert f_u.tolist() == [[1, 1]] * 8
+    assert f_weak.tolist() == [[0, 0]] * 8
+    one_view = ([torch.full((4, 2), 5.0)], torch.zeros(4))
+    _, _, f_u, f_weak = collect(lambda images: images, [([torch.ones(3, 2)], torch.zeros(3))], [one_view])
+    assert f_u.tolist() == f_weak.tolist() == [[5, 5]] * 4
+
+
+def test_head_learns_and_its_average_follows():
+    x, y = two_clusters(4)
+    head = torch.nn.Linear(2, 2)
+    start = head.weight.detach().clone()
+    optimizer = torch.optim.Adam(decay_all_but_bias(head, 5e-4), 0.01)
+    teacher = Averaged(head, torch.optim.SGD(head.parameters(), 0.0), 0.99)
+    batches = SimpleNamespace(x=[([x], y)], u=[([x, x], y)])
+    plan = {"batch_size": 16, "epochs": 5, "steps": 60, "seed": 1}
+    warm_up(lambda f: f, teacher.using(optimizer), batches.x, batches.u, np.array([60, 4]), **plan)
+    right = teacher.live(x).argmax(1) == y
+    assert right.float().mean() > 0.9  # the blends, labelled as the tail class, cost the head class a few
+    assert right[y == 1].all()
+    moved, followed = (head.weight - start).norm(), (teacher.ema.weight - start).norm()
+    assert 0.3 * moved < followed < moved
+
+
+def test_every_feature_is_seen_once_a_pass():
+    features, labels, seen = torch.arange(40.0)[:, None], torch.zeros(40, dtype=torch.int64), []
+
+    class Spy(torch.nn.Linear):
+        def forward(self, x):
+            seen.extend(x.flatten().tolist())
+            return super().forward(x)
+
+    head = Spy(1, 2)
+    teacher = Averaged(head, torch.optim.Adam(decay_all_but_bias(head, 0.0), 0.01), 0.9)
+    train_head(teacher, features, labels, batch_size=8, epochs=2, steps=5, seed=0)
+    assert sorted(seen[:40]) == sorted(seen[40:]) == features.flatten().tolist()
+    assert seen[:40] != seen[40:]

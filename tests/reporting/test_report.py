@@ -1,0 +1,528 @@
+"""The report of many runs: aggregation, published figures, tables, bad input, and the page in a browser."""
+
+import csv
+import json
+import re
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from helpers.browser import CHROMIUM, DRIVER, browser
+from helpers.made_runs import make_published, make_run
+from helpers.scripts import ROOT, assert_refused, assert_runs, load_checkpoint, run_here, run_script
+
+from reporting.charts import CURVES, PSEUDO, confusions, epochs, per_class, shifted
+from reporting.groups import group
+from reporting.logs import read_log
+from reporting.published import Figure, difference, standard_error
+from reporting.runs import find
+from training.failure import told
+from utils.errors import Interrupted, UserError
+
+FILES = ["classes.csv", "figures.csv", "report.html", "tables.md", "tables.tex"]
+EVIL = ["</script><script>alert(1)</script>", 'a,"b"\nc', "c|d & 5 % $x_1$", "<b>x</b>", "={cmd}", "\\"]
+
+
+def report(*arguments: object) -> str:
+    return assert_runs("report.py", *arguments).stdout
+
+
+def rows_of(path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_seeds_become_mean_deviation_and_n(tmp_path):
+    levels = [82.0, 84.5, 83.1]
+    for seed, level in enumerate(levels, 1):
+        make_run(tmp_path / "runs" / f"s{seed}", level=level, seed=seed)
+    make_run(tmp_path / "runs" / "again", level=10, seed=2, gpu="3", data_root="/elsewhere")
+    text = report(tmp_path / "runs", "--out", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+    last, best = rows_of(tmp_path / "out" / "figures.csv")
+    assert (last["statistic"], best["statistic"], last["n"], last["seeds"]) == ("last-20 mean", "best", "3", "1 2 3")
+    # "again" comes first in the order of names, and seed 2 once only.
+    seen = np.array([82.0, 10.0, 83.1])
+    assert float(last["top1_mean"]) == pytest.approx(seen.mean())
+    assert float(last["top1_sd"]) == pytest.approx(seen.std(ddof=1))
+    assert float(last["balanced_mean"]) == pytest.approx(seen.mean() - 1)
+    assert float(best["top1_mean"]) == pytest.approx(seen.mean() + 0.95)  # half of 20 epochs' rise
+    assert f"{tmp_path}/runs/s2: finished; not counted: the same protocol and seed as {tmp_path}/runs/again" in text
+    recall = rows_of(tmp_path / "out" / "classes.csv")[3]
+    # 20 more than the level for class 0, 4 less with every class, at most 100 and at least 0.
+    assert float(recall["recall_mean"]) == pytest.approx(np.mean([90, 18, 91.1]))
+    assert recall["labelled"] == "323"
+
+
+def test_one_seed_has_no_deviation_and_two_classes_no_medium(tmp_path):
+    run = make_run(tmp_path / "run", classes=["cat", "dog"], logged=3)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["last_20_mean"]["medium"] = summary["best"]["medium"] = None
+    (run / "summary.json").write_text(json.dumps(summary))
+    text = report(run, "--out", tmp_path / "out")
+    last, _ = rows_of(tmp_path / "out" / "figures.csv")
+    assert (last["n"], last["top1_sd"], last["medium_mean"]) == ("1", "", "")
+    assert re.search(r"\| +1 \| +80\.00 \|", text)
+    assert "last-20 mean, mean ± standard deviation over n seeds (over 3 epochs, fewer than 20 where fewer" in text
+
+
+def test_runs_that_differ_are_rows_that_say_in_what(tmp_path):
+    make_run(tmp_path / "a", tau=0.95)
+    make_run(tmp_path / "b", tau=0.8)
+    make_run(tmp_path / "c", tau=0.8, start=101)
+    make_run(tmp_path / "d", classifier="crt")
+    make_run(tmp_path / "e", amp=False)  # a flag that older runs don't have
+    make_run(tmp_path / "f", imb_ratio_u=-100)
+    groups = group(find([tmp_path]))
+    assert [one.name for one in groups] == [
+        "FixMatch+CoSSL (co-learned from epoch 401, tau 0.95)",
+        "FixMatch+CoSSL (co-learned from epoch 101, tau 0.8)",
+        "FixMatch+CoSSL (co-learned from epoch 401, tau 0.8)",
+        "FixMatch+CoSSL (co-learned from epoch 401, tau 0.95)",
+        "FixMatch+CoSSL, cRT",
+    ]
+    assert groups[0].setting == "γ 100, unlabelled -100, num_max 1500, ratio 2"
+    assert {one.setting for one in groups[1:]} == {"γ 100, num_max 1500, ratio 2"}
+
+
+def test_difference_against_the_spread():
+    paper = Figure(83.2, 0.49, 3)
+    assert standard_error(Figure(82, 0.3, 3), paper) == pytest.approx(np.sqrt(0.3**2 / 3 + 0.49**2 / 3))
+    assert standard_error(Figure(82, None, 1), paper) == pytest.approx(0.49 * np.sqrt(1 + 1 / 3))
+    assert standard_error(Figure(82, 0.3, 2), Figure(49, None, 1)) == pytest.approx(0.3 * np.sqrt(1 / 2 + 1))
+    assert difference(Figure(83.8, 0.3, 3), paper, "") == "+0.60 (within ±0.66)"
+    assert difference(Figure(82.4, 0.3, 3), paper, "") == "-0.80 (outside ±0.66)"
+    assert difference(Figure(83.16, 0.3, 3), paper, "") == "-0.04 (within ±0.66)"
+    assert difference(Figure(50, None, 1), Figure(49, None, 1), "") == "+1.00 (spread not known)"
+    assert difference(Figure(83.1999, 0.3, 3), paper, "").startswith("+0.00 ")  # not -0.00
+    assert difference(Figure(70, 1, 3), paper, "epochs 4, not 100").endswith("; other budget: epochs 4, not 100)")
+
+
+@pytest.mark.parametrize(("points", "word"), [(0.66342, "within"), (0.66343, "outside"), (0.67, "outside")])
+def test_within_or_outside_is_decided_before_rounding(points, word):
+    """And the printed numbers agree with it."""
+    paper = Figure(83.2, 0.49, 3)  # 2 standard errors: 0.663425...
+    text = difference(Figure(83.2 + points, 0.3, 3), paper, "")
+    shown, mark, limit = re.fullmatch(r"\+(\d\.\d\d+) \((\w+) ±(\d\.\d\d+)\)", text).groups()
+    assert mark == word
+    assert (float(shown) <= float(limit)) == (word == "within")
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected", "budget"),
+    [
+        ({}, 83.2, ""),
+        ({"imb_ratio_l": 150, "imb_ratio_u": 150}, 80.3, ""),
+        ({"epochs": 4}, 83.2, "epochs 4, not 100"),
+        ({"val_iteration": 50, "start": 101}, 83.2, "steps per epoch 50, not 500, epochs of pre-training 101, not 401"),
+        ({"imb_ratio_u": -100}, None, ""),
+        ({"imb_ratio_l": 40, "imb_ratio_u": 40}, None, ""),
+        ({"num_max": 1000}, None, ""),
+        ({"ratio": 1.0}, None, ""),
+        ({"width": 1}, None, ""),
+        ({"max_lam": 0.8}, None, ""),
+        ({"classifier": "crt"}, None, ""),
+        ({"method": "FixMatch"}, None, ""),
+        ({"dataset": "digits"}, None, ""),
+        ({"dataset": "cifar100", "num_max": 150, "imb_ratio_l": 20, "imb_ratio_u": 20}, 53.9, ""),
+    ],
+    ids=str,
+)
+def test_published_figures_are_those_of_the_published_protocol(changed, expected, budget, tmp_path):
+    (one,) = group(find([make_run(tmp_path / "run", **changed)]))
+    assert (one.paper and one.paper.mean) == expected
+    assert one.versus.partition("other budget: ")[2] == budget + ")" * bool(budget)
+
+
+def test_tables_are_whole_in_every_format(tmp_path):
+    """Cells are as many as headings, the best is bold, ties are all bold."""
+    for gamma in (50, 100):
+        same = {"imb_ratio_l": gamma, "imb_ratio_u": gamma}
+        make_run(tmp_path / f"a{gamma}", "FixMatch", level=70, start=None, **same)
+        make_run(tmp_path / f"b{gamma}", level=80, **same)
+        make_run(tmp_path / f"c{gamma}", "ReMixMatch+CoSSL", level=80, align=True, **same)
+    text = report(tmp_path, "--out", tmp_path / "out")
+    markdown = (tmp_path / "out" / "tables.md").read_text()
+    assert markdown.strip() in text
+    tables = [part.splitlines() for part in markdown.split("\n\n") if part.startswith("|")]
+    assert len(tables) == 5
+    for table in tables:
+        assert len({line.count("|") for line in table}) == 1
+        assert set(table[1]) == set("|-: ")
+    overview = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables[0]]
+    assert overview[0] == ["method", "γ 50", "published", "difference", "γ 100", "published", "difference"]
+    by_name = {row[0]: row[1:] for row in overview[2:]}
+    assert by_name["FixMatch"][:2] == ["70.00 (n = 1)", "–"]
+    assert by_name["FixMatch+CoSSL"][:3] == ["**80.00 (n = 1)**", "86.80 ± 0.30", "-6.80 (outside ±0.69)"]
+    assert by_name["ReMixMatch+CoSSL"][3] == "**80.00 (n = 1)**"
+
+    latex = (tmp_path / "out" / "tables.tex").read_text()
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 5
+    for tabular in re.findall(r"\\begin\{tabular\}\{(l\w*)\}(.*?)\\end\{tabular\}", latex, re.S):
+        lines = [line for line in tabular[1].splitlines() if line.endswith(r"\\")]
+        assert {line.count("&") for line in lines} == {len(tabular[0]) - 1}
+    assert r"\textbf{80.00 (n = 1)} & 86.80 $\pm$ 0.30" in latex
+    assert "γ" not in latex and "±" not in latex and r"num\_max" in latex
+
+
+def test_charts_show_what_the_files_hold(tmp_path):
+    """Means and ranges over seeds against loops over the files; classes by their number of labelled images."""
+    more = {"diagnostics": True, "shifted": True, "imb_ratio_l": -100}
+    runs = [make_run(tmp_path / f"s{seed}", level=80 + seed, seed=seed, **more) for seed in (1, 4)]
+    groups = group(find([tmp_path]))
+    logs = [list(csv.DictReader((run / "log.txt").open(), delimiter="\t")) for run in runs]
+    charts = {chart["title"]: chart["lines"][0] for chart in epochs(groups, CURVES | PSEUDO)}
+    for title, column, unit in (("top-1", "top1", 1), ("used by the loss, of all (mask rate)", "mask", 100)):
+        pairs = [[unit * float(row[column]) for row in rows] for rows in zip(*logs, strict=True)]
+        line = charts[title]
+        assert line["x"] == list(range(402, 427))
+        assert line["y"] == pytest.approx([sum(pair) / 2 for pair in pairs], rel=1e-3)
+        assert line["low"] == pytest.approx([min(pair) for pair in pairs], rel=1e-3)
+        assert line["high"] == pytest.approx([max(pair) for pair in pairs], rel=1e-3)
+
+    files = [np.load(run / "diagnostics.npz") for run in runs]
+    classes = {chart["title"]: chart for chart in per_class(groups)}
+    assert classes["mask rate, last epoch"]["names"] == [f"class {c}" for c in range(9, -1, -1)]  # the last has most
+    assert classes["mask rate, last epoch"]["area"][0] == 1500
+    for title, name in (
+        ("precision of the pseudo-labels used", "precision"),
+        ("recall of the pseudo-labels used", "recall"),
+        ("mask rate", "mask_rate"),
+    ):
+        expected = sum(file[name][-1] for file in files)[::-1] / 2
+        assert classes[f"{title}, last epoch"]["lines"][0]["y"] == pytest.approx(expected, rel=1e-3)
+    total = files[0]["confusion"] + files[1]["confusion"]
+    expected = [[100 * total[i, j] / sum(total[i]) for j in range(9, -1, -1)] for i in range(9, -1, -1)]
+    assert np.allclose(confusions(groups)[0]["cells"], expected, atol=0.05)
+    assert shifted(groups)[0]["lines"][0]["y"][:2] == [90.5, 89.5]
+    single = shifted(group(find([runs[0]])))[0]["lines"][0]
+    assert (single["low"][0], single["y"][0], single["high"][0]) == (88, 89, 90)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_figure_that_one_seed_lacks_is_drawn_of_the_others(tmp_path):
+    for seed in (1, 2, 3):
+        path = make_run(tmp_path / f"s{seed}", level=80 + seed, seed=seed) / "log.txt"
+        rows = [line.split("\t") for line in path.read_text().splitlines()]
+        rows[1][5] = "nan"  # top-1
+        rows[2][5] = "nan" if seed == 3 else rows[2][5]
+        path.write_text("\n".join(map("\t".join, rows)) + "\n")
+    (chart,) = epochs(group(find([tmp_path])), {"top1": "top-1"})
+    (line,) = chart["lines"]
+    first, second, third = ([line[part][i] for part in ("low", "y", "high")] for i in range(3))
+    base = 80 + 0.2 - 1.55
+    assert first == [None] * 3
+    assert second == pytest.approx([base + 1, base + 1.5, base + 2], rel=1e-3)
+    assert third == pytest.approx([base + 1.1, base + 2.1, base + 3.1], rel=1e-3)
+
+
+def test_equal_runs_give_equal_reports(tmp_path):
+    make_run(tmp_path / "runs" / "a", diagnostics=True, shifted=True)
+    make_run(tmp_path / "runs" / "b", seed=2)
+    for name in ("one", "two"):
+        report(tmp_path / "runs", "--out", tmp_path / name)
+    assert [(tmp_path / "one" / n).read_bytes() for n in FILES] == [(tmp_path / "two" / n).read_bytes() for n in FILES]
+
+
+def no_json(run):
+    (run / "summary.json").write_text("{")
+
+
+def no_figures(run):
+    (run / "summary.json").write_text('{"method": "FixMatch"}')
+
+
+def words_for_numbers(run):
+    path = run / "summary.json"
+    path.write_text(re.sub(r'"top1": [\d.]+', '"top1": "many"', path.read_text()))
+
+
+def short_recall(run):
+    summary = json.loads((run / "summary.json").read_text())
+    summary["last_20_mean"]["recall"].pop()
+    (run / "summary.json").write_text(json.dumps(summary))
+
+
+def not_a_number(run):
+    path = run / "summary.json"
+    path.write_text(re.sub(r'"wall_seconds": [\d.]+', '"wall_seconds": NaN', path.read_text()))
+
+
+def words_for_arguments(run):
+    path = run / "summary.json"
+    path.write_text(path.read_text().replace('"ratio": 2.0', '"ratio": "two"'))
+
+
+def of_another_kind(run):
+    (run / "summary.json").write_text("[1]")
+
+
+BROKEN = {
+    no_json: "summary.json is not readable JSON",
+    no_figures: "summary.json lacks classes",
+    words_for_numbers: "summary.json is damaged, see its figures of last_20_mean",
+    short_recall: "summary.json is damaged, see its recall of last_20_mean",
+    not_a_number: "summary.json is not readable JSON",
+    words_for_arguments: "summary.json is damaged, see its argument ratio",
+    of_another_kind: "summary.json is not that of a run",
+}
+
+
+@pytest.mark.parametrize("spoil", BROKEN, ids=lambda spoil: spoil.__name__)
+def test_a_broken_run_is_listed_and_the_others_reported(spoil, tmp_path):
+    good, bad = (make_run(tmp_path / name, seed=seed) for seed, name in enumerate(("good", "bad")))
+    spoil(bad)
+    text = report(tmp_path, "--out", tmp_path / "out")
+    assert f"{bad}: broken; {BROKEN[spoil]}" in text
+    assert [row["folders"] for row in rows_of(tmp_path / "out" / "figures.csv")] == [str(good)] * 2
+    assert BROKEN[spoil] in (tmp_path / "out" / "report.html").read_text()
+    assert_refused(run_here("report.py", bad, "--out", tmp_path / "none"), "nothing to report", str(bad))
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_is_whole_of_a_log_is_used(tmp_path):
+    run = make_run(tmp_path / "run", logged=6)
+    path = run / "log.txt"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:3], "3\t0.5\n", lines[4], lines[5], lines[6][:9]]))
+    columns, problems, foreign = read_log(path)
+    assert (columns["epoch"], problems, foreign) == ([1, 2, 4, 5], ["log.txt: line 4, 7 not whole, left out"], False)
+    assert f"{run}: finished; log.txt: line 4, 7 not whole" in report(run, "--out", tmp_path / "out")
+    path.write_text("".join(lines)[:-1])  # the last number may have lost digits
+    assert read_log(path)[0]["epoch"] == [1, 2, 3, 4, 5]
+    path.write_bytes(b"\xff\xfe")
+    assert read_log(path)[:2] == ({}, ["log.txt can't be read (UnicodeDecodeError)"])
+
+
+def test_missing_parts_are_told(tmp_path):
+    run = make_run(tmp_path / "run", diagnostics=True, shifted=True)
+    for name in ("checkpoint.pth.tar", "log.txt"):
+        (run / name).unlink()
+    (run / "diagnostics.npz").write_bytes(b"PK")
+    (run / "shifted.json").write_text('{"ratios": [1, 2], "top1": [3]}')
+    text = report(run, "--out", tmp_path / "out")
+    problems = "no checkpoint; no log.txt; diagnostics.npz is not readable; shifted.json is not readable"
+    assert f"{run}: finished; {problems}" in text
+    assert "80.00" in text
+
+
+STALE = [({"epoch": 1}, "epoch 1, not 25"), ({"dataset": "digits"}, "dataset digits, not cifar10")]
+
+
+@pytest.mark.parametrize(("changed", "words"), STALE)
+def test_shifted_figures_of_another_model_are_left_out(changed, words, tmp_path):
+    runs = [make_run(tmp_path / f"s{seed}", seed=seed, shifted=True) for seed in (1, 2)]
+    found = json.loads((runs[1] / "shifted.json").read_text())
+    (runs[1] / "shifted.json").write_text(json.dumps(found | changed))
+    first, second = find([tmp_path])
+    assert (first.problems, second.shifted) == ([], None)
+    assert f"shifted.json is of {words}" in second.problems[0]
+    assert "low" in shifted(group([first, second]))[0]["lines"][0]  # of the one that is left, its interval
+
+
+def test_unfinished_runs_are_listed_and_drawn(tmp_path):
+    make_run(tmp_path / "done", seed=1)
+    stopped = make_run(tmp_path / "stopped", seed=2, logged=7, finished=False)
+    (tmp_path / "link").symlink_to(stopped)
+    text = report(tmp_path, tmp_path / "link", stopped, "--out", tmp_path / "out")
+    assert text.count(f"{stopped}: unfinished; stopped after epoch 7 of 100") == 1
+    assert "report of 2 runs" in text
+    assert {row["n"] for row in rows_of(tmp_path / "out" / "figures.csv")} == {"1"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "FixMatch+CoSSL (unfinished, seed 2)" in page and "7 of 100" in page
+    assert "<dt>version of torch</dt><dd>2.14.0</dd>" in page  # by its checkpoint
+    report(stopped, "--out", tmp_path / "only")  # curves are something to report
+    state = load_checkpoint(stopped / "checkpoint.pth.tar")
+    torch.save({k: v for k, v in state.items() if k != "versions"}, stopped / "checkpoint.pth.tar")
+    assert f"{stopped}: unfinished" in report(tmp_path, "--out", tmp_path / "out")
+    torch.save(state | {"facts": {"classes": 7}}, stopped / "checkpoint.pth.tar")
+    damaged = "checkpoint.pth.tar: damaged or of another program, see its facts"
+    assert f"{stopped}: unfinished; stopped after epoch 7 of an unknown number; {damaged}" in report(
+        tmp_path, "--out", tmp_path / "out"
+    )
+    (stopped / "checkpoint.pth.tar").write_bytes(b"half")
+    damaged = "checkpoint.pth.tar: not a readable checkpoint (truncated, or of another program)"
+    assert damaged in report(tmp_path, "--out", tmp_path / "out")
+    (stopped / "log.txt").unlink()  # nothing is left of it
+    assert f"{stopped}: broken; {damaged}; no log.txt" in report(tmp_path, "--out", tmp_path / "out")
+    refused = run_here("report.py", stopped, "--out", tmp_path / "none")
+    assert_refused(refused, f"{stopped}: broken, {damaged}, no log.txt")
+
+
+def test_failed_runs_are_listed_with_the_reason(tmp_path):
+    make_run(tmp_path / "runs" / "done")
+    stopped = make_run(tmp_path / "runs" / "stopped", seed=2, logged=7, finished=False)
+    early = tmp_path / "runs" / "early"
+    early.mkdir()
+    for folder in (stopped, early):
+        with pytest.raises(UserError), told(folder):
+            raise UserError("--lr 9: not a number\nin step 3; start anew")
+    text = report(tmp_path / "runs", "--out", tmp_path / "out")
+    assert f"{stopped}: failed; --lr 9: not a number in step 3; start anew; stopped after epoch 7 of 100" in text
+    assert f"{early}: failed; --lr 9: not a number in step 3; start anew; no checkpoint; no log.txt" in text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<b>2</b> failed" in page and "7 of 100" in page and "<details class=problems open>" in page
+    assert_refused(run_here("report.py", early, "--out", tmp_path / "none"), "failed, --lr 9", "no log.txt")
+    with pytest.raises(Interrupted), told(stopped):  # goes on, and is stopped
+        raise Interrupted(15)
+    assert f"{stopped}: unfinished; stopped after epoch 7" in report(tmp_path / "runs", "--out", tmp_path / "out")
+
+
+def test_folders_of_the_published_code(tmp_path):
+    run = make_published(tmp_path / "old")
+    make_run(tmp_path / "new")
+    text = report(tmp_path, "--out", tmp_path / "out")
+    last, best = (row for row in rows_of(tmp_path / "out" / "figures.csv") if row["folders"] == str(run))
+    assert (last["method"], last["dataset"]) == ("CoSSL (published code)", "10 classes (arguments not known)")
+    assert float(last["top1_mean"]) == pytest.approx(72.05)  # of epochs 11 to 30
+    assert float(last["gm_mean"]) == pytest.approx(62.05)  # shares there
+    assert float(best["top1_mean"]) == pytest.approx(73)
+    assert last["balanced_mean"] == last["published_top1_mean"] == ""
+    assert f"{run}: published code" in text
+    (run / "log.txt").write_text("Epoch\ttrain_loss\tTest Loss\tbAcc\t\n1\t2\t3\t0.5\t\n2\t2\t3\t0.7\t\n")
+    (one,) = find([run])
+    assert one.figures["last_20_mean"]["top1"] == pytest.approx(60)
+    assert one.columns["epoch"] == [1, 2]
+    (run / "log.txt").write_text("Train Loss\tTest Loss\t\n1\t2\t\n")
+    assert_refused(run_here("report.py", run, "--out", tmp_path / "none"), "log.txt has no accuracies")
+
+
+def test_what_the_user_tells_of_the_published_code(tmp_path):
+    """Without arguments no row is the best; with them seeds, setting and published figure are known."""
+    told = {
+        "recipe": "train_cifar_fix_cossl",
+        "dataset": "cifar10",
+        "imb_ratio_l": 100,
+        "imb_ratio_u": 100,
+        "num_max": 1500,
+        "ratio": 2,
+        "max_lam": 0.6,
+        "start_epoch": 401,
+    }
+    folders = [make_published(tmp_path / "old" / str(seed)) for seed in (1, 2)]
+    report(tmp_path / "old", "--out", tmp_path / "out")
+    assert "**" not in (tmp_path / "out" / "tables.md").read_text()
+    assert [row["n"] for row in rows_of(tmp_path / "out" / "figures.csv")] == ["1"] * 4
+    make_run(tmp_path / "old" / "ours", level=80)
+    for seed, folder in enumerate(folders, 1):
+        (folder / "arguments.json").write_text(json.dumps(told | {"manualSeed": seed}))
+    report(tmp_path / "old", "--out", tmp_path / "out")
+    ours, _, theirs, _ = rows_of(tmp_path / "out" / "figures.csv")
+    assert (theirs["method"], theirs["seeds"]) == ("FixMatch+CoSSL (published code)", "1 2")
+    assert (theirs["dataset"], theirs["setting"]) == (ours["dataset"], ours["setting"])
+    assert theirs["published_top1_mean"] == "83.2" and "budget" not in theirs["difference"]
+    assert "**80.00**" in (tmp_path / "out" / "tables.md").read_text()
+    for content, words in (
+        ("{", "not readable JSON"),
+        ('{"ratio": "two"}', "argument ratio"),
+        ("[1]", "each argument"),
+        ('{"lr": [1]}', "each argument"),
+        ('{"start_epoch": "x"}', "its start_epoch"),
+    ):
+        (folders[0] / "arguments.json").write_text(content)
+        assert f"{folders[0]}: published code; arguments.json is " in report(folders[0], "--out", tmp_path / "out")
+        assert words in find([folders[0]])[0].problems[0]
+
+
+def test_hostile_names_leave_everything_whole(tmp_path):
+    folder = tmp_path / 'a,b "c"\n<img src=x onerror=alert(1)>'
+    run = make_run(folder, classes=EVIL, diagnostics=True, dataset="folder", data_root="/x/<i>&|")
+    stopped = make_run(tmp_path / "`x`\x1b[31m<img src=x>", finished=False)
+    text = report(tmp_path, "--out", tmp_path / "out")
+    assert "\x1b" not in text
+    assert [row["class"] for row in rows_of(tmp_path / "out" / "classes.csv")] == EVIL
+    assert rows_of(tmp_path / "out" / "figures.csv")[0]["folders"] == str(run)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<script") == page.count("</script>") == 2
+    assert "<img" not in page and "<b>x" not in page and "<i>&" not in page
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])
+    assert all(name in str(data) for name in ("</script><script>alert(1)</script>", "<b>x</b>"))
+    assert len(re.findall(r"^## ", (tmp_path / "out" / "tables.md").read_text(), re.M)) == 1
+    assert stopped.exists()
+
+
+@pytest.mark.parametrize("kind", ["empty", "missing", "file", "out"])
+def test_wrong_folders_are_one_line(kind, tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("mine")
+    if kind == "out":
+        run = make_run(tmp_path / "run")
+        assert_refused(run_here("report.py", run, "--out", tmp_path / "file"), "--out")
+        assert (tmp_path / "file").read_text() == "mine"
+        return
+    assert_refused(run_here("report.py", tmp_path / kind, "--out", out), str(tmp_path / kind), "give")
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_as_a_user_starts_it(tmp_path):
+    result = run_script("report.py", make_run(tmp_path / "run"), "--out", tmp_path / "out")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[-1].endswith(f"report of 1 run: {tmp_path / 'out' / 'report.html'}")
+    assert "report.html" in run_here("report.py", "--help").stdout
+
+
+def test_the_demo_ends_with_the_report():
+    last = (ROOT / "run_demo.sh").read_text().strip().splitlines()[-1]
+    assert last == ".venv/bin/python report.py $out/pretrain $out/cossl --out $out/report"
+    assert subprocess.run(["bash", "-n", ROOT / "run_demo.sh"], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium with chromedriver installed")
+def test_the_page_in_a_browser(tmp_path):
+    """Charts are drawn, tables sort, series switch; nothing is asked of the network; phones needn't scroll sideways."""
+    for seed in (1, 2):
+        make_run(tmp_path / f"a{seed}", "FixMatch", 70 + seed, seed, start=None, diagnostics=True, shifted=True)
+        make_run(tmp_path / f"b{seed}", level=80 + seed, seed=seed, diagnostics=True, shifted=True)
+        make_run(tmp_path / f"c{seed}", level=20 * seed - 17, seed=seed, dataset="digits", epochs=4)
+    make_run(tmp_path / "supervised", "supervised", level=75, start=None)
+    make_run(tmp_path / "hostile", classes=[*EVIL, "x" * 90], diagnostics=True, dataset="folder", data_root="/d" * 90)
+    make_run(tmp_path / "many", classes=100, dataset="cifar100", num_max=150, finished=False, diagnostics=True)
+    report(tmp_path, "--out", tmp_path / "out")
+    names = "return [...document.querySelectorAll('table')[0].tBodies[0].rows].map(r => r.cells[0].textContent)"
+    click = "document.querySelectorAll('table')[0].tHead.rows[0].cells[{}].firstChild.click();"
+    with browser(tmp_path / "profile") as page:
+        page.look(1200, 30000)
+        page.open(tmp_path / "out" / "report.html")
+        before = page.run(names)
+        assert page.run(click.format(2) + names) == ["FixMatch+CoSSL", "supervised", "FixMatch"]
+        assert page.run("return document.querySelector('[aria-sort]').textContent") == "top-1"
+        assert page.run(click.format(2) + names) == ["FixMatch", "supervised", "FixMatch+CoSSL"]
+        assert page.run(click.format(0) + names) == sorted(before)
+        drawn = "[...document.querySelectorAll('figure')].every(f => f.querySelector('path, circle, image'))"
+        assert page.run(f"return {drawn}")
+        lines = "return document.querySelector('#s0 [data-chart=\"3\"]').querySelectorAll('.path').length"
+        assert page.run(lines) == 3
+        assert page.run("document.querySelector('#s0 .legend button').click();" + lines) == 2
+        hover = (
+            "const s = document.querySelector('#s0 [data-chart=\"3\"] svg'), f = s.getBoundingClientRect();"
+            "s.dispatchEvent(new PointerEvent('pointermove', {clientX: f.right - 1, clientY: f.top + 9}));"
+            "return document.getElementById('tip').textContent"
+        )
+        assert "epoch 426" in page.run(hover)
+        inside = (
+            "return [...document.querySelectorAll('.bar')].map(bar => {"
+            "const [b, f] = [bar, bar.closest('svg')].map(e => e.getBoundingClientRect());"
+            "return b.width > 0 && b.left >= f.left && b.right <= f.right;})"
+        )
+        bars = page.run(inside)
+        assert len(bars) == 9 and all(bars)  # one of them is of 13 ± 14 percent
+        assert "diamond" in page.run("return document.querySelector('#s0 .note').textContent")
+        matrix = "return [...document.querySelectorAll('svg:has(image)')].map(s => s.querySelectorAll('text').length)"
+        assert set(page.run(matrix)) == {20, 4, 14}  # 10 classes, 100, the hostile 7
+        dots = "return [...document.querySelectorAll('#s0 figure')].pop().querySelectorAll('g circle')"
+        x = page.run(dots.replace("return ", "return [...") + "].slice(0, 5).map(c => +c.getAttribute('cx'))")
+        steps = np.diff(x) / (x[1] - x[0])
+        assert steps == pytest.approx([1, np.log2(256 / 150), np.log2(150 / 128), 1], abs=0.01)
+        page.look(1280, 30000)
+        cut = "return [...document.querySelectorAll('#s0 .scroll')].filter(e => e.scrollWidth > e.clientWidth).length"
+        assert page.run(cut) == 0
+        for width, scheme in ((390, "dark"), (390, "light"), (1200, "dark")):
+            page.look(width, 30000, scheme)
+            page.open(tmp_path / "out" / "report.html")
+            assert page.run("return document.documentElement.scrollWidth") == width
+        ground = page.run("return getComputedStyle(document.body).backgroundColor")
+        assert sum(map(int, re.findall(r"\d+", ground))) < 120
+        assert page.console() == []

@@ -1,0 +1,339 @@
+"""Two gloo processes under torchrun train what one process does that forwards the same rows in the same chunks; ranks
+that die end the run in a line, and its checkpoint goes on with any number of them.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from helpers.ranks import STEPS, composed, result
+from helpers.scripts import (
+    FIX,
+    HANG,
+    ROOT,
+    TINY,
+    assert_refused,
+    assert_runs,
+    environment,
+    load_checkpoint,
+    log_lines,
+    run_here,
+    run_ranks,
+    steps,
+)
+from torch.distributed import TCPStore
+
+from dataset.batches import Batches, Minibatch
+from dataset.crop_views import draw_crop_views
+from dataset.feeder import Feeder
+from dataset.file_streams import file_streams
+from dataset.folder import UNKNOWN
+from dataset.food101 import load_food101
+from dataset.images import Images
+from dataset.long_tail import long_tailed
+from dataset.streams import Pixels, Stream
+from methods.averaged import Averaged
+from methods.remixmatch import RunningMean
+from utils.args import pick_device
+from utils.errors import UserError
+from utils.ranks import my_rows
+
+SCRIPTS = [f"train_cifar_{name}{stage}.py" for name in ("fix", "mix", "remix") for stage in ("", "_cossl")]
+SCRIPTS += [f"train_{name}_fix{stage}.py" for name in ("food", "small_imagenet127") for stage in ("", "_cossl")]
+
+
+def run_without_torchrun(script: Path, *arguments: object) -> None:
+    """The same with the settings of torchrun alone, as another launcher would make them; starts faster."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    shared = environment(WORLD_SIZE="2", **address)
+    ranks = [
+        subprocess.Popen([sys.executable, script, *arguments], cwd=ROOT, env=shared | {"RANK": r, "LOCAL_RANK": r})
+        for r in "01"
+    ]
+    assert [process.wait(timeout=HANG) for process in ranks] == [0, 0]
+
+
+def own_lines(stderr: str) -> list[str]:
+    """The lines that scripts write, without torchrun's report."""
+    return [line for line in stderr.splitlines() if "error: " in line or "interrupted" in line]
+
+
+class Chunks:
+    """A step of two ranks in one process: their rows forwarded one after the other, from equal networks.
+
+    Each rank goes twice: what it would tell the other before its loss is there (ReMixMatch's mean guess) is heard in
+    the first round, and used in the second.
+    """
+
+    def __init__(self, objects: dict, as_rank) -> None:
+        self.as_rank, self.heard, self.mean = as_rank, [], None
+        modules = [thing for thing in objects.values() if isinstance(thing, torch.nn.Module)]
+        self.buffers = [buffer for module in modules for buffer in module.buffers()]
+        self.left, self.rates = {}, {}
+
+    def descend(self, averaged: Averaged, loss: torch.Tensor) -> None:
+        averaged.optimizer.zero_grad()
+        loss.backward()
+        gradients = [None if p.grad is None else p.grad.clone() for p in averaged.live.parameters()]
+        self.left.setdefault(averaged, []).append((gradients, [b.clone() for b in averaged.live.buffers()]))
+        self.rates[averaged] = [group["lr"] for group in averaged.optimizer.param_groups]  # a schedule goes on
+
+    def add(self, running: RunningMean, p: torch.Tensor) -> None:
+        mean = p.mean(dim=0)
+        self.heard.append(mean)
+        mean = mean if self.mean is None else self.mean
+        running.rows.copy_(torch.cat([running.rows[1:], mean[None]]))
+        running.seen.add_(1)
+
+    def round(self, step, batches, t: int) -> list[torch.Tensor]:
+        before = [buffer.clone() for buffer in self.buffers]
+        self.heard, self.left = [], {}
+        for rank in (0, 1):
+            for buffer, value in zip(self.buffers, before, strict=True):
+                buffer.copy_(value)
+            self.as_rank(rank)
+            of_rank = type(batches)(batches.streams, batches.draws, batches.seed, batches.name)
+            step(of_rank.at(t))
+        return before
+
+    def step(self, step, batches, t: int) -> None:
+        self.mean = None
+        for buffer, value in zip(self.buffers, self.round(step, batches, t), strict=True):
+            buffer.copy_(value)
+        self.mean = torch.stack(self.heard).mean(dim=0) if self.heard else None
+        self.round(step, batches, t)
+        for averaged, ((grads_0, buffers_0), (grads_1, buffers_1)) in self.left.items():
+            for p, a, b in zip(averaged.live.parameters(), grads_0, grads_1, strict=True):
+                p.grad = None if a is None else (a + b) / 2
+            for buffer, a, b in zip(averaged.live.buffers(), buffers_0, buffers_1, strict=True):
+                buffer.copy_((a + b) / 2)
+            now = [group["lr"] for group in averaged.optimizer.param_groups]
+            set_rates(averaged, self.rates[averaged])
+            averaged.optimizer.step()
+            set_rates(averaged, now)
+            averaged.average()
+
+
+def set_rates(averaged: Averaged, rates: list[float]) -> None:
+    for group, rate in zip(averaged.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+@pytest.fixture(scope="module")
+def both_ranks(tiny, pretrained_by, tmp_path_factory):
+    """Flags of a few steps of each script, and what rank 0 and rank 1 have after them."""
+    folder = tmp_path_factory.mktemp("ranks")
+    flags = {}
+    for script in SCRIPTS:
+        start = ["--resume", pretrained_by(script.replace("_cossl", "")) / "checkpoint.pth.tar"] * ("cossl" in script)
+        align, tau = ["--align"] * ("remix" in script), ["--tau", 0.2] * ("cifar_fix" in script)
+        crt = ["--classifier", "crt"] * ("small_imagenet127_fix_cossl" in script)  # no draws in its warm-up
+        all_of_it = [*tiny(script), *align, *tau, *crt, *steps(script, STEPS), "--out", folder / "none", *start]
+        flags[script] = [str(flag) for flag in all_of_it]
+    (folder / "flags.json").write_text(json.dumps(flags))
+    run_without_torchrun(ROOT / "tests" / "helpers" / "ranks.py", folder / "flags.json", folder / "result")
+    return flags, *(torch.load(folder / f"result.{rank}") for rank in (0, 1))
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_two_ranks_train_as_one_process_does_in_two_chunks(script, both_ranks, as_rank):
+    flags, zero, one = both_ranks
+    logs = zero[script]["logs"]
+    assert logs["train"]["loss"] > 0
+    torch.testing.assert_close(zero[script], one[script], rtol=0, atol=0)
+    zero = {name: found for name, found in zero[script].items() if name != "logs"}
+
+    run = composed(script, flags[script])
+    run.prepare()  # the head's warm-up: on the same features, or on whole batches
+    chunks = Chunks(run.objects, as_rank)
+    with (
+        patch.object(Averaged, "descend", lambda averaged, loss: chunks.descend(averaged, loss)),
+        patch.object(RunningMean, "add", lambda running, p: chunks.add(running, p)),
+    ):
+        for t in range(run.args.val_iteration):
+            chunks.step(run.step, run.batches, t)
+    unlabelled = run.args.batch_size * getattr(run.args, "mu", 1)
+    assert logs["counts"].sum(dim=1)[0] == run.args.val_iteration * unlabelled  # guesses of both ranks
+    expected = result(run.objects)
+    assert any(grad.abs().max() > 1e-4 for grad in expected["gradients"]["state_dict"].values())
+    torch.testing.assert_close(zero, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.ranks
+def test_what_ranks_tell_each_other(both_ranks):
+    _, zero, one = both_ranks
+    zero, one = zero["met"], one["met"]
+    torch.testing.assert_close(zero["mean"], [torch.full((2, 3), 1.5), torch.tensor(2.0, dtype=torch.float64)])
+    torch.manual_seed(0)
+    assert torch.equal(one["alike"]["0.weight"], torch.nn.Linear(2, 2).weight)
+    assert one["alike"]["1.num_batches_tracked"] == 0
+    assert zero.pop("fed") == one.pop("fed") == [{"waited_s": 1.5, "skipped": 4}, {"waited_s": 0}]
+    assert zero.pop("problem") == one.pop("problem") == "--out: not the same (3 and 4)"
+    torch.testing.assert_close(zero, one, rtol=0, atol=0)
+
+
+def everything(batch: Minibatch) -> list[torch.Tensor]:
+    return [*batch.views, *([] if batch.labels is None else [batch.labels])]
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("wanted", [("weak", "strong", "plain", "strong"), ("plain",), ("weak",), ()])
+def test_ranks_share_the_batch_of_one_process(balanced, known, wanted, as_rank):
+    random = np.random.RandomState(0)
+    labels = random.randint(0, 3, 60) if known or balanced else np.full(60, UNKNOWN)
+    pixels = random.randint(0, 256, (60, 3, 16, 16)).astype(np.uint8)
+    images = Pixels(Images(pixels, labels), (0.5,) * 3, (0.25,) * 3, torch.device("cpu"))
+    stream = Stream("any", images, np.arange(59, -1, -1), wanted, 12, 0, {}, balanced=balanced)
+    another = Stream("another", images, np.arange(60), ("weak",), 24, 0, {})
+
+    def at(t: int) -> list[torch.Tensor]:
+        batch = Batches({"unlabelled": stream, "labelled": another}, (), 0).at(t)
+        return [*everything(batch.unlabelled), *everything(batch.labelled)]
+
+    for t in (0, 7):
+        whole, parts = at(t), []
+        for rank in range(3):
+            as_rank(rank, of=3)
+            parts.append(at(t))
+            if wanted:
+                (swept,) = list(stream.sweep())
+                assert all(len(view) == 60 for view in swept.views)
+        as_rank(0, of=1)
+        joined = [torch.cat(part) for part in zip(*parts, strict=True)]
+        assert all(torch.equal(a, b) for a, b in zip(joined, whole, strict=True))
+        assert len(joined) == len(whole)
+
+
+def test_ranks_share_the_batch_of_files(food101, as_rank):
+    """Crops, operations and mirroring of a row don't depend on the number of ranks; jobs start anew at each."""
+    images = load_food101(food101)
+    split = long_tailed(images, 12, 2, 3, 3, 1, include_labelled=True)
+    views, names = {"labelled": ("weak",), "unlabelled": ("weak", "strong")}, ("labelled", "unlabelled", "balanced")
+
+    def opened():
+        device = torch.device("cpu")
+        feeder = Feeder(32, 1, 0, False, device)
+        return file_streams(images, split, views, 8, 1, device, mu=5, feeder=feeder, ahead=names)
+
+    def batches() -> list[torch.Tensor]:
+        batch = opened().batches(names).at(3)
+        return [part for name in names for part in everything(getattr(batch, name))]
+
+    whole, parts = batches(), []
+    for rank in range(2):
+        as_rank(rank)
+        parts.append(batches())
+    assert all(torch.equal(torch.cat(pair), one) for *pair, one in zip(*parts, whole, strict=True))
+
+
+def test_draws_of_some_rows():
+    draw = draw_crop_views(np.random.default_rng(0), ("strong", "weak"), 8, 16)
+    some = draw.of_rows(slice(2, 5))
+    assert np.array_equal(some.layers[0], draw.layers[0][2:5])
+    assert np.array_equal(some.flip, draw.flip[:, 2:5])
+    assert some.layers[1] is None
+
+
+def test_blocks_of_rows(as_rank):
+    assert my_rows(12) == slice(0, 12)
+    as_rank(2, of=3)
+    assert my_rows(12) == slice(8, 12)
+    with pytest.raises(UserError, match=r"--batch-size 16: not a multiple of the 3 processes"):
+        my_rows(16)
+
+
+def test_each_rank_has_the_gpu_of_its_number(as_rank, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    as_rank(1)
+    assert pick_device("0") == torch.device("cuda", 1)
+    assert chosen == [1]
+    assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="leave --gpu out"):
+        pick_device("1")
+    as_rank(2, of=3)
+    with pytest.raises(UserError, match=r"--nproc_per_node: more processes than .* CUDA devices \(2\)"):
+        pick_device("0")
+
+
+@pytest.mark.ranks
+def test_a_mistake_is_one_line(tmp_path):
+    """Of each rank, but where another one's end has ended it first."""
+    done = run_ranks(FIX, *TINY, "--batch-size", 15, "--out", tmp_path / "out")
+    assert done.returncode != 0
+    lines = [line.removeprefix("rank 1: ") for line in own_lines(done.stderr)]
+    told = [line for line in lines if line.startswith("error: --batch-size 15: not a multiple of the 2 processes")]
+    assert told and all(line in told or "another process of the run has ended" in line for line in lines)
+    assert not (tmp_path / "out").exists()
+
+
+LEAVES = """if True:
+    import atexit
+    from contextlib import nullcontext
+    from utils import main, ranks
+    ranks.joined = nullcontext
+    atexit.register(print, "Python was taken down")
+    main.run_main(lambda: print("trained"))
+"""
+
+
+def test_a_rank_leaves_without_taking_python_down():
+    """A thread of gloo that still holds a tensor would abort it, now and then."""
+    address = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    settings = environment(WORLD_SIZE="2", RANK="1", LOCAL_RANK="1", **address)
+    command = [sys.executable, "-c", LEAVES]
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=HANG)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "trained\n", "")
+
+
+def test_half_of_the_settings_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = run_here(FIX, *TINY, "--out", tmp_path / "out")
+    assert_refused(result, "WORLD_SIZE is set, but not LOCAL_RANK, MASTER_ADDR, MASTER_PORT, RANK", "torchrun")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"WORLD_SIZE": "x"}, {"RANK": "-1"}, {"WORLD_SIZE": "1", "MASTER_PORT": "99999"}], ids=str
+)
+def test_settings_that_torchrun_never_makes(wrong, monkeypatch):
+    usual = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in (usual | wrong).items():
+        monkeypatch.setenv(name, value)
+    (name, value), *_ = sorted(wrong.items())
+    assert_refused(run_here("report.py", "nowhere"), f"{name}={value!r}", "unset")
+
+
+@pytest.mark.ranks
+def test_killed_rank_ends_the_run_which_goes_on_with_one_rank_or_two(tmp_path):
+    flags = [*TINY, "--epoch", 3, "--val-iteration", 6, "--out"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    killed = run_ranks("tests/helpers/dies_at.py", 1, 8, FIX, *flags, one)  # rank 1, in the middle of epoch 2
+    assert killed.returncode != 0
+    (line,) = own_lines(killed.stderr)
+    assert "another process of" in line and "has ended" in line and "the same command" in line
+    assert f'{FIX}", line' not in killed.stderr  # a traceback
+    assert not list(one.glob(".*.tmp"))
+    assert load_checkpoint(one / "checkpoint.pth.tar")["epoch"] == 1
+
+    shutil.copytree(one, two)
+    result = run_ranks(FIX, *flags, two)
+    assert result.returncode == 0, result.stderr
+    for number, stdout, out in ((1, assert_runs(FIX, *flags, one).stdout, one), (2, result.stdout, two)):
+        epochs = [line.split()[1] for line in stdout.splitlines() if line.startswith("epoch ")]
+        assert epochs == ["2/3", "3/3"]
+        assert stdout.count("continuing after epoch 1") == stdout.count("mean balanced accuracy") == 1
+        assert [row.split()[0] for row in log_lines(out)] == ["epoch", "1", "2", "3"]
+        assert load_checkpoint(out / "checkpoint.pth.tar")["epoch"] == 3
+        assert json.loads((out / "summary.json").read_text())["processes"] == number
+    assert log_lines(one)[:2] == log_lines(two)[:2]

@@ -1,0 +1,241 @@
+"""predict.py: the recipes' own probabilities, a whole CSV whatever the names, bad input."""
+
+import csv
+import importlib
+import os
+
+import numpy as np
+import pytest
+import torch
+from helpers.own_images import image_folder, write_image
+from helpers.scripts import assert_refused, assert_runs, load_checkpoint, run_here
+from PIL import Image
+
+from dataset.image_files import image_files
+from models.wrn import WideResNet
+from predict import load_model
+
+SHORT = ["--gpu", "cpu", "--batch-size", 4, "--ema-decay", 0.5, "--epoch", 1, "--val-iteration", 3]
+FOLDER = ["--dataset", "folder", "--img_size", 24, "--depth", 16, "--width", 1, *SHORT]
+WIDE = ["--dataset", "folder", "--img_size", 16, "--depth", 10, "--width", 2, *SHORT]
+SMALL = ["--img_size", 32, "--labeled_percent", 0.6, "--width", 2, *SHORT]
+CPU = ["--gpu", "cpu"]
+
+
+def read_csv(path):
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+def checked(script, flags, monkeypatch):
+    """Run a recipe: the probabilities of its test images, by what it evaluates itself after its last epoch."""
+    recipe, seen = importlib.import_module(script), []
+    original = recipe.evaluate
+
+    def watched(predict, batches, counts):
+        batches = list(batches)
+        with torch.no_grad():
+            seen.append(torch.cat([predict(images) for images, _ in batches]).softmax(dim=1))
+        return original(predict, batches, counts)
+
+    monkeypatch.setattr(recipe, "evaluate", watched)
+    assert_runs(f"{script}.py", *flags)
+    return seen[-1]
+
+
+def compare(rows, files, probabilities, classes):
+    """That the rows of a CSV are the three likeliest classes of the files, in order."""
+    assert [row["file"] for row in rows] == list(map(str, files))
+    top = min(3, len(classes))
+    for row, expected in zip(rows, probabilities.numpy(), strict=True):
+        names = [row[f"class{n}"] for n in ("", "_2", "_3")[:top]]
+        values = [float(row[f"probability{n}"]) for n in ("", "_2", "_3")[:top]]
+        assert values == sorted(values, reverse=True)
+        np.testing.assert_allclose(values, [expected[classes.index(name)] for name in names], atol=2e-6)
+        np.testing.assert_allclose(values, sorted(expected, reverse=True)[:top], atol=2e-6)
+        assert len(row) == 1 + 2 * top
+
+
+@pytest.mark.parametrize("flags", [FOLDER, WIDE], ids=["16-1, 24 pixels", "10-2, 16 pixels"])
+@pytest.mark.parametrize("eel", [False, True], ids=["two classes", "three classes"])
+def test_the_recipes_own_probabilities(flags, eel, tmp_path, monkeypatch):
+    """After both stages; a model of two classes has no third."""
+    folder, images, out = image_folder(tmp_path / "data"), tmp_path / "data" / "test", tmp_path / "new" / "out.csv"
+    classes = ["cat", "dog", "eel"] if eel else ["cat", "dog"]
+    for path in ["labelled/eel/1.png", "test/eel/1.jpg", "test/eel/more/1.tiff"] * eel:
+        write_image(folder / path, 7, (40, 30))
+    run = [*flags, "--data_root", folder]
+    start = tmp_path / "first" / "checkpoint.pth.tar"
+    second = ["--resume", start, "--warm_tfe", 1, "--out", tmp_path / "cossl"]
+    plain = checked("train_cifar_fix", [*run, "--out", tmp_path / "first"], monkeypatch)
+    coupled = checked("train_cifar_fix_cossl", [*run, *second], monkeypatch)
+    assert not torch.equal(plain, coupled)
+    for name, probabilities in (("first", plain), ("cossl", coupled)):
+        checkpoint = ["--checkpoint", tmp_path / name / "checkpoint.pth.tar"]
+        result = assert_runs("predict.py", *checkpoint, images, "--out", out, "--batch-size", 4, *CPU)
+        compare(read_csv(out), image_files(images), probabilities, classes)
+        counts = np.bincount(probabilities.argmax(dim=1), minlength=len(classes))
+        said = ", ".join(f"{n} {c}" for c, n in zip(classes, counts, strict=True) if n)
+        assert result.stdout.splitlines() == [said, f"results: {out}"]
+        assert not result.stderr
+
+
+def test_the_resnets_own_probabilities(small_imagenet127, tmp_path, monkeypatch):
+    pixels = np.load(small_imagenet127 / "val_32_images.npy")
+    files = [tmp_path / "images" / f"{i:02}.png" for i in range(len(pixels))]
+    files[0].parent.mkdir()
+    for file, image in zip(files, pixels, strict=True):
+        Image.fromarray(image.transpose(1, 2, 0)).save(file)
+    run = [*SMALL, "--data_root", small_imagenet127]
+    start = tmp_path / "first" / "checkpoint.pth.tar"
+    plain = checked("train_small_imagenet127_fix", [*run, "--out", tmp_path / "first"], monkeypatch)
+    second = ["--resume", start, "--out", tmp_path / "cossl"]
+    coupled = checked("train_small_imagenet127_fix_cossl", [*run, *second], monkeypatch)
+    for name, probabilities in (("first", plain), ("cossl", coupled)):
+        checkpoint, out = tmp_path / name / "checkpoint.pth.tar", tmp_path / f"{name}.csv"
+        assert_runs("predict.py", "--checkpoint", checkpoint, files[0].parent, "--out", out, *CPU)
+        compare(read_csv(out), files, probabilities, load_checkpoint(checkpoint)["facts"]["classes"])
+
+
+FACTS = {"classes": ["cat", "dog"], "img_size": 16, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Entries that replace the usual ones (None: left out) -> the checkpoint of an untrained network, two classes."""
+
+    def save(**entries):
+        torch.manual_seed(0)
+        state = WideResNet(2, 10, 1).state_dict()
+        state = {"epoch": 1, "state_dict": state, "ema_state_dict": state, "facts": FACTS} | entries
+        path = tmp_path / "checkpoint.pth.tar"
+        torch.save({key: value for key, value in state.items() if value is not None}, path)
+        return path
+
+    return save
+
+
+def test_odd_names(saved, tmp_path):
+    """Commas, quotes, newlines, bytes that are no UTF-8; a file by itself may have any name, and be given twice."""
+    classes = ['a, "b"\nc', "h\udce9ron"]
+    names = ['x, "y"\nz.png', "=1+1.png", "été 猫.png", os.fsdecode(b"h\xe9ron.png")]
+    for i, name in enumerate(names):
+        write_image(tmp_path / "images" / name, i)
+    plain = tmp_path / "picture"
+    write_image(plain, 1, format="PNG")
+    given = [tmp_path / "images", plain, plain]
+    checkpoint, out = saved(facts=FACTS | {"classes": classes}), tmp_path / "out.csv"
+    result = assert_runs("predict.py", "--checkpoint", checkpoint, *given, "--out", out, *CPU)
+    assert result.stdout.encode()  # a terminal takes no half characters
+    rows = read_csv(out)
+    assert [row["file"] for row in rows] == [*map(str, image_files(tmp_path / "images")), str(plain), str(plain)]
+    assert {row["class"] for row in rows} | {row["class_2"] for row in rows} == set(classes)
+    assert rows[-1] == rows[-2]
+
+
+def other_network():
+    return {"conv1.weight": torch.zeros(4, 3, 7, 7)}
+
+
+BAD_CHECKPOINTS = {
+    "published": ({"facts": None}, ["doesn't name its classes"]),
+    "facts of another kind": ({"facts": {"method": "FixMatch"}}, ["doesn't name its classes"]),
+    "no EMA": ({"ema_state_dict": None}, ["lacks ema_state_dict"]),
+    "three classes": ({"facts": FACTS | {"classes": ["a", "b", "c"]}}, ["see its facts"]),
+    "no network": ({"ema_state_dict": {"weight": torch.zeros(2)}}, ["no network here"]),
+    "another ResNet": ({"ema_state_dict": other_network()}, ["no network here"]),
+    "list of weights": ({"ema_state_dict": [1]}, ["no network here"]),
+    "other head": ({"ema_teacher": torch.nn.Linear(64, 3).state_dict()}, ["no network here for 2 classes"]),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_CHECKPOINTS)
+def test_bad_checkpoints(kind, saved, tmp_path):
+    entries, words = BAD_CHECKPOINTS[kind]
+    write_image(tmp_path / "1.png", 1)
+    refused(
+        ["--checkpoint", saved(**entries), tmp_path / "1.png"], ["--checkpoint", "checkpoint.pth.tar", *words], tmp_path
+    )
+
+
+def refused(flags, words, tmp_path):
+    assert_refused(run_here("predict.py", *flags, "--out", tmp_path / "new" / "out.csv", *CPU), *words)
+    assert not (tmp_path / "new").exists()
+
+
+BAD_IMAGES = {
+    "missing file": (["nowhere.png"], ["nowhere.png: no such image"]),
+    "empty folder": (["empty"], ["empty: no such image, or a folder without any"]),
+    "one of two": (["1.png", "empty"], ["empty: no such image"]),
+    "corrupt": (["1.png", "bad.jpg"], ["bad.jpg: not a readable image", "--skip_corrupt"]),
+    "corrupt in a folder": (["."], ["bad.jpg: not a readable image", "--skip_corrupt"]),
+    "no image": (["notes.txt"], ["notes.txt: not a readable image"]),
+    "no path": ([], ["images"]),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_bad_images(kind, saved, tmp_path):
+    names, words = BAD_IMAGES[kind]
+    write_image(tmp_path / "1.png", 1)
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    refused(["--checkpoint", saved(), *(tmp_path / name for name in names)], words, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--checkpoint nowhere.tar 1.png", ["--checkpoint nowhere.tar: no such file"]),
+        ("1.png", ["--checkpoint"]),
+        ("--checkpoint c.tar --batch-size 0 1.png", ["--batch-size", "above 0"]),
+        ("--checkpoint c.tar --gpu x 1.png", ["--gpu", "cpu"]),
+        ("--checkpoint c.tar --top 5 1.png", ["--top"]),
+    ],
+)
+def test_bad_flags(flags, words, tmp_path):
+    refused(flags.split(), words, tmp_path)
+
+
+def test_skip_corrupt(saved, tmp_path):
+    write_image(tmp_path / "1.png", 1)
+    (tmp_path / "0.jpg").write_bytes(b"no image")
+    flags = ["--checkpoint", saved(), tmp_path, "--skip_corrupt", "--out", tmp_path / "out.csv", *CPU]
+    result = assert_runs("predict.py", *flags)
+    assert result.stderr == f"skipped 1 unreadable images: {tmp_path / '0.jpg'}\n"
+    assert [row["file"] for row in read_csv(tmp_path / "out.csv")] == [str(tmp_path / "1.png")]
+    (tmp_path / "1.png").write_bytes(b"")
+    (tmp_path / "out.csv").unlink()
+    result = run_here("predict.py", *flags)
+    assert (result.returncode, result.stderr.splitlines()[1:]) == (2, ["error: no readable image; give other files"])
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_unwritable_out(saved, tmp_path):
+    write_image(tmp_path / "1.png", 1)
+    flags = ["--checkpoint", saved(), tmp_path / "1.png", *CPU, "--out"]
+    assert_refused(run_here("predict.py", *flags, tmp_path / "1.png" / "out.csv"), "--out", "take another --out")
+    assert_refused(run_here("predict.py", *flags, tmp_path), str(tmp_path))
+    assert not list(tmp_path.parent.glob(".*.tmp"))
+
+
+def test_a_loaded_model_is_in_eval_mode(saved):
+    """BatchNorm takes its running statistics, so an image's company doesn't matter."""
+    facts, predict = load_model(saved(), torch.device("cpu"))
+    images = torch.randn(3, 3, 16, 16)
+    torch.testing.assert_close(predict(images)[:1], predict(images[:1]))
+    assert facts == FACTS
+
+
+def test_help():
+    text = " ".join(run_here("predict.py", "--help").stdout.split())
+    for words in (
+        "--checkpoint",
+        "images",
+        "--skip_corrupt",
+        "(default: predictions.csv)",
+        "(default: 100)",
+        "(default: 0)",
+    ):
+        assert words in text

@@ -1,0 +1,74 @@
+"""CUDA graphs and what goes with them: refusals, optimisers that count on the device, the acceptance script's dry run.
+
+The graph itself needs a GPU: `benchmarks/accept.py` compares its bits with those of eager steps.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.scripts import ROOT, TINY, assert_refused, run_here
+
+from benchmarks.accept import STAGES
+from training.resume import restore
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "words"),
+    [
+        ("train_cifar_fix", ["--graph"], "--graph: for a CUDA GPU"),
+        ("train_cifar_fix", ["--tf32"], "--tf32: for a CUDA GPU"),
+        ("train_cifar_remix", ["--cudnn_benchmark"], "--cudnn_benchmark: for a CUDA GPU"),
+        ("train_food_fix", ["--graph"], "unrecognized arguments: --graph"),
+    ],
+)
+def test_flags_for_a_gpu_are_refused_in_one_line(script, flags, words, tmp_path):
+    settings = TINY if "cifar" in script else ["--gpu", "cpu"]
+    assert_refused(run_here(f"{script}.py", *settings, *flags, "--out", tmp_path / "run"), words)
+    assert not (tmp_path / "run").exists()
+
+
+def trained(**options) -> torch.optim.Adam:
+    parameter = torch.nn.Parameter(torch.arange(4.0))
+    adam = torch.optim.Adam([parameter], 0.1, **options)
+    parameter.grad = torch.ones(4)
+    adam.step()
+    return adam
+
+
+@pytest.mark.parametrize("then", [False, True])
+@pytest.mark.parametrize("now", [False, True])
+def test_a_plain_adam_goes_on_as_a_fused_one_and_back(then, now):
+    """A published checkpoint's Adam isn't fused; on a GPU a fused one's count of steps must lie there."""
+    saved = trained(fused=then).state_dict()
+    adam = trained(fused=now)
+    restore({"optimizer": adam}, {"optimizer": saved}, Path("x"))
+    (parameter,) = adam.param_groups[0]["params"]
+    assert adam.param_groups[0]["fused"] is now
+    assert adam.state[parameter]["step"].device == parameter.device
+    adam.step()
+    assert adam.state[parameter]["step"] == 2
+
+
+@pytest.mark.slow
+def test_acceptance_in_its_small_form(tmp_path):
+    """Every stage runs, finds what it looks for, and leaves a table."""
+    command = [sys.executable, "benchmarks/accept.py", "--out", tmp_path, "--data_root", tmp_path, "--dry"]
+    done = subprocess.run([*map(str, command), "--seconds", "5000"], cwd=ROOT, capture_output=True, text=True)
+    results = json.loads((tmp_path / "results.json").read_text())["stages"]
+    log = (tmp_path / "log.txt").read_text()
+    assert done.returncode == 0, f"{done.stdout}\n{log[-3000:]}"
+    assert results.keys() == STAGES.keys()
+    assert all(stage["state"] == "ok" and stage["found"] for stage in results.values())
+    assert (tmp_path / "table.txt").read_text().count("\n") > len(STAGES)
+
+
+@pytest.mark.slow
+def test_a_stage_without_time_is_skipped(tmp_path):
+    command = [sys.executable, "benchmarks/accept.py", "--out", tmp_path, "--dry", "--only", "facts", "bits"]
+    done = subprocess.run([*map(str, command), "--seconds", "31"], cwd=ROOT, capture_output=True, text=True)
+    assert "bits skipped" in done.stdout  # 40 seconds must be left
+    assert json.loads((tmp_path / "results.json").read_text())["stages"]["bits"]["state"] == "skipped"

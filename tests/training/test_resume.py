@@ -1,0 +1,205 @@
+"""Killed and resumed runs repeat the bits of runs that weren't, in both stages; other runs aren't mixed up."""
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.scripts import (
+    HANG,
+    ROOT,
+    TINY,
+    assert_refused,
+    assert_runs,
+    assert_same,
+    command,
+    environment,
+    load_checkpoint,
+    log_lines,
+    run_here,
+    run_script,
+    steps,
+    summary,
+)
+
+EPOCHS, STEPS = 3, 4  # of each epoch
+PUBLISHED = {"epoch", "state_dict", "ema_state_dict", "optimizer"}
+PRETRAINING = PUBLISHED | {"step", "totals", "history", "seconds", "arguments", "facts", "versions"}
+COSSL = PRETRAINING | {"teacher_head", "ema_teacher", "teacher_optimizer"}
+# The keys of a recipe's checkpoints.
+RECIPES = {
+    "train_cifar_supervised.py": PRETRAINING,
+    "train_cifar_fix.py": PRETRAINING,
+    "train_cifar_mix.py": PRETRAINING,
+    "train_cifar_remix.py": PRETRAINING | {"emp_distb_u"},
+    "train_cifar_fix_cossl.py": COSSL,
+    "train_cifar_mix_cossl.py": COSSL,
+    "train_cifar_remix_cossl.py": COSSL | {"emp_distb_u"},
+    "train_small_imagenet127_fix.py": PRETRAINING,
+    "train_small_imagenet127_fix_cossl.py": COSSL,
+    "train_food_fix.py": PRETRAINING,
+    "train_food_fix_cossl.py": COSSL,
+}
+REMIX, REMIX_COSSL = "train_cifar_remix.py", "train_cifar_remix_cossl.py"
+
+
+@pytest.fixture(params=RECIPES)
+def recipe(request, tiny, pretrained_by):
+    """(script, its flags besides --out, keys of its checkpoints)"""
+    script = request.param
+    first_stage = script.replace("_cossl", "")
+    start = [] if script == first_stage else ["--resume", pretrained_by(first_stage) / "checkpoint.pth.tar"]
+    align = ["--align"] if "remix" in script else []
+    workers = ["--workers", 2, "--warm_tfe", 1][: 4 if "cossl" in script else 2] if "food" in script else []
+    return script, [*tiny(script), "--epoch", EPOCHS, *steps(script, STEPS), *workers, *align, *start], RECIPES[script]
+
+
+def run_and_kill(out: Path, t: int, script: str, flags: list) -> None:
+    """Run a script until kill -9 ends it before step t."""
+    result = run_script("tests/helpers/dies_at.py", 0, t, script, *flags, "--out", out)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+
+
+def copies(out: Path) -> set[str]:
+    return {path.name for path in out.glob("checkpoint_*.pth.tar")}
+
+
+@pytest.mark.slow
+def test_killed_run_goes_on_bit_for_bit(recipe, two_threads, tmp_path):
+    script, flags, keys = recipe
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert_runs(script, *flags, "--out", whole)
+    run_and_kill(killed, 2 * STEPS + 2, script, flags)
+    assert load_checkpoint(killed / "checkpoint.pth.tar")["epoch"] == 2
+    assert "epoch 2/" not in assert_runs(script, *flags, "--out", killed).stdout
+    a, b = (load_checkpoint(out / "checkpoint.pth.tar") for out in (whole, killed))
+    assert set(a) == keys
+    assert a["epoch"] == EPOCHS
+    assert_same(a, b)
+    for name in ("log.txt", "diagnostics.npz"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes()
+    assert summary(whole) == summary(killed)
+    assert {path.name for path in whole.iterdir()} == {path.name for path in killed.iterdir()}
+    # A finished run says so again, and trains no more.
+    before = (killed / "checkpoint.pth.tar").stat().st_mtime_ns
+    assert "mean balanced accuracy" in assert_runs(script, *flags, "--out", killed).stdout
+    assert (killed / "checkpoint.pth.tar").stat().st_mtime_ns == before
+
+
+def test_resume_flag_goes_back_to_that_checkpoint(pretrained, tmp_path):
+    """Pre-training from checkpoint_1 of another folder, and made longer: the same as that run from there on."""
+    flags = [*TINY, "--val-iteration", 6, "--resume", pretrained / "checkpoint_1.pth.tar"]
+    assert_runs("train_cifar_fix.py", *flags, "--epoch", 3, "--out", tmp_path)
+    mine = log_lines(tmp_path)
+    assert mine[:3] == log_lines(pretrained)
+    assert len(mine) == 4
+
+
+def test_another_run_in_the_folder_is_refused_unless_overwritten(pretrained, tmp_path):
+    out = tmp_path / "run"
+    flags = [*TINY, "--val-iteration", 2, "--epoch", 1, "--out", out]
+    assert_runs("train_cifar_fix.py", *flags)
+    before = (out / "checkpoint.pth.tar").read_bytes()
+    result = run_here("train_cifar_fix.py", *flags, "--lr", "0.003", "--tau", "0.8")
+    assert_refused(result, "--out", "--lr (0.002 there, 0.003 now)", "--tau (0.95 there, 0.8 now)", "--overwrite")
+    cossl = [*flags, "--resume", pretrained / "checkpoint.pth.tar"]
+    assert_refused(run_here("train_cifar_fix_cossl.py", *cossl), "--out", "lacks teacher_head")
+    assert (out / "checkpoint.pth.tar").read_bytes() == before
+    (out / "checkpoint_101.pth.tar").touch()
+    (out / "notes.txt").write_text("mine")
+    assert_runs("train_cifar_fix.py", *flags, "--lr", "0.003", "--overwrite")
+    assert load_checkpoint(out / "checkpoint.pth.tar")["arguments"]["lr"] == 0.003
+    assert not (out / "checkpoint_101.pth.tar").exists()
+    assert (out / "notes.txt").exists()
+    assert len(list((out / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "word"),
+    [
+        ("train_cifar_mix.py", "script (train_cifar_fix there, train_cifar_mix now)"),
+        (REMIX, "lacks emp_distb_u"),
+        ("train_cifar_supervised.py", "script (train_cifar_fix there, train_cifar_supervised now)"),
+    ],
+    ids=["mix", "remix", "supervised"],
+)
+def test_a_run_of_another_method_is_not_continued(script, word, pretrained, tmp_path):
+    flags = [*TINY, "--epoch", 3, "--val-iteration", 6]
+    assert_refused(run_here(script, *flags, "--out", pretrained), "--out", word)
+    start = ["--resume", pretrained / "checkpoint.pth.tar", "--out", tmp_path / "out"]
+    assert_refused(run_here(script, *flags, *start), "--resume", word)
+    assert not (tmp_path / "out").exists()
+
+
+def test_copies_of_checkpoints(tmp_path):
+    """Of epochs 1, N + 1, 2 N + 1, ...; co-learning leaves the first one out. N may change on the way."""
+    flags = [*TINY, "--val-iteration", 2, "--epoch", 4]
+    fix, cossl = tmp_path / "fix", tmp_path / "cossl"
+    assert_runs("train_cifar_fix.py", *flags, "--copy_every", 2, "--out", fix)
+    assert copies(fix) == {"checkpoint_1.pth.tar", "checkpoint_3.pth.tar"}
+    start = fix / "checkpoint_1.pth.tar"
+    assert_runs("train_cifar_fix_cossl.py", *flags, "--copy_every", 2, "--resume", start, "--out", cossl)
+    assert copies(cossl) == {"checkpoint_3.pth.tar"}
+    assert load_checkpoint(cossl / "checkpoint_3.pth.tar")["epoch"] == 3
+    assert_runs("train_cifar_fix.py", *flags, "--copy_every", 1, "--resume", start, "--out", fix)
+    assert copies(fix) == {f"checkpoint_{n}.pth.tar" for n in range(1, 5)}
+    assert_runs("train_cifar_fix_cossl.py", *flags, "--copy_every", 3, "--resume", start, "--out", cossl)
+
+
+@pytest.mark.parametrize(("script", "own"), [("train_cifar_fix.py", []), (REMIX, ["--align"])])
+def test_a_published_checkpoint_starts_both_stages(script, own, pretrained_by, tmp_path):
+    """It has the networks, the optimiser and ReMixMatch's running mean, but neither arguments nor history."""
+    ours, published = pretrained_by(script), tmp_path / "checkpoint_1.pth.tar"
+    state = load_checkpoint(ours / "checkpoint_1.pth.tar")
+    torch.save({key: state[key] for key in state if key in PUBLISHED | {"emp_distb_u"}}, published)
+    flags = [*TINY, *own, "--val-iteration", 6, "--resume", published]
+    assert_runs(script, *flags, "--epoch", 2, "--out", tmp_path / "first")
+    header, _, second = log_lines(ours)
+    assert log_lines(tmp_path / "first") == [header, second]
+    assert_runs(script.replace(".py", "_cossl.py"), *flags, "--epoch", 1, "--out", tmp_path / "cossl")
+    result = run_here(script, *flags, "--epoch", 1, "--out", tmp_path / "none")
+    assert_refused(result, "--epochs 1", "1 epochs already", "raise")
+    assert not (tmp_path / "none").exists()
+
+
+def test_running_mean_starts_anew_in_cossl(pretrained_by, tmp_path):
+    start = pretrained_by(REMIX) / "checkpoint.pth.tar"
+    assert load_checkpoint(start)["emp_distb_u"].shape == (12, 10)  # a row for each step so far
+    assert_runs(REMIX_COSSL, *TINY, "--epoch", 1, "--val-iteration", 3, "--resume", start, "--out", tmp_path)
+    rows = load_checkpoint(tmp_path / "checkpoint.pth.tar")["emp_distb_u"]
+    assert rows.shape == (3, 10)
+    torch.testing.assert_close(rows.sum(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [torch.full((5, 7), 1 / 7), torch.full((5,), 0.1), torch.full((129, 10), 0.1), None],
+    ids=["classes", "one dimension", "too many", "none"],
+)
+def test_damaged_running_mean_is_refused(rows, pretrained_by, tmp_path):
+    state = load_checkpoint(pretrained_by(REMIX) / "checkpoint_1.pth.tar")
+    torch.save(state | {"emp_distb_u": rows}, tmp_path / "damaged.pth.tar")
+    flags = [*TINY, "--align", "--epoch", 2, "--val-iteration", 6, "--out", tmp_path / "out"]
+    assert_refused(run_here(REMIX, *flags, "--resume", tmp_path / "damaged.pth.tar"), "damaged.pth.tar", "emp_distb_u")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_interrupt_is_one_line_and_leaves_a_checkpoint(tmp_path):
+    flags = [*TINY, "--val-iteration", 20, "--epoch", 10**6, "--out", tmp_path]
+    process = subprocess.Popen(
+        command("train_cifar_fix.py", *flags),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            break
+    process.terminate()
+    assert "interrupted" in process.stderr.read()
+    assert process.wait(HANG) == 143
+    assert load_checkpoint(tmp_path / "checkpoint.pth.tar")["epoch"] >= 1
