@@ -31,7 +31,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 
-from conftest import FOOD, ROOT, TINY, write_archives, write_food101
+from helpers.data_files import write_archives, write_food101
+from helpers.scripts import FOOD, ROOT, TINY
 
 from benchmarks.left import content, printed, same, saved
 from training.checkpoint import NAME

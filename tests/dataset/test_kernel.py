@@ -27,7 +27,7 @@ from dataset.rows import draw_rows
 from utils.errors import UserError
 
 HERE = Path(__file__).parent
-SOURCE = HERE.parent / "dataset" / "render.cu"
+SOURCE = HERE.parent.parent / "dataset" / "render.cu"
 LOOK = np.array([*MEAN, *STD], np.float32)
 VIEWS = ("weak", "strong", "plain", "strong")
 SYNC = "__syncthreads();"
