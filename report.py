@@ -9,10 +9,10 @@ tables.tex, figures.csv and classes.csv; prints the tables.
 
 from pathlib import Path
 
+from reporting.csv_files import classes_csv, figures_csv
 from reporting.groups import Group, group
 from reporting.page import page
 from reporting.runs import Run, find
-from reporting.sheets import classes_csv, figures_csv
 from reporting.tables import Table, figure_table, latex, markdown, overview
 from training.folder import check_writable
 from utils.args import Parser, path

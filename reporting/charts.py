@@ -1,4 +1,4 @@
-"""What the page's charts show, as plain numbers for lines.js and panels.js to draw.
+"""What the page's charts show, as plain numbers for line_charts.js and dots_and_confusion.js to draw.
 
 A chart is {"kind": "line", "title", "unit", "xlabel", "names" of the places on the x axis (else it is numbers), "at"
 (where these lie, else side by side), "area" (of classes: labelled images), "lines": [{"series", "x", "y", "low",

@@ -55,7 +55,7 @@ def page(runs: list[Run], groups: list[Group]) -> str:
     # Within <script>, "<" might begin "</script>"; JSON may spell it otherwise.
     data = json.dumps(jsonable(charts), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     parts = {"lead": lead(runs), "links": links, "body": body, "data": data}
-    parts |= {"css": read("page.css"), "js": "".join(map(read, ("lines.js", "panels.js", "page.js")))}
+    parts |= {"css": read("page.css"), "js": "".join(map(read, ("line_charts.js", "dots_and_confusion.js", "page.js")))}
     return Template(read("page.html")).substitute(parts)
 
 
