@@ -11,9 +11,10 @@ from pathlib import Path
 
 from reporting.csv_files import classes_csv, figures_csv
 from reporting.groups import Group, group
+from reporting.markdown_latex import latex, markdown
 from reporting.page import page
 from reporting.runs import Run, find
-from reporting.tables import Table, figure_table, latex, markdown, overview
+from reporting.tables import section_tables, sections
 from training.folder import check_writable
 from utils.args import Parser, path
 from utils.errors import UserError
@@ -42,10 +43,10 @@ def main() -> None:
 def write(out: Path, runs: list[Run], groups: list[Group]) -> None:
     """Write every file of the report, and print its tables, its problems and where it is."""
     finished = [one for one in groups if one.finished]
-    sections = tables(finished)
+    tables = {heading: section_tables(part, several) for heading, part, several in sections(finished)}
     out.mkdir(parents=True, exist_ok=True)
-    text = "\n\n".join(f"## {name}\n\n" + "\n\n".join(map(markdown, part)) for name, part in sections.items())
-    floats = ["% needs \\usepackage{booktabs}", *(latex(table) for part in sections.values() for table in part)]
+    text = "\n\n".join(f"## {name}\n\n" + "\n\n".join(map(markdown, part)) for name, part in tables.items())
+    floats = ["% needs \\usepackage{booktabs}", *(latex(table) for part in tables.values() for table in part)]
     files = {
         "report.html": page(runs, groups),
         "tables.md": text + "\n",
@@ -59,22 +60,7 @@ def write(out: Path, runs: list[Run], groups: list[Group]) -> None:
     for run in runs:
         if run.status != "finished" or run.problems:
             print(f"{printable(run.folder)}: {'; '.join([run.status, *map(printable, run.problems)])}")
-    print(f"report of {len(runs)} run{'s' * (len(runs) > 1)}: {printable(out / 'report.html')}")
-
-
-def tables(groups: list[Group]) -> dict[str, list[Table]]:
-    """Heading -> tables: of each data set with several settings the paper's table, of each setting all figures."""
-    found: dict[str, list[Table]] = {}
-    for dataset in dict.fromkeys(one.dataset for one in groups):
-        here = [one for one in groups if one.dataset == dataset]
-        settings = list(dict.fromkeys(one.setting for one in here))
-        if len(settings) > 1:
-            found[dataset] = [overview(here)]
-        for setting in settings:
-            part = [one for one in here if one.setting == setting]
-            heading = f"{dataset}, {setting}" if setting else dataset
-            found[heading] = [figure_table(part, statistic) for statistic in ("last_20_mean", "best")]
-    return found
+    print(f"report of {len(runs)} {'runs' if len(runs) > 1 else 'run'}: {printable(out / 'report.html')}")
 
 
 if __name__ == "__main__":

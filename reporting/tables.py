@@ -1,14 +1,13 @@
-"""The report's tables, made once and written as Markdown and LaTeX (and HTML, see reporting.page).
+"""The report's tables, made once; written in Markdown, in LaTeX, and on the page."""
 
-Shape legend: C classes.
-"""
-
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import NamedTuple
 
 from reporting.groups import METRICS, STATISTICS, Group
+from reporting.protocol import dataset_of, method_of
 from reporting.published import Figure
+from reporting.runs import Run
 
 
 class Cell(NamedTuple):
@@ -26,12 +25,18 @@ class Table(NamedTuple):
     headings: list[str]
     rows: list[list[Cell]]
 
+    @property
+    def columns_of_words(self) -> list[bool]:
+        """Whether a column holds no number, but something else than dashes."""
+        columns = list(zip(*self.rows, strict=True))
+        return [all(c.value is None for c in column) and any(c.text != "–" for c in column) for column in columns]
+
 
 def show(figure: Figure | None) -> str:
     """Mean and standard deviation with two decimals; a dash without a figure, no deviation for one run."""
     if figure is None:
         return "–"
-    return f"{figure.mean:.2f}" + (f" ± {figure.sd:.2f}" if figure.sd is not None else "")
+    return f"{figure.mean:.2f}" if figure.sd is None else f"{figure.mean:.2f} ± {figure.sd:.2f}"
 
 
 def _best(column: Iterable[Figure | None]) -> float | None:
@@ -90,46 +95,39 @@ def overview(groups: list[Group]) -> Table:
             headings += ["published", "difference"]
             columns += _beside([here.get(name) for name in names])
     caption = "Top-1 accuracy in percent, last-20 mean, mean ± standard deviation over n seeds"
-    caption += f"; {', '.join(word for word in settings[0].split(', ') if word in common)}" * bool(common)
+    if common:
+        caption += f"; {', '.join(word for word in settings[0].split(', ') if word in common)}"
     return Table(caption, headings, [list(row) for row in zip(*columns, strict=True)])
 
 
-def markdown(table: Table) -> str:
-    """A caption and an aligned table; the best of a column is bold."""
-    clean = lambda text: re.sub(r"([|\\`*_<>\[\]])", r"\\\1", " ".join(text.split()))
-    rows = [[f"**{clean(c.text)}**" if c.best else clean(c.text) for c in row] for row in table.rows]
-    rows.insert(0, [clean(name) for name in table.headings])
-    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-    align = lambda row: [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-    lines = [f"| {' | '.join(align(row))} |" for row in rows]
-    return "\n".join([clean(table.caption), "", *lines])
+def sections(groups: list[Group]) -> Iterator[tuple[str, list[Group], bool]]:
+    """Heading, groups, and whether they have several settings: each such data set as a whole, then each setting."""
+    for dataset in dict.fromkeys(group.dataset for group in groups):
+        here = [group for group in groups if group.dataset == dataset]
+        settings = list(dict.fromkeys(group.setting for group in here))
+        if len(settings) > 1:
+            yield dataset, here, True
+        for setting in settings:
+            heading = f"{dataset}, {setting}" if setting else dataset
+            yield heading, [group for group in here if group.setting == setting], False
 
 
-_LATEX = {c: "\\" + c for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "±": r"$\pm$",
-    "γ": r"$\gamma$",
-    "–": "--",
-    "|": "$|$",
-    '"': "''",
-}
+def section_tables(groups: list[Group], several: bool) -> list[Table]:
+    """Of finished groups with several settings the paper's table, else all figures; none without groups."""
+    if several and groups:
+        return [overview(groups)]
+    return [figure_table(groups, statistic) for statistic in STATISTICS if groups]
 
 
-def latex(table: Table) -> str:
-    """A tabular with booktabs' rules; the best of a column is bold."""
-
-    def clean(text: str) -> str:
-        return "".join(_LATEX.get(c, c) for c in " ".join(text.split()))
-
-    lines = [" & ".join(map(clean, table.headings)) + r" \\", r"\midrule"]
-    for row in table.rows:
-        cells = [rf"\textbf{{{clean(c.text)}}}" if c.best else clean(c.text) for c in row]
-        lines.append(" & ".join(cells) + r" \\")
-    begin = [r"\begin{table}", r"\centering", rf"\caption{{{clean(table.caption)}}}"]
-    begin += [rf"\begin{{tabular}}{{l{'r' * (len(table.headings) - 1)}}}", r"\toprule"]
-    return "\n".join([*begin, *lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
+def run_table(runs: list[Run]) -> Table:
+    headings = ["run", "status", "data set", "method", "seed", "epochs", "time", "problem"]
+    rows = []
+    for run in runs:
+        seconds = run.about.get("wall_seconds")
+        done, wanted = run.about.get("epochs", 0), run.arguments.get("epochs")
+        count = f"{done} of {wanted}" if run.status in ("unfinished", "failed") and wanted else str(done)
+        time = "–" if seconds is None else str(timedelta(seconds=round(seconds)))
+        words = [run.folder, run.status, dataset_of(run), method_of(run)]
+        numbers = [Cell("–" if run.seed is None else str(run.seed), run.seed), Cell(count, done), Cell(time, seconds)]
+        rows.append([*map(Cell, words), *numbers, Cell("; ".join(run.problems) or "–")])
+    return Table("Every run found", headings, rows)

@@ -21,7 +21,7 @@ SEES_ARGUMENTS = {
 }
 LONG_FILES = {
     *("dataset.feeder", "dataset.file_streams", "dataset.randaugment", "dataset.streams"),
-    *("reporting.charts", "reporting.groups", "reporting.page", "reporting.shifted"),
+    *("reporting.charts", "reporting.groups", "reporting.shifted"),
     *("training.resume", "training.sound", "utils.args", "utils.ranks"),
 }
 LONG_BODIES = {
@@ -31,7 +31,7 @@ LONG_BODIES = {
 # Every method has its own views and its own loss.
 SHARED_NAMES = {"VIEWS", "semi_loss"}
 AMBIGUOUS_NAMES = {
-    *("COLOURS", "DAMAGED", "FILES", "HOME", "NAME", "NAMES", "PARTS", "REMEDY", "ROWS", "Run"),
+    *("DAMAGED", "FILES", "HOME", "NAME", "NAMES", "PARTS", "REMEDY", "ROWS", "Run"),
     *("columns", "dataset_of", "load", "method_of", "read_run", "write"),
 }
 

@@ -362,7 +362,7 @@ def test_failed_runs_are_listed_with_the_reason(tmp_path):
     assert f"{stopped}: failed; --lr 9: not a number in step 3; start anew; stopped after epoch 7 of 100" in text
     assert f"{early}: failed; --lr 9: not a number in step 3; start anew; no checkpoint; no log.txt" in text
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "<b>2</b> failed" in page and "7 of 100" in page and "<details class=problems open>" in page
+    assert "<b>2</b> failed" in page and "7 of 100" in page and '<details class="problems" open>' in page
     assert_refused(run_here("report.py", early, "--out", tmp_path / "none"), "failed, --lr 9", "no log.txt")
     with pytest.raises(Interrupted), told(stopped):  # goes on, and is stopped
         raise Interrupted(15)
