@@ -6,14 +6,14 @@ A chart is {"kind": "line", "title", "unit", "xlabel", "names" of the places on 
 Shape legend: E epochs, C classes, R ratios.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from reporting.groups import METRICS, Group
+from reporting.groups import METRICS, THIRDS, Group
 from reporting.shifted import place
 
-THIRDS = {"many": "many", "medium": "medium", "few": "few"}
 CURVES = METRICS | {"test_loss": "test loss", "loss": "training loss", "ece": "expected calibration error"}
 NATS = {"test_loss", "loss", "pl_kl"}
 PSEUDO = {
@@ -25,6 +25,11 @@ PSEUDO = {
     **{f"pl_mask_{third}": f"mask rate, {third}" for third in THIRDS},
     "pl_kl": "divergence from the true class distribution",
 }
+LAST = {
+    "precision": "precision of the pseudo-labels used",
+    "recall": "recall of the pseudo-labels used",
+    "mask_rate": "mask rate",
+}
 SHARES = {"acc_u", "acc_selected", "mask"}  # the log has shares of 1
 
 
@@ -32,22 +37,13 @@ def dots(groups: list[Group], metric: str) -> list[dict[str, Any]]:
     """Last-20 mean of every seed, their mean and standard deviation, the published figure: {"kind": "dots", "rows"}."""
     rows = []
     for series, group in enumerate(groups):
-        figure = group.finished and group.figures["last_20_mean"][metric]
-        if figure:
+        if group.finished and (figure := group.figures["last_20_mean"][metric]):
             seeds = [_short(run.figures["last_20_mean"][metric]) for run in group.runs]
             paper = group.paper.mean if group.paper and metric == "top1" else None
-            rows.append(
-                {
-                    "series": series,
-                    "label": group.name,
-                    "seeds": seeds,
-                    "mean": _short(figure.mean),
-                    "sd": figure.sd and _short(figure.sd),
-                    "paper": paper,
-                }
-            )
+            row = {"series": series, "label": group.name, "seeds": seeds, "mean": _short(figure.mean)}
+            rows.append(row | {"sd": figure.sd and _short(figure.sd), "paper": paper})
     title = f"{METRICS[metric]}, last-20 mean"
-    return [{"kind": "dots", "title": title, "unit": "%", "rows": rows}] * bool(rows)
+    return [{"kind": "dots", "title": title, "unit": "%", "rows": rows}] if rows else []
 
 
 def epochs(groups: list[Group], columns: dict[str, str]) -> list[dict[str, Any]]:
@@ -55,65 +51,53 @@ def epochs(groups: list[Group], columns: dict[str, str]) -> list[dict[str, Any]]
     charts = []
     for column, title in columns.items():
         lines = [line for series, group in enumerate(groups) for line in _over_epochs(series, group, column)]
-        unit = "nats" if column in NATS else "%"
         if lines:
+            unit = "nats" if column in NATS else "%"
             charts.append({"kind": "line", "title": title, "unit": unit, "xlabel": "epoch", "lines": lines})
     return charts
 
 
 def _over_epochs(series: int, group: Group, column: str) -> list[dict[str, Any]]:
-    runs = [run.columns for run in group.runs if column in run.columns]
-    if not runs:
-        return []
-    common = sorted(set.intersection(*(set(columns["epoch"]) for columns in runs)))
-    if not common:
-        return []
-    at = [dict(zip(columns["epoch"], columns[column], strict=True)) for columns in runs]
-    values = np.array([[one[epoch] for epoch in common] for one in at]) * (100 if column in SHARES else 1)
-    if not np.isfinite(values).any():
+    columns = [run.columns for run in group.runs if column in run.columns]
+    by_epoch = [dict(zip(one["epoch"], one[column], strict=True)) for one in columns]
+    common = sorted(set.intersection(*map(set, by_epoch))) if by_epoch else []
+    values = np.array([[one[epoch] for epoch in common] for one in by_epoch]) * (100 if column in SHARES else 1)
+    if not np.isfinite(values).any():  # also if there are none
         return []
     start = group.runs[0].about.get("start_epoch") or 0
     return [_line(series, [start + epoch for epoch in common], values)]
 
 
 def per_class(groups: list[Group]) -> list[dict[str, Any]]:
-    """Charts over the classes, most frequent first: test recall, and the last epoch's pseudo-labels; one of each for
-    every list of classes and counts.
-    """
-    charts = []
-    kinds = list(dict.fromkeys((tuple(g.classes), tuple(g.counts or ())) for g in groups if g.classes))
-    for names, counts in kinds:
-        order = np.argsort(-np.array(counts or [0] * len(names)), kind="stable")
-        here = [(s, g) for s, g in enumerate(groups) if (tuple(g.classes), tuple(g.counts or ())) == (names, counts)]
-        base = {
-            "kind": "line",
-            "unit": "%",
-            "xlabel": "class, most frequent first",
-            "names": [names[i] for i in order],
-            "area": [counts[i] for i in order] if counts else None,
-        }
-        recall = {s: [r.figures["last_20_mean"]["recall"] for r in g.runs] for s, g in here if g.finished}
-        charts.append(base | {"title": "test recall, last-20 mean", "lines": _classes(recall, order)})
-        for figure, title in _LAST.items():
-            last = {s: _last(g, figure) for s, g in here}
-            charts.append(base | {"title": f"{title}, last epoch", "lines": _classes(last, order)})
+    """Test recall, and the last epoch's pseudo-labels; one chart of each for every list of classes and counts."""
+    charts: list[dict[str, Any]] = []
+    alike: dict[tuple, dict[int, Group]] = {}
+    for series, group in enumerate(groups):
+        if group.classes:
+            alike.setdefault((tuple(group.classes), tuple(group.counts or ())), {})[series] = group
+    for (names, counts), here in alike.items():
+        order = _most_frequent_first(names, counts)
+        base = {"kind": "line", "unit": "%", "xlabel": "class, most frequent first"}
+        base |= {"names": [names[i] for i in order], "area": [counts[i] for i in order] if counts else None}
+        recall = {s: [r.figures["last_20_mean"]["recall"] for r in g.runs] for s, g in here.items() if g.finished}
+        charts.append(base | {"title": "test recall, last-20 mean", "lines": _over_classes(recall, order)})
+        for figure, title in LAST.items():
+            last = {s: [values[-1] for values in _diagnostics(g, figure) if len(values)] for s, g in here.items()}
+            charts.append(base | {"title": f"{title}, last epoch", "lines": _over_classes(last, order)})
     return [chart for chart in charts if chart["lines"]]
 
 
-_LAST = {
-    "precision": "precision of the pseudo-labels used",
-    "recall": "recall of the pseudo-labels used",
-    "mask_rate": "mask rate",
-}
+def _most_frequent_first(names: Sequence[str], counts: Sequence[int] | None) -> np.ndarray:
+    """Indices of the classes, (C,), by their labelled images; as they are where those are not known."""
+    return np.argsort(-np.array(counts or [0] * len(names)), kind="stable")
 
 
-def _last(group: Group, figure: str) -> list[np.ndarray]:
-    """The figure in the last epoch, (C,) per run that has it."""
-    known = [run.diagnostics[figure] for run in group.runs if run.diagnostics and figure in run.diagnostics]
-    return [values[-1] for values in known if len(values)]
+def _diagnostics(group: Group, figure: str) -> list[np.ndarray]:
+    """The figure of each run that has it."""
+    return [run.diagnostics[figure] for run in group.runs if run.diagnostics and figure in run.diagnostics]
 
 
-def _classes(values: dict[int, list[Any]], order: np.ndarray) -> list[dict[str, Any]]:
+def _over_classes(values: dict[int, list[Any]], order: np.ndarray) -> list[dict[str, Any]]:
     """values: series -> (C,) per run; a series without a number has no line."""
     arrays = {series: np.array(rows, dtype=float) for series, rows in values.items() if len(rows)}
     known = {series: array for series, array in arrays.items() if np.isfinite(array).any()}
@@ -129,16 +113,9 @@ def shifted(groups: list[Group]) -> list[dict[str, Any]]:
             line = _line(series, list(range(len(ratios))), np.array([one["top1"] for one in found], dtype=float))
             if len(found) == 1:
                 line |= {part: [_short(v) for v in found[0][part]] for part in ("low", "high")}
-            base = {
-                "kind": "line",
-                "title": "top-1 on shifted test sets",
-                "unit": "%",
-                "names": list(map(str, ratios)),
-                "at": place(ratios).tolist(),
-                "lines": [],
-                "xlabel": "imbalance ratio, log scale; negative: reversed",
-            }
-            charts.setdefault(ratios, base)["lines"].append(line)
+            base = {"kind": "line", "title": "top-1 on shifted test sets", "unit": "%", "names": list(map(str, ratios))}
+            base |= {"at": place(ratios).tolist(), "xlabel": "imbalance ratio, log scale; negative: reversed"}
+            charts.setdefault(ratios, base | {"lines": []})["lines"].append(line)
     return list(charts.values())
 
 
@@ -146,16 +123,13 @@ def confusions(groups: list[Group]) -> list[dict[str, Any]]:
     """Per group, percent of the true class in rows, all seeds: {"kind": "confusion", "names", "cells" (C, C)}."""
     charts = []
     for series, group in enumerate(groups):
-        found = [r.diagnostics["confusion"] for r in group.runs if r.diagnostics and "confusion" in r.diagnostics]
-        if not found:
-            continue
-        counts = np.array(group.counts or [0] * len(group.classes))
-        order = np.argsort(-counts, kind="stable")
-        total = np.sum(found, axis=0, dtype=float)[np.ix_(order, order)]
-        cells = 100 * total / np.maximum(total.sum(axis=1, keepdims=True), 1)
-        cells = np.round(cells, 1 if len(order) <= 20 else 0).tolist()
-        names = [group.classes[i] for i in order]
-        charts.append({"kind": "confusion", "title": group.name, "series": series, "names": names, "cells": cells})
+        if found := _diagnostics(group, "confusion"):
+            order = _most_frequent_first(group.classes, group.counts)
+            total = np.sum(found, axis=0, dtype=float)[np.ix_(order, order)]
+            percent = 100 * total / np.maximum(total.sum(axis=1, keepdims=True), 1)
+            cells = np.round(percent, 1 if len(order) <= 20 else 0).tolist()
+            names = [group.classes[i] for i in order]
+            charts.append({"kind": "confusion", "title": group.name, "series": series, "names": names, "cells": cells})
     return charts
 
 
@@ -164,11 +138,10 @@ def _line(series: int, x: list[float], values: np.ndarray) -> dict[str, Any]:
     None where none has.
     """
     known = np.ma.masked_invalid(values)
-    over_runs = lambda figure: [_short(v) for v in figure.filled(np.nan)]
-    line = {"series": series, "x": x, "y": over_runs(known.mean(axis=0))}
+    parts = {"y": known.mean(axis=0)}
     if len(values) > 1:
-        line |= {"low": over_runs(known.min(axis=0)), "high": over_runs(known.max(axis=0))}
-    return line
+        parts |= {"low": known.min(axis=0), "high": known.max(axis=0)}
+    return {"series": series, "x": x} | {part: [_short(v) for v in y.filled(np.nan)] for part, y in parts.items()}
 
 
 def _short(value: float) -> float | None:

@@ -8,7 +8,7 @@ Shape legend: C classes.
 import json
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reporting.protocol import DATA, dataset_of, method_of, protocol_of, setting_of, word
@@ -16,14 +16,8 @@ from reporting.published import Figure, difference, other_budget, published
 from reporting.runs import Run
 from reporting.summaries import PUBLISHED
 
-METRICS = {
-    "top1": "top-1",
-    "balanced": "balanced accuracy",
-    "gm": "geometric mean",
-    "many": "many",
-    "medium": "medium",
-    "few": "few",
-}
+THIRDS = ("many", "medium", "few")  # of the classes, by their labelled images
+METRICS = {"top1": "top-1", "balanced": "balanced accuracy", "gm": "geometric mean"} | {name: name for name in THIRDS}
 STATISTICS = {"last_20_mean": "last-20 mean", "best": "best"}
 
 
@@ -41,8 +35,8 @@ class Group:
     protocol: dict[str, Any]
     runs: list[Run]
     finished: bool
-    figures: dict[str, dict[str, Figure | None]]
-    recall: list[Figure | None]
+    figures: dict[str, dict[str, Figure | None]] = field(default_factory=dict)
+    recall: list[Figure | None] = field(default_factory=list)
     paper: Figure | None = None
     versus: str = ""
 
@@ -113,20 +107,17 @@ def _order(group: Group) -> tuple:
 
 def _aggregate(runs: list[Run]) -> Group:
     first = runs[0]
-    finished = first.figures is not None
-    protocol, dataset, method = protocol_of(first), dataset_of(first), method_of(first)
-    figures, recall = {}, []
-    if finished:
-        figures = {
-            statistic: {name: figure_of([run.figures[statistic].get(name) for run in runs]) for name in METRICS}
-            for statistic in STATISTICS
-        }
-        per_run = [run.figures["last_20_mean"]["recall"] for run in runs]
-        recall = [figure_of(values) for values in zip(*per_run, strict=True)]
-    made = Group(dataset, setting_of(protocol), method, method, protocol, runs, finished, figures, recall)
-    if finished and (top := figures["last_20_mean"]["top1"]):
-        made.paper, budget = paper_of(first)
-        made.versus = difference(top, made.paper, budget) if made.paper else ""
+    protocol, method = protocol_of(first), method_of(first)
+    made = Group(dataset_of(first), setting_of(protocol), method, method, protocol, runs, first.figures is not None)
+    if made.finished:
+        for statistic in STATISTICS:
+            per_run = [run.figures[statistic] for run in runs]
+            made.figures[statistic] = {name: figure_of(one.get(name) for one in per_run) for name in METRICS}
+        recall = [run.figures["last_20_mean"]["recall"] for run in runs]
+        made.recall = [figure_of(values) for values in zip(*recall, strict=True)]
+        paper, budget = paper_of(first)
+        if paper and (top1 := made.figures["last_20_mean"]["top1"]):
+            made.paper, made.versus = paper, difference(top1, paper, budget)
     return made
 
 
@@ -151,6 +142,6 @@ def _name(groups: list[Group]) -> None:
         keys = sorted({key for g in others for key in g.protocol} - set(DATA))
         different = [key for key in keys if len({str(g.protocol.get(key)) for g in others}) > 1]
         words = [f"{word(key)} {one.protocol.get(key, 'off')}" for key in different]
-        seeds = ", ".join(f"seed {seed}" for seed in one.seeds)
-        words += [f"unfinished{', ' * bool(seeds)}{seeds}"] * (not one.finished)
+        if not one.finished:
+            words += ["unfinished", *(f"seed {seed}" for seed in one.seeds)]
         one.name = f"{one.method} ({', '.join(words)})" if words else one.method

@@ -45,7 +45,7 @@ def read_log(path: Path) -> tuple[dict[str, list[float]], list[str], bool]:
         for name in PERCENT:
             if name in columns and max((v for v in columns[name] if math.isfinite(v)), default=2) <= 1:
                 columns[name] = [100 * value for value in columns[name]]
-    problems = [f"log.txt: line {', '.join(map(str, broken))} not whole, left out"] * bool(broken)
+    problems = [f"log.txt: line {', '.join(map(str, broken))} not whole, left out"] if broken else []
     if not whole:
         problems.append("log.txt has no whole line of figures")
     return columns if whole else {}, problems, foreign

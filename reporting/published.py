@@ -118,4 +118,6 @@ def difference(measured: Figure, paper: Figure, budget: str) -> str:
         while (round(abs(points), digits) <= round(2 * error, digits)) != within:
             digits += 1
         mark = f"{'within' if within else 'outside'} ±{2 * error:.{digits}f}"
-    return f"{round(points, digits) + 0.0:+.{digits}f} ({mark}{'; other budget: ' * bool(budget)}{budget})"
+    if budget:
+        mark += f"; other budget: {budget}"
+    return f"{round(points, digits) + 0.0:+.{digits}f} ({mark})"

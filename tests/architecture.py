@@ -21,8 +21,7 @@ SEES_ARGUMENTS = {
 }
 LONG_FILES = {
     *("dataset.feeder", "dataset.file_streams", "dataset.randaugment", "dataset.streams"),
-    *("reporting.charts", "reporting.groups", "reporting.shifted"),
-    *("training.resume", "training.sound", "utils.args", "utils.ranks"),
+    *("reporting.shifted", "training.resume", "training.sound", "utils.args", "utils.ranks"),
 }
 LONG_BODIES = {
     *("train_cifar_fix_cossl", "train_cifar_mix_cossl", "train_cifar_remix_cossl"),
