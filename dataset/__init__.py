@@ -24,10 +24,8 @@ NAMES = (*LOADERS, "folder")  # the last one: dataset.folder
 def load(name: str, root: Path) -> Dataset:
     """The data set called `name` (one of `LOADERS`), read from the folder `root`, downloaded into it if absent.
 
-    Raises `UserError` for an unknown name, for files that are missing, damaged or not to be had.
+    Raises `UserError` for files that are missing, damaged or not to be had.
     """
-    if name not in LOADERS:
-        raise UserError(f"--dataset {name}: unknown; choose one of {', '.join(LOADERS)}")
     root = Path(root).expanduser()
     try:
         with one_at_a_time(root):

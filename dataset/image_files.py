@@ -29,8 +29,8 @@ def image_files(folder: Path) -> list[Path]:
     from torchvision.datasets.folder import IMG_EXTENSIONS  # here, for it takes seconds, and most runs don't need it
 
     found = (Path(base, name) for base, names in _walk(folder) for name in names)
-    hidden = lambda path: any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return sorted(path for path in found if path.suffix.lower() in IMG_EXTENSIONS and not hidden(path))
+    shown = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return sorted(path for path in shown if path.suffix.lower() in IMG_EXTENSIONS)
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:

@@ -313,11 +313,6 @@ def test_digits_statistics(digits):
 # All --------------------------------------------------------------------------------------------------------
 
 
-def test_unknown_name_lists_the_known(tmp_path):
-    assert NAMES == ("cifar10", "cifar100", "fashion_mnist", "digits", "folder")
-    assert_user_error(["--dataset mnist", *NAMES[:4]], "mnist", tmp_path)
-
-
 def test_unreadable_root(tmp_path, monkeypatch):
     def forbid(self):
         raise PermissionError(13, "Permission denied", str(self))
