@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dataset.cifar import load_cifar10, load_cifar100
 from dataset.digits import load_digits
-from dataset.download import one_at_a_time
+from dataset.download import await_download
 from dataset.fashion_mnist import load_fashion_mnist
 from dataset.images import Dataset
 from utils.errors import UserError
@@ -28,7 +28,7 @@ def load(name: str, root: Path) -> Dataset:
     """
     root = Path(root).expanduser()
     try:
-        with one_at_a_time(root):
-            return LOADERS[name](root)
+        await_download(root)
+        return LOADERS[name](root)
     except OSError as error:
         raise UserError(f"--data_root {root}: {name} cannot be read ({error}); check the path") from None

@@ -50,10 +50,10 @@ def _unpack_or_download(source: type, root: Path) -> None:
     from torchvision.datasets.utils import check_integrity
 
     archive = root / source.filename
-    # torchvision would silently download over a damaged archive; it may be all that an offline user has.
-    if archive.exists() and not check_integrity(archive, source.tgz_md5):
-        raise UserError(f"{archive}: damaged or incomplete (checksum differs); replace it from {HOME}")
     with downloading(source.__name__, source.filename, HOME, root, root):
+        # torchvision would silently download over a damaged archive; it may be all that an offline user has.
+        if archive.exists() and not check_integrity(archive, source.tgz_md5):
+            raise UserError(f"{archive}: damaged or incomplete (checksum differs); replace it from {HOME}")
         source(root, download=True)
 
 

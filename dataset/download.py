@@ -1,36 +1,36 @@
 """Downloads: one process at a time; a failed one is a line that says which files to put where, and leaves nothing."""
 
-import fcntl
-import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
+from filelock import FileLock
+
 from utils.errors import UserError
 
+LOCK = ".download.lock"
 
-@contextmanager
-def one_at_a_time(root: Path) -> Iterator[None]:
-    """Wait until no other process of this machine is within, for the same folder: runs that start together on several
-    devices don't unpack over each other.
-    """
-    name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"cossl-{os.getuid()}-{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # ends with the process
-        yield
+
+def await_download(root: Path) -> None:
+    """Wait until no other process downloads to `root`: what it has unpacked so far is not the whole."""
+    if (root / LOCK).exists():
+        with _locked(root):
+            pass
 
 
 @contextmanager
 def downloading(what: str, files: str, home: str, root: Path, folder: Path) -> Iterator[None]:
     """Around the download of `what` into `folder`, which is `root` or lies in it: a failure becomes a UserError that
     names `files`, which `home` offers. Of `folder` and its parents, those that were made and are empty are removed.
+
+    Waits for another process that downloads to `root`, so that what is within finds what that one has left.
     """
     new = [path for path in (folder, *folder.parents) if not path.exists()]  # the innermost first
     try:
-        yield
+        root.mkdir(parents=True, exist_ok=True)
+        with _locked(root):
+            yield
     except (OSError, RuntimeError, HTTPException) as error:
         for path in new:
             if path.is_dir() and not any(path.iterdir()):
@@ -40,3 +40,13 @@ def downloading(what: str, files: str, home: str, root: Path, folder: Path) -> I
             f"--data_root {root}: {what} not found and could not be downloaded or unpacked ({reason}); "
             f"put {files} from {home} there"
         ) from None
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """The lock ends with the process. Its file is removed while it is held; who waits for it notices that."""
+    with FileLock(root / LOCK):
+        try:
+            yield
+        finally:
+            (root / LOCK).unlink()

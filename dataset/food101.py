@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.download import downloading, one_at_a_time
+from dataset.download import await_download, downloading
 from dataset.images import Dataset, Files
 from utils.errors import UserError
 
@@ -26,6 +26,7 @@ def load_food101(root: Path) -> Dataset:
     or damaged, for classes without images, and for classes in test that training lacks.
     """
     root = root.expanduser()
+    await_download(root)
     folder = root if (root / "meta").is_dir() else root / FOLDER
     if not folder.exists():
         _download(root)
@@ -44,7 +45,7 @@ def load_food101(root: Path) -> Dataset:
 def _download(root: Path) -> None:
     from torchvision.datasets import Food101
 
-    with one_at_a_time(root), downloading("Food-101", "food-101.tar.gz, unpacked,", HOME, root, root):
+    with downloading("Food-101", "food-101.tar.gz, unpacked,", HOME, root, root):
         Food101(root, download=True)
 
 

@@ -7,6 +7,7 @@ import struct
 import tarfile
 import threading
 import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.error import URLError
 
@@ -15,7 +16,7 @@ import pytest
 import torchvision.datasets
 
 from dataset import NAMES, load
-from dataset.download import one_at_a_time
+from dataset.download import LOCK, await_download, downloading
 from dataset.fashion_mnist import FILES
 from utils.errors import UserError
 
@@ -328,21 +329,44 @@ def test_data_root_that_is_a_file(tmp_path, name):
     assert_user_error([f"--data_root {path}"], name, path)
 
 
-def test_runs_that_start_together_download_one_after_another(tmp_path):
-    events, inside, leaving = [], threading.Event(), threading.Event()
+def download_to(root):
+    return downloading("it", "files", "home", root, root)
+
+
+@pytest.mark.parametrize("waits", [download_to, lambda root: nullcontext(await_download(root))], ids=["loads", "reads"])
+def test_runs_that_start_together_download_one_after_another(waits, tmp_path):
+    root, events, inside, leaving = tmp_path / "data", [], threading.Event(), threading.Event()
 
     def second():
         inside.wait()
-        with one_at_a_time(tmp_path):
+        with waits(root):
             events.append("second" if leaving.is_set() else "too early")
 
     other = threading.Thread(target=second, daemon=True)
     other.start()
-    with one_at_a_time(tmp_path):
+    with download_to(root):
         inside.set()
         other.join(0.3)  # time to come in, were it let in
         events.append("first")
         leaving.set()
     other.join()
     assert events == ["first", "second"]
+    assert not list(root.iterdir())
+
+
+def test_a_killed_download_blocks_none_after_it(tmp_path):
+    (tmp_path / LOCK).touch()
+    await_download(tmp_path)
+    with download_to(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_root_that_cannot_be_written(tmp_path, monkeypatch):
+    def forbid(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.open", forbid)
+    with pytest.raises(UserError, match=r"could not be downloaded.*Permission denied"), download_to(tmp_path / "new"):
+        pass
     assert not list(tmp_path.iterdir())
