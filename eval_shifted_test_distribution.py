@@ -20,13 +20,14 @@ import numpy as np
 import torch
 
 import dataset
-from dataset.feeder import Feeder
-from dataset.file_streams import FileStream
+from dataset.files import ImageFiles
 from dataset.folder import load_folder
 from dataset.food101 import load_food101
+from dataset.image_loader import ImageLoader
 from dataset.images import Dataset, Files
+from dataset.pixels import Pixels
 from dataset.small_imagenet127 import load_small_imagenet127
-from dataset.streams import Pixels, Stream
+from dataset.stream import Stream
 from reporting.evaluated import Run, agreed, check_classes, prior, read_runs
 from reporting.shifted import shifted_figures
 from reporting.shifted_files import table, write
@@ -108,10 +109,10 @@ def test_stream(data: Dataset, look: dict[str, Any], args: Namespace, device: to
     """The test set, to be swept."""
     members = np.arange(len(data.test.labels))
     if not isinstance(data.test, Files):
-        yield Stream("test", Pixels(data.test, **look, device=device), members, ("plain",), 1, 0, {})
+        yield Stream("test", Pixels(data.test, **look, device=device), members, ("plain",), 1, 0)
         return
-    with closing(Feeder(args.img_size, 0, spare_cpus(), args.skip_corrupt, device)) as feeder:
-        yield FileStream("test", data.test, members, ("plain",), 1, feeder, device, 0, look)
+    with closing(ImageLoader(args.img_size, 0, spare_cpus(), args.skip_corrupt, device)) as loader:
+        yield Stream("test", ImageFiles(data.test, **look, loader=loader), members, ("plain",), 1, 0)
 
 
 def evaluated(

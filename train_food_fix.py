@@ -11,11 +11,11 @@ from functools import partial
 import torch
 
 from dataset.crops import resized
-from dataset.feeder import Feeder
-from dataset.file_streams import file_streams
+from dataset.files import file_streams
 from dataset.food101 import load_food101
+from dataset.image_loader import ImageLoader
 from dataset.long_tail import long_tailed
-from dataset.streams import PRETRAINING
+from dataset.streams import PRETRAINING, Sampling
 from methods.averaged import STUDENT, Averaged
 from methods.chunks import in_chunks
 from methods.fixmatch import VIEWS, fixmatch
@@ -46,25 +46,14 @@ def main() -> None:
     args = parser.parse_args()
 
     images = load_food101(args.data_root)
-    split = long_tailed(
-        images, args.num_max, args.ratio, args.imb_ratio_l, args.imb_ratio_u, args.manualSeed, include_labelled=True
-    )
+    split = long_tailed(images, args, include_labelled=True)
     args.val_iteration = len(split.unlabelled) // (args.mu * args.batch_size)  # the unlabelled set once an epoch
     start = resumed(args, STUDENT)
     device = pick_device(args.gpu)
-    feeder = Feeder(args.img_size, args.manualSeed, args.workers, args.skip_corrupt, device)
+    loader = ImageLoader(args.img_size, args.manualSeed, args.workers, args.skip_corrupt, device)
     wanted = VIEWS | {"unlabelled": ("weak", "strong")}  # one strong view, as published
-    data = file_streams(
-        images,
-        split,
-        wanted,
-        args.batch_size,
-        args.manualSeed,
-        device,
-        mu=args.mu,
-        feeder=feeder,
-        ahead=PRETRAINING,
-    )
+    data = file_streams(images, split, wanted, Sampling(args.batch_size, args.manualSeed, args.mu), loader)
+    print(data.table())
 
     torch.manual_seed(args.manualSeed)
     network = TorchvisionResNet(len(data.classes), args.depth).to(device)
@@ -78,9 +67,9 @@ def main() -> None:
     objects = student.objects(STUDENT)
     facts = {"method": "FixMatch", "start_epoch": 0, "resize": resized(args.img_size)} | data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
-    with feeder.running():
+    with loader.running():
         batches = data.batches(PRETRAINING, method.draw, draw_rates(rate))
-        fit(scheduled(step, optimizer), batches, scores, objects, args, facts, start, watch=feeder.figures)
+        fit(scheduled(step, optimizer), batches, scores, objects, args, facts, start, watch=loader.figures)
 
 
 if __name__ == "__main__":

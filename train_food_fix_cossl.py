@@ -10,11 +10,11 @@ from functools import partial
 import torch
 
 from dataset.crops import resized
-from dataset.feeder import Feeder
-from dataset.file_streams import file_streams
+from dataset.files import file_streams
 from dataset.food101 import load_food101
+from dataset.image_loader import ImageLoader
 from dataset.long_tail import long_tailed
-from dataset.streams import CO_LEARNING
+from dataset.streams import CO_LEARNING, Sampling
 from methods.averaged import STUDENT, TEACHER, Averaged
 from methods.chunks import in_chunks
 from methods.classifier import crt, decay_all_but_bias, tfe
@@ -42,26 +42,15 @@ def main() -> None:
     args = parser.parse_args()
 
     images = load_food101(args.data_root)
-    split = long_tailed(
-        images, args.num_max, args.ratio, args.imb_ratio_l, args.imb_ratio_u, args.manualSeed, include_labelled=True
-    )
+    split = long_tailed(images, args, include_labelled=True)
     args.val_iteration = len(split.unlabelled) // (args.mu * args.batch_size)  # the unlabelled set once an epoch
     start = continued(args, STUDENT + TEACHER, FREE - {"resume"})
     stage1 = pretrained(args, STUDENT)
     device = pick_device(args.gpu)
-    feeder = Feeder(args.img_size, args.manualSeed, args.workers, args.skip_corrupt, device)
+    loader = ImageLoader(args.img_size, args.manualSeed, args.workers, args.skip_corrupt, device)
     wanted = VIEWS | {"unlabelled": ("weak", "strong")}  # one strong view, as published
-    data = file_streams(
-        images,
-        split,
-        wanted,
-        args.batch_size,
-        args.manualSeed,
-        device,
-        mu=args.mu,
-        feeder=feeder,
-        ahead=CO_LEARNING,
-    )
+    data = file_streams(images, split, wanted, Sampling(args.batch_size, args.manualSeed, args.mu), loader)
+    print(data.table())
     same_classes(stage1, data.facts(), args.resume)
 
     torch.manual_seed(args.manualSeed)
@@ -93,9 +82,9 @@ def main() -> None:
     facts = {"method": "FixMatch+CoSSL", "start_epoch": stage1["epoch"], "resize": resized(args.img_size)}
     facts |= data.facts()
     scores = lambda: evaluate(predict, data.test(), data.counts)
-    with feeder.running():
+    with loader.running():
         batches = data.batches(CO_LEARNING, method.draw, learner.draw)
-        fit(step, batches, scores, objects, args, facts, start, prepare, args.copy_every + 1, watch=feeder.figures)
+        fit(step, batches, scores, objects, args, facts, start, prepare, args.copy_every + 1, watch=loader.figures)
 
 
 if __name__ == "__main__":

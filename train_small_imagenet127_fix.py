@@ -10,7 +10,7 @@ import torch
 
 from dataset.long_tail import labelled_share
 from dataset.small_imagenet127 import load_small_imagenet127
-from dataset.streams import PRETRAINING, streams
+from dataset.streams import PRETRAINING, Sampling, streams
 from methods.averaged import STUDENT, Averaged
 from methods.fixmatch import fixmatch
 from methods.pretrain import pretrain
@@ -35,9 +35,9 @@ def main() -> None:
     method = fixmatch(args.tau)
     images = load_small_imagenet127(args.data_root, args.img_size)
     split = labelled_share(images, args.labeled_percent, args.manualSeed)
-    data = streams(
-        images, split, method.views, args.batch_size, args.manualSeed, device, mu=args.mu, learner_view="weak"
-    )
+    sampling = Sampling(args.batch_size, args.manualSeed, args.mu, learner_view="weak")
+    data = streams(images, split, method.views, sampling, device)
+    print(data.table())
 
     torch.manual_seed(args.manualSeed)
     network = ResNet50(len(data.classes), args.width).to(device)

@@ -11,7 +11,7 @@ import torch
 
 from dataset.long_tail import labelled_share
 from dataset.small_imagenet127 import load_small_imagenet127
-from dataset.streams import CO_LEARNING, streams
+from dataset.streams import CO_LEARNING, Sampling, streams
 from methods.averaged import STUDENT, TEACHER, Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
@@ -40,9 +40,9 @@ def main() -> None:
     method = fixmatch(args.tau)
     images = load_small_imagenet127(args.data_root, args.img_size)
     split = labelled_share(images, args.labeled_percent, args.manualSeed)
-    data = streams(
-        images, split, method.views, args.batch_size, args.manualSeed, device, mu=args.mu, learner_view="weak"
-    )
+    sampling = Sampling(args.batch_size, args.manualSeed, args.mu, learner_view="weak")
+    data = streams(images, split, method.views, sampling, device)
+    print(data.table())
     same_classes(stage1, data.facts(), args.resume)
 
     torch.manual_seed(args.manualSeed)

@@ -33,13 +33,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.augmentation import cpu_name, natural
 from benchmarks.pillow import draw_randaugment10, pillow_randaugment
-from dataset.feeder import Feeder
-from dataset.file_streams import FileStream
+from dataset.files import FileBatches, ImageFiles
 from dataset.food101 import MEAN, STD
+from dataset.image_loader import ImageLoader
 from dataset.images import Files
+from dataset.stream import Stream
 from utils.seeding import fold_in, generator
 
-CPU, WANTED, LOOK = torch.device("cpu"), ("weak", "strong"), {"mean": MEAN, "std": STD}
+CPU, WANTED = torch.device("cpu"), ("weak", "strong")
 ENDLESS = 100_000  # batches that the plain pipeline could deliver
 
 
@@ -48,12 +49,12 @@ class Plain(torch.utils.data.Dataset):
     no pipeline has to draw them image by image. fixed: crops are drawn from the same seeds, too.
     """
 
-    def __init__(self, files: Files, stream: FileStream, size: int, fixed: bool) -> None:
-        self.files, self.batch_size, self.fixed = files, stream.batch_size, fixed
+    def __init__(self, stream: Stream, size: int, fixed: bool) -> None:
+        self.batch_size, self.fixed = stream.batch_size, fixed
         rng = generator(0, "unlabelled views", 0)
         self.flip = rng.integers(0, 2, (len(WANTED), stream.batch_size)).astype(bool)
         self.randaugment = draw_randaugment10(rng, stream.batch_size, size)
-        self.order = np.concatenate([job.places for job in stream.jobs(0)])
+        self.paths = [path for chunk in stream.images.chunks(stream, 0) for path in chunk.paths]
         self.crop, self.finish = T.RandomResizedCrop(size), T.Compose([T.ToTensor(), T.Normalize(MEAN, STD)])
 
     def __len__(self) -> int:
@@ -61,7 +62,7 @@ class Plain(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         t, row = divmod(i, self.batch_size)
-        image = Image.open(self.files.paths[self.order[row]]).convert("RGB")
+        image = Image.open(self.paths[row]).convert("RGB")
         if self.fixed:
             torch.manual_seed(fold_in(0, f"unlabelled row {row}", t))
         weak, strong = (self._flipped(self.crop(image), view, row) for view in range(2))
@@ -82,21 +83,21 @@ def write_images(folder: Path, number: int) -> Files:
     return Files(paths, np.zeros(number, np.int64))
 
 
-def open_ours(files: Files, batch: int, size: int, workers: int) -> tuple[FileStream, Feeder]:
-    feeder = Feeder(size, 0, workers, False, CPU)
-    return FileStream("unlabelled", files, np.arange(len(files.paths)), WANTED, batch, feeder, CPU, 0, LOOK), feeder
+def open_ours(files: Files, batch: int, size: int, workers: int) -> Stream:
+    images = ImageFiles(files, MEAN, STD, ImageLoader(size, 0, workers, False, CPU))
+    return Stream("unlabelled", images, np.arange(len(files.paths)), WANTED, batch, 0)
 
 
 def ours(files: Files, batch: int, size: int, workers: int) -> Iterator[list[Tensor]]:
-    stream, feeder = open_ours(files, batch, size, workers)
-    with closing(feeder):
+    batches = FileBatches({"unlabelled": open_ours(files, batch, size, workers)}, (), 0)
+    with closing(batches.images.loader):
         for t in range(ENDLESS):
-            yield stream.make(stream.draw(t)).views
+            yield batches.at(t).unlabelled.views
 
 
 def plain(files: Files, batch: int, size: int, workers: int, fixed: bool = False) -> Iterator[list[Tensor]]:
-    stream, _ = open_ours(files, batch, size, 0)
-    yield from DataLoader(Plain(files, stream, size, fixed), batch, num_workers=workers)
+    stream = open_ours(files, batch, size, 0)
+    yield from DataLoader(Plain(stream, size, fixed), batch, num_workers=workers)
 
 
 def speed(pipeline: Callable[..., Iterator], n_batches: int, *settings) -> float:

@@ -18,7 +18,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataset.images import Images
-from dataset.streams import Pixels, Stream
+from dataset.pixels import Pixels
+from dataset.stream import Stream
 from models.wrn import WideResNet
 from reporting.shifted import RATIOS, shifted_figures
 from utils.args import gpu, pick_device, positive_int
@@ -38,7 +39,7 @@ def main() -> None:
     labels = rng.permutation(np.arange(args.images) % CLASSES)
     images = Images(rng.integers(0, 256, (args.images, 3, SIZE, SIZE), dtype=np.uint8), labels)
     pixels = Pixels(images, (0.5,) * 3, (0.25,) * 3, device)
-    test = Stream("test", pixels, np.arange(args.images), ("plain",), 1, 0, {})
+    test = Stream("test", pixels, np.arange(args.images), ("plain",), 1, 0)
     network = WideResNet(CLASSES, args.depth).to(device).eval()
     prior = np.arange(CLASSES, 0, -1) / (CLASSES * (CLASSES + 1) / 2)
 

@@ -109,15 +109,11 @@ class Batches:
         return self.make(host.to(self.device, non_blocking=True), words)
 
     def _arrays(self, t: int) -> dict[str, np.ndarray]:
-        drawn = [stream.draw(t) for stream in self.streams.values()]
+        drawn = [self.images.draw(stream, t) for stream in self.streams.values()]
         index = np.concatenate([image for image, _ in drawn])
         rows = np.concatenate([rows.reshape(-1, rows.shape[2]) for _, rows in drawn])
         arrays = {"rows": rows, "labels": self.images.labels[index].astype(np.int32)}
-        if self.images.mapped is not None:
-            numbered = np.cumsum([0] + [len(image) for image, _ in drawn])[:-1]
-            rows[:, 0] = np.concatenate(
-                [np.tile(np.arange(len(i)) + n, len(r)) for (i, r), n in zip(drawn, numbered, strict=True)]
-            )
-            arrays["pixels"] = self.images.mapped[index]
+        if (pixels := self.images.read(index, rows)) is not None:
+            arrays["pixels"] = pixels
         rows_of_rank = next(iter(self.streams.values())).rows
         return arrays | draw_numbers(self.draws, self.seed, self.name, t, rows_of_rank)

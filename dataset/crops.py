@@ -1,6 +1,6 @@
 """Image files -> uint8 crops, one image at a time: what the worker processes of the file-backed streams do.
 
-Shape legend: R images of a job, V crops of each, S x S pixels.
+Shape legend: R images of a chunk, V crops of each, S x S pixels.
 """
 
 import warnings
@@ -19,28 +19,27 @@ from utils.seeding import fold_in
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
-class Job(NamedTuple):
+class Chunk(NamedTuple):
     """Some of the images of a batch: rows first .. first + R - 1 of batch t of the stream called `name`.
 
-    members: which set of images, by its place in `Cropper.members`; places: int64 (R,), which of its members;
-    crops: random ones of each image (V), or 0 for the one of evaluation.
+    paths: their R files; crops: random ones of each image (V), or 0 for the one of evaluation.
     """
 
     name: str
     t: int
     first: int
-    members: int
-    places: np.ndarray
+    paths: list[str]
     crops: int
 
 
-class Done(NamedTuple):
-    """pixels: uint8 (V, R, 3, S, S); used: int64 (R,), the places whose images these are, -1 where none could be read;
-    damaged: (file, what is wrong with it) of every file that could not.
+class Decoded(NamedTuple):
+    """A chunk, and what has become of it. pixels: uint8 (V, R, 3, S, S); read: bool (R,), False where the file could
+    not be read, which leaves zeros; damaged: (file, what is wrong with it) of these.
     """
 
+    chunk: Chunk
     pixels: Tensor
-    used: Tensor
+    read: Tensor
     damaged: list[tuple[str, str]]
 
 
@@ -68,40 +67,28 @@ def resized(size: int) -> int:
 
 
 class Cropper(torch.utils.data.Dataset):
-    """job -> its crops. A row's random numbers are a function of (seed, stream, t, row), whichever job it comes in.
+    """chunk -> its crops. A row's random numbers are a function of (seed, stream, t, row), whichever chunk it is in."""
 
-    members: sets of files, each in order. replace: a file that can't be read gives way to the next
-    one of its set that can (in evaluation: to none); otherwise its row is left empty, and the file is named.
-    """
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed = size, seed
 
-    def __init__(self, size: int, seed: int, replace: bool) -> None:
-        self.size, self.seed, self.replace = size, seed, replace
-        self.members: list[list[str]] = []
-
-    def __getitem__(self, job: Job) -> Done:
-        pixels = np.zeros((max(job.crops, 1), len(job.places), self.size, self.size, 3), np.uint8)
-        used, damaged = np.full(len(job.places), -1), []
+    def __getitem__(self, chunk: Chunk) -> Decoded:
+        pixels = np.zeros((max(chunk.crops, 1), len(chunk.paths), self.size, self.size, 3), np.uint8)
+        read, damaged = torch.ones(len(chunk.paths), dtype=torch.bool), []
         with torch.random.fork_rng(devices=[]):  # without workers, this runs between the steps of training
-            for row, place in enumerate(job.places.tolist()):
-                image, used[row] = self._read(job, place, damaged)
-                if image is not None:
-                    seed = fold_in(self.seed, f"{job.name} row {job.first + row}", job.t)
-                    torch.default_generator.manual_seed(seed)
-                    for view in range(job.crops):
-                        pixels[view, row] = random_crop(image, self.size)
-                    if not job.crops:
-                        pixels[0, row] = centre_crop(image, self.size, resized(self.size))
+            for row, path in enumerate(chunk.paths):
+                try:
+                    image = read_rgb(path)
+                except DAMAGED as error:
+                    read[row] = False
+                    damaged.append((path, reason(error)))
+                    continue
+                torch.default_generator.manual_seed(
+                    fold_in(self.seed, f"{chunk.name} row {chunk.first + row}", chunk.t)
+                )
+                for view in range(chunk.crops):
+                    pixels[view, row] = random_crop(image, self.size)
+                if not chunk.crops:
+                    pixels[0, row] = centre_crop(image, self.size, resized(self.size))
         channels_first = np.ascontiguousarray(pixels.transpose(0, 1, 4, 2, 3))
-        return Done(torch.from_numpy(channels_first), torch.from_numpy(used), damaged)
-
-    def _read(self, job: Job, place: int, damaged: list[tuple[str, str]]) -> tuple[Image.Image | None, int]:
-        """The image at a place, or what replaces it, and the place that is from; (None, -1) for none."""
-        files = self.members[job.members]
-        tries = len(files) if self.replace and job.crops else 1
-        for other in range(place, place + tries):
-            path = files[other % len(files)]
-            try:
-                return read_rgb(path), other % len(files)
-            except DAMAGED as error:
-                damaged.append((path, reason(error)))
-        return None, -1
+        return Decoded(chunk, torch.from_numpy(channels_first), read, damaged)

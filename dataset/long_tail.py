@@ -4,7 +4,7 @@ Shape legend: N training images, C classes, L labelled and U unlabelled images, 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -71,33 +71,35 @@ def split(
     return np.concatenate(labelled), np.concatenate(unlabelled)
 
 
-def long_tailed(
-    dataset: Dataset,
-    num_max: int,
-    ratio: float,
-    imb_ratio_l: int,
-    imb_ratio_u: int,
-    seed: int,
-    include_labelled: bool,
-) -> LongTailed:
+class ImbalanceFlags(Protocol):
+    """The flags of a long-tailed split. num_max: labelled images of the largest class; ratio: unlabelled per labelled
+    image of it; imb_ratio_l, imb_ratio_u: gamma of each set, see `class_counts`; manualSeed: see `split`.
+    """
+
+    num_max: int
+    ratio: float
+    imb_ratio_l: int
+    imb_ratio_u: int
+    manualSeed: int
+
+
+def long_tailed(dataset: Dataset, args: ImbalanceFlags, include_labelled: bool) -> LongTailed:
     """Draw a long-tailed labelled and a long-tailed unlabelled set from `dataset.train` (paper, section 4).
 
-    num_max: labelled images of the largest class; ratio: unlabelled per labelled image of it; imb_ratio_l,
-    imb_ratio_u: gamma of each set, see `class_counts`; seed, include_labelled: see `split`.
-    Raises `UserError` for numbers that the training set cannot serve.
+    include_labelled: see `split`. Raises `UserError` for numbers that the training set cannot serve.
     """
     names = dataset.classes
-    n_l = class_counts(num_max, len(names), imb_ratio_l)
-    n_u = class_counts(ratio * num_max, len(names), imb_ratio_u)
+    n_l = class_counts(args.num_max, len(names), args.imb_ratio_l)
+    n_u = class_counts(args.ratio * args.num_max, len(names), args.imb_ratio_u)
     if n_l.min() == 0:
         c = int(n_l.argmin())
         raise UserError(
-            f"--num_max {num_max} --imb_ratio_l {imb_ratio_l}: class {c} ({names[c]}) gets no labelled image;"
+            f"--num_max {args.num_max} --imb_ratio_l {args.imb_ratio_l}: class {c} ({names[c]}) gets no labelled image;"
             " raise --num_max or lower --imb_ratio_l"
         )
     if n_u.sum() == 0:
-        raise UserError(f"--ratio {ratio}: no unlabelled image with --num_max {num_max}; raise --ratio")
-    labelled, unlabelled = split(dataset.train.labels, n_l, n_u, seed, include_labelled, names)
+        raise UserError(f"--ratio {args.ratio}: no unlabelled image with --num_max {args.num_max}; raise --ratio")
+    labelled, unlabelled = split(dataset.train.labels, n_l, n_u, args.manualSeed, include_labelled, names)
     return LongTailed(labelled, unlabelled, n_l, n_u + n_l if include_labelled else n_u)
 
 

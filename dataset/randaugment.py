@@ -14,8 +14,6 @@ from torch import Tensor
 
 from dataset import pillow_ops as ops
 
-# --- The pools: which operations, how strong. ---
-
 # name -> (value at magnitude 0, at magnitude 30, does the sign flip)
 POOL30 = {
     "AutoContrast": (0, 1, False),
@@ -67,9 +65,6 @@ def pool30_values(m: float, pixel_scale: float = 1.0) -> dict[str, float]:
 def pool10_values(v: int, size: int) -> dict[str, float]:
     """What each operation of the pool takes at magnitude v of 10, on images of size x size pixels."""
     return {name: value(v, size) for name, (value, _) in POOL10.items()}
-
-
-# --- The operations: from a value v to the whole numbers that the batched form reads, for h x w pixels. ---
 
 
 def _fixed_point(*matrix: float) -> tuple[int, ...]:

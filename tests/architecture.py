@@ -16,16 +16,13 @@ FLOORS = {"utils": 1, "models": 1, "methods": 2, "dataset": 2, "training": 3, "r
 MODULES = {f"{path.parent.name}.{path.stem}": path for package in FLOORS for path in (ROOT / package).glob("*.py")}
 RECIPES = sorted(ROOT.glob("train_*.py"))
 
-SEES_ARGUMENTS = {
-    *("dataset.streams", "training.epoch", "training.loop", "training.recorder", "training.resume", "training.speed")
-}
+SEES_ARGUMENTS = {*("training.epoch", "training.loop", "training.recorder", "training.resume", "training.speed")}
 LONG_FILES = {
-    *("dataset.feeder", "dataset.file_streams", "dataset.randaugment", "dataset.streams"),
     *("reporting.shifted", "training.resume", "training.sound", "utils.args", "utils.ranks"),
 }
 LONG_BODIES = {
     *("train_cifar_fix_cossl", "train_cifar_mix_cossl", "train_cifar_remix_cossl"),
-    *("train_food_fix", "train_food_fix_cossl", "train_small_imagenet127_fix_cossl"),
+    *("train_food_fix_cossl", "train_small_imagenet127_fix_cossl"),
 }
 # Every method has its own views and its own loss.
 SHARED_NAMES = {"VIEWS", "semi_loss"}

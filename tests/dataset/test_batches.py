@@ -16,7 +16,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 from benchmarks.built import RECIPES, built, made_up
 from dataset.batches import Batches, Packed
 from dataset.images import Images
-from dataset.streams import CO_LEARNING, Pixels, Stream
+from dataset.pixels import Pixels
+from dataset.stream import Stream
+from dataset.streams import CO_LEARNING
 from methods.classifier import tfe
 from methods.mixmatch import mixmatch
 
@@ -219,7 +221,7 @@ def toy_streams() -> dict[str, Stream]:
     sizes = {"labelled": 8, "unlabelled": 16, "balanced": 8, "partners": 8}
     members = np.random.RandomState(1).permutation(40)
     return {
-        name: Stream(name, images, members, views, sizes[name], 3, {}, balanced=name == "balanced")
+        name: Stream(name, images, members, views, sizes[name], 3, balanced=name == "balanced")
         for name, views in wanted.items()
     }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.data_files import imbalance
 
 from dataset.images import Dataset, Images
 from dataset.long_tail import class_counts, describe, long_tailed, split
@@ -105,7 +106,7 @@ def test_split_leaves_the_global_generator_alone(toy):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_long_tailed_sets_are_disjoint_or_nested(toy, seed):
     for include_labelled in (False, True):
-        data = long_tailed(toy, 20, 1.45, 4, -3, seed, include_labelled)
+        data = long_tailed(toy, imbalance(20, 1.45, 4, -3, seed), include_labelled)
         assert data.counts.tolist() == [20, 10, 5]
         # 1.45 x 20 = 29 is the largest unlabelled class, here the last one.
         n_u = np.array([9, 16, 29])
@@ -126,9 +127,9 @@ def test_long_tailed_sets_are_disjoint_or_nested(toy, seed):
     ],
 )
 def test_bad_flags_are_user_errors(toy, changed, words):
-    flags = dict(num_max=20, ratio=1.0, imb_ratio_l=2, imb_ratio_u=2, seed=0, include_labelled=False)
+    flags = dict(num_max=20, ratio=1.0, imb_ratio_l=2, imb_ratio_u=2)
     with pytest.raises(UserError) as caught:
-        long_tailed(toy, **flags | changed)
+        long_tailed(toy, imbalance(**flags | changed), include_labelled=False)
     message = str(caught.value)
     assert "\n" not in message
     assert all(word in message for word in words), message

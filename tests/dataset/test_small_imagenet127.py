@@ -21,7 +21,7 @@ from helpers.scripts import HANG, ROOT, assert_refused, assert_runs, environment
 from dataset.images import Dataset, Images
 from dataset.long_tail import labelled_share
 from dataset.small_imagenet127 import class_map, load_small_imagenet127
-from dataset.streams import CO_LEARNING, PRETRAINING, streams
+from dataset.streams import CO_LEARNING, PRETRAINING, Sampling, streams
 from methods.averaged import Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
 from methods.cossl import cossl
@@ -290,7 +290,8 @@ def test_both_stages_from_the_shell(tmp_path):
 
 def open_streams(data: Dataset, device: str = "cpu", batch_size: int = 8):
     split = labelled_share(data, 0.6, 1)
-    return streams(data, split, VIEWS, batch_size, 1, torch.device(device), mu=2, learner_view="weak")
+    sampling = Sampling(batch_size, 1, mu=2, learner_view="weak")
+    return streams(data, split, VIEWS, sampling, torch.device(device))
 
 
 def in_memory(data: Dataset) -> Dataset:
@@ -330,8 +331,9 @@ def test_a_renamed_stream_differs_in_its_draws_alone(small_imagenet127):
         renamed = stream.renamed("another name")
         assert vars(renamed).keys() == vars(stream).keys()
         assert {key for key in vars(stream) if vars(stream)[key] is not vars(renamed)[key]} == {"name", "_order"}
-        assert not np.array_equal(stream.draw(0)[1], renamed.draw(0)[1])
-        assert all(map(np.array_equal, stream.draw(3), renamed.renamed(stream.name).draw(3)))
+        draw, restored = stream.images.draw, renamed.renamed(stream.name)
+        assert not np.array_equal(draw(stream, 0)[1], draw(renamed, 0)[1])
+        assert all(map(np.array_equal, draw(stream, 3), draw(restored, 3)))
 
 
 def teacher(features: int, classes: int, device: str = "cpu", lr: float = 0.1) -> Averaged:

@@ -9,7 +9,9 @@ import torch
 
 from dataset.batches import Batches
 from dataset.images import Images
-from dataset.streams import Pixels, Stream, open_data
+from dataset.pixels import Pixels
+from dataset.stream import Stream
+from dataset.streams import open_data
 from utils.errors import UserError
 
 LABELS = np.repeat([0, 1, 3], [12, 6, 2])
@@ -20,7 +22,7 @@ def stream(wanted=("plain",), batch=4, seed=0, name="toy", members=None, balance
     pixels = np.repeat(np.arange(20, dtype=np.uint8), 3 * 16 * 16).reshape(20, 3, 16, 16)
     images = Pixels(Images(pixels, LABELS.astype(np.int64)), (0.0,) * 3, (1.0,) * 3, torch.device("cpu"))
     members = np.arange(20) if members is None else members
-    return Stream(name, images, members, wanted, batch, seed, {}, balanced)
+    return Stream(name, images, members, wanted, batch, seed, balanced)
 
 
 def at(s: Stream, t: int):

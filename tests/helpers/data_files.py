@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torchvision.datasets
@@ -73,6 +74,12 @@ def write_archives(folder: Path, size: int, dump=pickle.dumps) -> dict[str, dict
     for name, batch in batches.items():
         (folder / name).write_bytes(dump(batch, protocol=4))
     return batches
+
+
+def imbalance(num_max=12, ratio=2.0, imb_ratio_l=3, imb_ratio_u=3, seed=1) -> SimpleNamespace:
+    """The flags of a long-tailed split; by default one that the small Food-101 can serve."""
+    names = ("num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "manualSeed")
+    return SimpleNamespace(**dict(zip(names, (num_max, ratio, imb_ratio_l, imb_ratio_u, seed), strict=True)))
 
 
 def write_food101(root: Path, classes: tuple[str, ...] = ("apple_pie", "ramen", "waffles"), train=40, test=6) -> Path:

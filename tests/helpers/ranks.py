@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))  # for a process of its own
 
-from dataset.feeder import Feeder
+from dataset.image_loader import ImageLoader
 from training.epoch import Sums, train_epoch
 from utils.errors import UserError
 from utils.main import run_main
@@ -50,8 +50,8 @@ def met() -> dict:
     """What becomes of tensors, modules and numbers that differ between the ranks."""
     some = [torch.full((2, 3), 1.0 + rank()), torch.tensor(4.0 * rank(), dtype=torch.float64)]
     mean_over_ranks(some)
-    feeder = Feeder(16, 0, 0, True, torch.device("cpu"))
-    feeder.waited, feeder.skipped = 3.0 * rank(), 2 * rank() + 1
+    loader = ImageLoader(16, 0, 0, True, torch.device("cpu"))
+    loader.waited, loader.skipped = 3.0 * rank(), 2 * rank() + 1
     torch.manual_seed(rank())
     norm = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     norm[1].num_batches_tracked += 5 * rank()
@@ -60,7 +60,7 @@ def met() -> dict:
         agree(rank() + 3, "--out: not the same")
     except UserError as error:
         told = {"mean": some, "alike": norm.state_dict(), "problem": str(error)}
-        return told | {"fed": [feeder.figures() for _ in range(2)]}
+        return told | {"fed": [loader.figures() for _ in range(2)]}
 
 
 def main() -> None:

@@ -11,7 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 from dataset.batches import Batches
 from dataset.images import Images
-from dataset.streams import CO_LEARNING, PRETRAINING, Pixels, Stream
+from dataset.pixels import Pixels
+from dataset.stream import Stream
+from dataset.streams import CO_LEARNING, PRETRAINING
 from methods import fixmatch, mixmatch, remixmatch, supervised
 from methods.averaged import Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
@@ -47,7 +49,7 @@ def method(request):
 def streams(method) -> dict[str, Stream]:
     pixels, labels = np.zeros((40, 3, 32, 32), np.uint8), np.repeat(np.arange(4), COUNTS)
     images = Pixels(Images(pixels, labels), (0.5,) * 3, (0.25,) * 3, META)
-    stream = partial(Stream, images=images, members=np.arange(40), batch_size=8, seed=0, options={})
+    stream = partial(Stream, images=images, members=np.arange(40), batch_size=8, seed=0)
     return {
         "labelled": stream("labelled", wanted=method.views["labelled"]),
         "unlabelled": stream("unlabelled", wanted=method.views["unlabelled"]),

@@ -18,8 +18,9 @@ from helpers.scripts import assert_refused, assert_runs, load_checkpoint, run_he
 from PIL import Image
 
 from dataset import load
+from dataset.pixels import Pixels
 from dataset.small_imagenet127 import load_small_imagenet127
-from dataset.streams import Pixels, Stream
+from dataset.stream import Stream
 from eval_shifted_test_distribution import main
 from models.wrn import WideResNet
 from reporting.shifted import (
@@ -205,7 +206,7 @@ def plain_logits(checkpoint, test, look):
     state = load_checkpoint(checkpoint)
     predict = predictor(state, len(state["facts"]["classes"]), torch.device("cpu"), "")
     images = Pixels(test, *look, torch.device("cpu"))
-    stream = Stream("test", images, np.arange(len(test.labels)), ("plain",), 1, 0, {})
+    stream = Stream("test", images, np.arange(len(test.labels)), ("plain",), 1, 0)
     with torch.no_grad():
         return torch.cat([predict(views[0]) for views, _ in stream.sweep()])
 

@@ -12,6 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from helpers.data_files import imbalance
 from helpers.ranks import STEPS, composed, result
 from helpers.scripts import (
     FIX,
@@ -31,13 +32,15 @@ from torch.distributed import TCPStore
 
 from dataset.batches import Batches, Minibatch
 from dataset.crop_views import draw_crop_views
-from dataset.feeder import Feeder
-from dataset.file_streams import file_streams
+from dataset.files import file_streams
 from dataset.folder import UNKNOWN
 from dataset.food101 import load_food101
+from dataset.image_loader import ImageLoader
 from dataset.images import Images
 from dataset.long_tail import long_tailed
-from dataset.streams import Pixels, Stream
+from dataset.pixels import Pixels
+from dataset.stream import Stream
+from dataset.streams import Sampling
 from methods.averaged import Averaged
 from methods.remixmatch import RunningMean
 from utils.args import pick_device
@@ -192,8 +195,8 @@ def test_ranks_share_the_batch_of_one_process(balanced, known, wanted, as_rank):
     labels = random.randint(0, 3, 60) if known or balanced else np.full(60, UNKNOWN)
     pixels = random.randint(0, 256, (60, 3, 16, 16)).astype(np.uint8)
     images = Pixels(Images(pixels, labels), (0.5,) * 3, (0.25,) * 3, torch.device("cpu"))
-    stream = Stream("any", images, np.arange(59, -1, -1), wanted, 12, 0, {}, balanced=balanced)
-    another = Stream("another", images, np.arange(60), ("weak",), 24, 0, {})
+    stream = Stream("any", images, np.arange(59, -1, -1), wanted, 12, 0, balanced=balanced)
+    another = Stream("another", images, np.arange(60), ("weak",), 24, 0)
 
     def at(t: int) -> list[torch.Tensor]:
         batch = Batches({"unlabelled": stream, "labelled": another}, (), 0).at(t)
@@ -214,15 +217,14 @@ def test_ranks_share_the_batch_of_one_process(balanced, known, wanted, as_rank):
 
 
 def test_ranks_share_the_batch_of_files(food101, as_rank):
-    """Crops, operations and mirroring of a row don't depend on the number of ranks; jobs start anew at each."""
+    """Crops, operations and mirroring of a row don't depend on the number of ranks; chunks start anew at each."""
     images = load_food101(food101)
-    split = long_tailed(images, 12, 2, 3, 3, 1, include_labelled=True)
+    split = long_tailed(images, imbalance(), include_labelled=True)
     views, names = {"labelled": ("weak",), "unlabelled": ("weak", "strong")}, ("labelled", "unlabelled", "balanced")
 
     def opened():
-        device = torch.device("cpu")
-        feeder = Feeder(32, 1, 0, False, device)
-        return file_streams(images, split, views, 8, 1, device, mu=5, feeder=feeder, ahead=names)
+        loader = ImageLoader(32, 1, 0, False, torch.device("cpu"))
+        return file_streams(images, split, views, Sampling(8, 1, mu=5), loader)
 
     def batches() -> list[torch.Tensor]:
         batch = opened().batches(names).at(3)

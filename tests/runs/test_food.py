@@ -15,6 +15,7 @@ import pytest
 import torch
 import torchvision.transforms as T
 import torchvision.transforms.functional as TF
+from helpers.data_files import imbalance
 from helpers.golden import normal
 from helpers.scripts import HANG, assert_refused, assert_runs, load_checkpoint, run_here
 from PIL import Image
@@ -24,13 +25,15 @@ from dataset.augment import normalise
 from dataset.batches import Batch, Minibatch
 from dataset.crop_views import apply_crop_views, draw_crop_views
 from dataset.crops import centre_crop
-from dataset.feeder import Feeder
-from dataset.file_streams import ROWS, file_streams
+from dataset.files import ROWS, file_streams
 from dataset.food101 import MEAN, STD, load_food101
+from dataset.image_loader import ChunkSampler, ImageLoader
 from dataset.long_tail import long_tailed
 from dataset.pillow_ops import cutout
 from dataset.randaugment import FUNCTIONS, apply_layers
+from dataset.stream import Stream
 from dataset.streams import CO_LEARNING as ALL
+from dataset.streams import Sampling
 from methods.averaged import STUDENT
 from methods.chunks import in_chunks
 from methods.classifier import tfe
@@ -48,11 +51,11 @@ WANTED = {"labelled": ("weak",), "unlabelled": ("weak", "strong")}
 
 
 def open_streams(root: Path, workers=0, skip=False, device=CPU, batch_size=8, mu=5):
-    """(streams, their feeder); batches of unlabelled images are of two jobs."""
+    """(streams, their loader); batches of unlabelled images are of two chunks."""
     images = load_food101(root)
-    split = long_tailed(images, 12, 2, 3, 3, 1, include_labelled=True)
-    feeder = Feeder(SIZE, 1, workers, skip, device)
-    return file_streams(images, split, WANTED, batch_size, 1, device, mu=mu, feeder=feeder, ahead=ALL), feeder
+    split = long_tailed(images, imbalance(), include_labelled=True)
+    loader = ImageLoader(SIZE, 1, workers, skip, device)
+    return file_streams(images, split, WANTED, Sampling(batch_size, 1, mu), loader), loader
 
 
 @pytest.fixture
@@ -73,9 +76,15 @@ def equal(a, b) -> bool:
     return torch.equal(a.labels, b.labels) and all(map(torch.equal, a.views, b.views))
 
 
-def at(stream, t: int) -> Minibatch:
+def at(stream: Stream, t: int) -> Minibatch:
     """Batch t of one stream."""
-    return stream.make(stream.draw(t))
+    images = stream.images
+    return images.make(images.draw(stream, t, images.loader.read(partial(images.chunks, stream), t)))
+
+
+def members(stream: Stream, t: int) -> np.ndarray:
+    """The images of batch t of one stream."""
+    return stream.members[stream.order(t)[1]]
 
 
 def test_reads_what_torchvision_reads(food101):
@@ -95,12 +104,11 @@ def test_views_are_torchvisions(food101):
     stream, t = data.unlabelled, 1
     batch = at(stream, t)
     draw = draw_crop_views(generator(1, "unlabelled views", t), stream.wanted, 40, SIZE)
-    places = np.concatenate([job.places for job in stream.jobs(t)])
-    assert (len(places), ROWS) == (40, 32)
+    assert [len(chunk.paths) for chunk in stream.images.chunks(stream, t)] == [32, 8] and ROWS == 32
     crop = T.RandomResizedCrop(SIZE)
     crops = torch.zeros(2, 40, 3, SIZE, SIZE, dtype=torch.uint8)
-    for row, member in enumerate(stream.members[places]):
-        image = Image.open(stream.files.paths[member]).convert("RGB")
+    for row, member in enumerate(members(stream, t)):
+        image = Image.open(stream.images.paths[member]).convert("RGB")
         torch.manual_seed(fold_in(1, f"unlabelled row {row}", t))
         for view in range(2):
             image_view = crop(image)
@@ -108,7 +116,7 @@ def test_views_are_torchvisions(food101):
     crops[1] = apply_layers(crops[1], draw.layers[1])
     for view, expected in zip(batch.views, crops, strict=True):
         assert torch.equal(view, torch.stack([TF.normalize(e.float() / 255, MEAN, STD) for e in expected]))
-    assert batch.labels.tolist() == stream.files.labels[stream.members[places]].tolist()
+    assert batch.labels.tolist() == stream.images.labels[members(stream, t)].tolist()
     assert 0.3 < draw.flip.mean() < 0.7
     assert draw.layers[0] is None and {FUNCTIONS[number] for number in draw.layers[1][:, -1, 0]} == {cutout}
 
@@ -130,8 +138,8 @@ def test_batches_depend_on_seed_stream_and_step_alone(food101):
     state = torch.get_rng_state()
     expected = [{name: at(getattr(plain, name), t) for name in names} for t, names in orders]
     assert torch.equal(torch.get_rng_state(), state)
-    worked, feeder = open_streams(food101, workers=2)
-    with feeder.running():
+    worked, loader = open_streams(food101, workers=2)
+    with loader.running():
         for (t, names), batches in zip(orders, expected, strict=True):
             assert all(equal(at(getattr(worked, name), t), batches[name]) for name in names)
             first = next(iter(worked.test()))
@@ -143,25 +151,29 @@ def test_batches_depend_on_seed_stream_and_step_alone(food101):
     renamed = plain.balanced.renamed("another name")
     assert not torch.equal(at(renamed, 0).views[0], at(plain.balanced, 0).views[0])
     # An epoch of the labelled set has each image once at most; a balanced batch has classes equally often.
-    places = np.concatenate([job.places for t in range(2) for job in plain.labelled.jobs(t)])
-    assert len(set(places)) == 16
-    labels = np.concatenate([plain.balanced._labels[job.places] for t in range(60) for job in plain.balanced.jobs(t)])
+    assert len({image for t in range(2) for image in members(plain.labelled, t)}) == 16
+    labels = plain.balanced.images.labels[np.concatenate([members(plain.balanced, t) for t in range(60)])]
     assert np.bincount(labels) == pytest.approx([160] * 3, abs=40)
 
 
-def test_the_next_batches_are_made_ahead(food101):
-    """Asked in the order of a step, no job is done twice."""
-    data, feeder = open_streams(food101)
-    starts, original, batches = [], feeder.start, data.batches(ALL)
-    feeder.start = lambda jobs: (starts.append(1), original(jobs))
-    for t in range(3):
-        batches.at(t)
-    assert starts == [1]
-    list(data.test())
-    data.batches(("labelled", "unlabelled")).at(3)
-    assert len(starts) == 3
-    assert feeder.figures()["waited_s"] > 0
-    assert feeder.figures() == {"waited_s": 0}
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_crop_is_made_twice(workers, food101, monkeypatch):
+    """Steps follow one another, over an evaluation or not; workers are started once, and go on with the next steps."""
+    data, loader = open_streams(food101, workers)
+    passes, original, batches = [], ChunkSampler.__iter__, data.batches(ALL)
+    monkeypatch.setattr(ChunkSampler, "__iter__", lambda sampler: passes.append(1) or original(sampler))
+    with loader.running():
+        batches.at(0)
+        begun, running = len(passes), multiprocessing.active_children()
+        batches.at(1)
+        batches.at(2)
+        assert len(passes) == begun
+        list(data.test())
+        batches.at(3)
+        assert len(passes) == begun + 2
+        assert multiprocessing.active_children() == running
+    assert loader.figures()["waited_s"] > 0
+    assert loader.figures() == {"waited_s": 0}
 
 
 def test_views_on_meta():
@@ -215,10 +227,10 @@ def test_a_corrupt_file_ends_the_run(archive, tiny, tmp_path):
     state["arguments"]["epochs"] = 2
     torch.save(state, tmp_path / "out" / "checkpoint.pth.tar")
     data, _ = open_streams(archive, mu=2)
-    path = data.unlabelled.files.paths[data.unlabelled.members[data.unlabelled.jobs(5)[0].places[9]]]
+    path = data.unlabelled.images.paths[members(data.unlabelled, 5)[9]]
     damage(path)
     with pytest.raises(UserError, match=path):
-        data.unlabelled.draw(5)
+        at(data.unlabelled, 5)
     result = run_here(FIX, *flags, "--epoch", 2)
     assert_refused(result, path, "not a readable image", "--skip_corrupt")
     assert "continuing after epoch 1" in result.stdout
@@ -232,16 +244,16 @@ def test_a_corrupt_file_ends_the_run(archive, tiny, tmp_path):
 def test_skipped_images_are_replaced(archive):
     """By the next one that can be read, with its label; in evaluation by none. Each is named once, and counted."""
     whole, _ = open_streams(archive)
-    places = np.concatenate([job.places for job in whole.labelled.jobs(0)])
+    _, places = whole.labelled.order(0)
     expected, test = at(whole.labelled, 0), [torch.cat(parts) for parts in zip(*whole.test(), strict=True)]
-    files = whole.labelled.files
+    files = whole.labelled.images
     size = len(whole.labelled.members)
     row = next(r for r, p in enumerate(places) if p not in (size - 1,) and (p + 2) % size not in places)
     broken = [files.paths[whole.labelled.members[(places[row] + i) % size]] for i in range(2)]
     tests = load_food101(archive).test
     for path in (*broken, tests.paths[0], tests.paths[7]):
         damage(path)
-    data, feeder = open_streams(archive, skip=True)
+    data, loader = open_streams(archive, skip=True)
     got = at(data.labelled, 0)
     others = [r for r, p in enumerate(places) if files.paths[data.labelled.members[p]] not in broken]
     assert torch.equal(got.views[0][others], expected.views[0][others])
@@ -255,18 +267,17 @@ def test_skipped_images_are_replaced(archive):
     images, labels = (torch.cat(parts) for parts in zip(*data.test(), strict=True))
     kept = [i for i in range(len(tests.paths)) if i not in (0, 7)]
     assert torch.equal(images, test[0][kept]) and torch.equal(labels, test[1][kept])
-    skipped = feeder.figures()["skipped"]
-    assert skipped >= 4
+    assert loader.figures()["skipped"] >= 4
     assert equal(at(data.labelled, 0), got)
-    assert "skipped" not in feeder.figures() or len(feeder.named) == 4
+    assert loader.figures()["skipped"] >= 1 and len(loader.named) == 4
 
 
 def test_nothing_readable(archive):
     data, _ = open_streams(archive, skip=True)
-    for path in {*data.unlabelled.files.paths, *load_food101(archive).test.paths}:
+    for path in {*data.unlabelled.images.paths, *load_food101(archive).test.paths}:
         damage(path)
     with pytest.raises(UserError, match="nor is any other of the labelled set"):
-        data.labelled.draw(0)
+        at(data.labelled, 0)
     with pytest.raises(UserError, match="nor is any other of the test set"):
         list(data.test())
 
@@ -274,14 +285,15 @@ def test_nothing_readable(archive):
 @pytest.mark.slow
 def test_a_worker_that_dies_is_one_line(food101):
     assert_workers_end()  # of earlier tests
-    data, feeder = open_streams(food101, workers=1)
-    with pytest.raises(UserError, match="--workers 1: a worker process died"), feeder.running():
-        data.labelled.draw(0)
+    data, loader = open_streams(food101, workers=1)
+    batches = data.batches(("labelled",))
+    with pytest.raises(UserError, match="--workers 1: a worker process died"), loader.running():
+        batches.at(0)
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
         for t in range(1, 50):
-            data.labelled.draw(t)
-    with pytest.raises(RuntimeError, match="another"), feeder.running():
+            batches.at(t)
+    with pytest.raises(RuntimeError, match="another"), loader.running():
         raise RuntimeError("another")
 
 
@@ -299,10 +311,10 @@ def test_a_worker_that_dies_while_its_result_is_fetched_is_one_line(lost, food10
             raise end
 
     monkeypatch.setattr(signal, "signal", set_handler)
-    _, feeder = open_streams(food101, workers=1)
-    with pytest.raises(UserError, match="--workers 1: a worker process died"), feeder.running():
+    _, loader = open_streams(food101, workers=1)
+    with pytest.raises(UserError, match="--workers 1: a worker process died"), loader.running():
         raise lost
-    with pytest.raises(BrokenPipeError), feeder.running():
+    with pytest.raises(BrokenPipeError), loader.running():
         raise BrokenPipeError
 
 
@@ -474,7 +486,6 @@ def test_pretraining(caught):
     (_, student), data = calls["pretrain"], calls["data"]
     assert (data.labelled.wanted, data.unlabelled.wanted) == (("weak",), ("weak", "strong"))
     assert (data.labelled.batch_size, data.unlabelled.batch_size) == (8, 24)
-    assert data.labelled.ahead == data.unlabelled.ahead == [data.labelled, data.unlabelled]
     assert np.isin(data.labelled.members, data.unlabelled.members).all()
     assert (student.decay, student.shrink, hyper(student.optimizer)) == (0.9, 0, [(0.8, 0.01)])
     step, batches, _, objects, args, facts, start = calls["fit"]
@@ -502,7 +513,6 @@ def test_cossl(caught, pretrained_by):
     assert torch.equal(momentum, state["optimizer"]["state"][0]["momentum_buffer"])
     assert (teacher.decay, teacher.shrink, hyper(teacher.optimizer)) == (0.9, 0, [(0.3, 0.02), (0.3, 0)])
     assert data.partners.wanted == data.balanced.wanted == ("strong",)
-    assert data.partners.ahead == [getattr(data, name) for name in ALL]
     _, batches, *_, prepare, _ = calls["fit"]
     assert (tuple(batches.streams), list(batches.streams.values())) == (ALL, [getattr(data, name) for name in ALL])
     assert batches.draws == (method.draw, learner.draw)
@@ -510,7 +520,7 @@ def test_cossl(caught, pretrained_by):
     assert (encoder, head.live, head.ema) == (student.ema.features, teacher.live, teacher.ema)
     assert (head.decay, hyper(head.optimizer)) == (0.99, [(0.7, 0.02), (0.7, 0)])
     ((name, balanced),) = own_batches.streams.items()
-    assert (name, prepare.keywords, balanced.balanced, balanced.ahead) == ("balanced", {"steps": 150}, True, [balanced])
+    assert (name, prepare.keywords, balanced.balanced) == ("balanced", {"steps": 150}, True)
     assert own_batches.name != batches.name and balanced.name != data.balanced.name
     assert crt.draw(0, 8) == {}
     # It starts from the momentum encoder's classifier, and leaves that as it is.

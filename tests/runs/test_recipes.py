@@ -17,8 +17,10 @@ from torch.nn.functional import cross_entropy
 
 from dataset.batches import Batches
 from dataset.images import Images
+from dataset.pixels import Pixels
 from dataset.rows import draw_rows
-from dataset.streams import CO_LEARNING, Pixels, Stream
+from dataset.stream import Stream
+from dataset.streams import CO_LEARNING
 from dataset.streams import PRETRAINING as FIRST
 from methods.averaged import STUDENT, TEACHER
 from training.folder import stamp
@@ -231,7 +233,7 @@ def test_warm_up(name, caught, monkeypatch):
     assert prepare.keywords == {"batch_size": 16, "epochs": 6, "steps": STEPS, "seed": 1}
     made = []
     monkeypatch.setattr(
-        "dataset.streams.draw_rows", lambda *args, **rest: made.append(args[2]) or draw_rows(*args, **rest)
+        "dataset.pixels.draw_rows", lambda *args, **rest: made.append(args[2]) or draw_rows(*args, **rest)
     )
     labels = data.labelled.images.labels
     for sweep, stream in ((labelled, data.labelled), (unlabelled, data.unlabelled)):
@@ -355,7 +357,7 @@ def test_a_resumed_run_gets_the_batches_of_one_that_was_not_interrupted(tmp_path
     """Their numbers are a function of the step, whatever the process has drawn before."""
     images = Images(np.random.RandomState(0).randint(0, 256, (20, 3, 16, 16)).astype(np.uint8), np.zeros(20, np.int64))
     pixels = Pixels(images, (0.5,) * 3, (0.25,) * 3, torch.device("cpu"))
-    stream = Stream("toy", pixels, np.arange(20), ("strong",), 4, 3, {})
+    stream = Stream("toy", pixels, np.arange(20), ("strong",), 4, 3)
     drawn = {}
 
     def run(out, epochs, start=None):

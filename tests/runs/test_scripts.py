@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers.data_files import write_cifar
+from helpers.data_files import imbalance, write_cifar
 from helpers.golden import golden
 from helpers.scripts import (
     COSSL,
@@ -107,7 +107,7 @@ def test_published_profiles_of_cifar100_fit_its_500_images_a_class(gamma, includ
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(100), 500))
     train = Images(np.zeros((len(labels), 1), dtype=np.uint8), labels)
     dataset = Dataset(train, train, (0.5,) * 3, (0.5,) * 3, tuple(map(str, range(100))))
-    split = long_tailed(dataset, 150, 2.0, gamma, gamma, 1, include_labelled)
+    split = long_tailed(dataset, imbalance(150, 2.0, gamma, gamma), include_labelled)
     profiles = golden("imbalance_profiles.json")
     (published,) = (c["counts"] for c in profiles if (c["max_num"], c["class_num"], c["gamma"]) == (150, 100, gamma))
     assert split.counts.tolist() == np.bincount(labels[split.labelled]).tolist() == published

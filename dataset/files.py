@@ -1,0 +1,150 @@
+"""Images that lie in files of any size, decoded by workers: what `dataset.pixels` and `dataset.batches` are for others.
+
+Shape legend: B images (B, 3, S, S) a batch, R of them a chunk, V views of each.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset.augment import on_device
+from dataset.batches import Batch, Draw, Minibatch, draw_numbers
+from dataset.crop_views import CropViews, apply_crop_views, draw_crop_views
+from dataset.crops import Chunk, Decoded
+from dataset.image_loader import ImageLoader
+from dataset.images import Dataset, Files
+from dataset.long_tail import LongTailed
+from dataset.stream import Stream
+from dataset.streams import Data, Sampling, assembled
+from utils.errors import UserError
+from utils.ranks import my_rows
+from utils.seeding import generator
+
+ROWS = 32  # images of a chunk: several workers share a batch, and little lies in shared memory
+
+
+class Crops(NamedTuple):
+    """parts: uint8 (V, R, 3, S, S) each, on the host; views: what was drawn for them; labels: int64 (B,)."""
+
+    parts: list[Tensor]
+    views: CropViews
+    labels: np.ndarray
+
+
+class FileBatches:
+    """As `dataset.batches.Batches`, for streams of files: crops come from the workers, and aren't packed."""
+
+    def __init__(self, streams: dict[str, Stream], draws: Sequence[Draw], seed: int, name: str = "step") -> None:
+        self.streams, self.draws, self.seed, self.name = streams, draws, seed, name
+        self.images = next(iter(streams.values())).images
+        self.device = self.images.device
+
+    def chunks(self, t: int) -> list[Chunk]:
+        """What the workers make for step t."""
+        return [chunk for stream in self.streams.values() for chunk in self.images.chunks(stream, t)]
+
+    def draw(self, t: int) -> tuple[dict[str, Crops], dict[str, np.ndarray]]:
+        """The crops of step t, and its numbers. Raises UserError for a file that can't be read, see `ImageLoader`."""
+        began, loader = time.monotonic(), self.images.loader
+        decoded = loader.read(self.chunks, t)
+        loader.waited += time.monotonic() - began
+        crops = {
+            name: self.images.draw(stream, t, [part for part in decoded if part.chunk.name == stream.name])
+            for name, stream in self.streams.items()
+        }
+        rows = len(next(iter(crops.values())).labels)
+        return crops, draw_numbers(self.draws, self.seed, self.name, t, rows)
+
+    def at(self, t: int) -> Batch:
+        """The batch of step t. A single number stays on the host, where an optimiser can read it."""
+        crops, drawn = self.draw(t)
+        made = {name: self.images.make(part) for name, part in crops.items()}
+        numbers = {name: torch.from_numpy(array) for name, array in drawn.items()}
+        moved = {name: n.to(self.device, non_blocking=True) for name, n in numbers.items() if n.ndim}
+        return Batch(**made, numbers=numbers | moved)
+
+
+class ImageFiles:
+    """A set of image files with int64 labels (N,), that streams share. mean, std: of their normalisation.
+
+    Crops are a function of (seed, name of the stream, t, row in the batch), all else that is drawn of (seed, name, t).
+    """
+
+    batched, sweep_size = FileBatches, 256
+
+    def __init__(self, files: Files, mean: tuple[float, ...], std: tuple[float, ...], loader: ImageLoader) -> None:
+        self.paths, self.labels = files
+        self.loader, self.size, self.device = loader, loader.cropper.size, loader.device
+        self.look = {"mean": mean, "std": std}
+
+    def chunks(self, stream: Stream, t: int) -> list[Chunk]:
+        """What the workers make for batch t of a stream; under torchrun, for this rank's rows of it."""
+        (_, places), mine = stream.order(t), my_rows(stream.batch_size)
+        return self._cut(stream.name, t, stream.members[places[mine]], len(stream.wanted), mine.start)
+
+    def draw(self, stream: Stream, t: int, decoded: list[Decoded]) -> Crops:
+        """What has become of `chunks`, and what is drawn for the views.
+
+        A file that can't be read gives way to the next one of the stream that can. Raises UserError if there is none.
+        """
+        (_, places), mine = stream.order(t), my_rows(stream.batch_size)
+        image = stream.members[places[mine]]
+        for part in decoded:
+            for row in (~part.read).nonzero().flatten().tolist():
+                place = part.chunk.first + row
+                image[place - mine.start], part.pixels[:, row] = self._next(stream, places[place], part.chunk, row)
+        rng = generator(stream.seed, f"{stream.name} views", t)
+        views = draw_crop_views(rng, stream.wanted, stream.batch_size, self.size).of_rows(mine)
+        return Crops([part.pixels for part in decoded], views, self.labels[image])
+
+    def make(self, crops: Crops) -> Minibatch:
+        """The views, on the device."""
+        pixels = torch.cat([part.to(self.device, non_blocking=True) for part in crops.parts], dim=1)
+        return Minibatch(apply_crop_views(pixels, crops.views, **self.look), on_device(crops.labels, self.device))
+
+    def sweep(self, stream: Stream, wanted: tuple[str, ...], batch_size: int) -> Iterator[Minibatch]:
+        """Every image of a stream once, see `Stream.sweep`."""
+        name, crops, empty = f"{stream.name} sweep", 0 if wanted == ("plain",) else len(wanted), True
+        batches = np.split(stream.members, range(batch_size, len(stream.members), batch_size))
+
+        def chunks(i: int) -> list[Chunk]:
+            return self._cut(name, i, batches[i], crops) if i < len(batches) else []
+
+        for i, image in enumerate(batches):
+            decoded = self.loader.read(chunks, i)
+            kept = torch.cat([part.read for part in decoded]).nonzero().flatten().numpy()
+            if len(kept):
+                views = draw_crop_views(generator(stream.seed, name, i), wanted, len(image), self.size).of_rows(kept)
+                parts = [part.pixels if part.read.all() else part.pixels[:, part.read] for part in decoded]
+                yield self.make(Crops(parts, views, self.labels[image[kept]]))
+                empty = False
+        if empty:
+            self._refuse(stream)
+
+    def _cut(self, name: str, t: int, image: np.ndarray, crops: int, first: int = 0) -> list[Chunk]:
+        paths = [self.paths[i] for i in image.tolist()]
+        return [Chunk(name, t, first + i, paths[i : i + ROWS], crops) for i in range(0, len(paths), ROWS)]
+
+    def _next(self, stream: Stream, place: int, chunk: Chunk, row: int) -> tuple[int, Tensor]:
+        """Number of the image that can be read next after a place of a stream, its crops for a row (V, 3, S, S)."""
+        for image in np.roll(stream.members, -place)[1:].tolist():
+            one = self.loader.decode(chunk._replace(first=chunk.first + row, paths=[self.paths[image]]))
+            if one.read.all():
+                return image, one.pixels[:, 0]
+        self._refuse(stream)
+
+    def _refuse(self, stream: Stream) -> NoReturn:
+        first = self.paths[stream.members[0]]
+        raise UserError(f"{first}: not a readable image, nor is any other of the {stream.name} set; replace them")
+
+
+def file_streams(
+    dataset: Dataset, split: LongTailed, wanted: dict[str, tuple[str, ...]], sampling: Sampling, loader: ImageLoader
+) -> Data:
+    """As `dataset.streams.streams`, for a data set of files."""
+    train, test = (ImageFiles(files, dataset.mean, dataset.std, loader) for files in (dataset.train, dataset.test))
+    return assembled(dataset, split, wanted, sampling, train, test)
