@@ -22,7 +22,7 @@ LOST = (ConnectionResetError, ConnectionRefusedError, EOFError)
 
 
 class ChunkSampler(Sampler):
-    """Chunks without end, which may be set anew before each pass of the loader."""
+    """Whatever chunks come next; they are set anew before each pass of the loader."""
 
     chunks: Iterator[Chunk] = iter(())
 

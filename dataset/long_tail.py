@@ -47,12 +47,10 @@ def split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the labelled (L,) and unlabelled (U,) images, int64, as the published code draws them.
 
-    Class by class: the first n_l images are labelled, the n_u after them unlabelled; with `include_labelled`
-    the unlabelled set starts with the n_l labelled images.
-
-    labels: int (N,); labelled_counts, unlabelled_counts: n_l and n_u of each class, int (C,); seed: shuffles
-    the images of each class, below 2^32, 0 keeps them in file order; classes: names for error messages.
-    Raises `UserError` if a class has too few images.
+    Class by class: the first n_l images are labelled, the n_u after them unlabelled; with `include_labelled` the
+    unlabelled set starts with the n_l labelled images. labels: int (N,); labelled_counts, unlabelled_counts: n_l and
+    n_u of each class, int (C,); seed: below 2^32, shuffles the images of each class, 0 keeps them in file order;
+    classes: names for error messages. Raises `UserError` if a class has too few images.
     """
     legacy = np.random.RandomState(seed)  # the published splits come from this generator
     labelled, unlabelled = [], []
