@@ -1,5 +1,5 @@
 # Sourced by run_*.sh, with their options: reads the options, then `pair` adds a published run and `launch` runs or
-# prints them all. Needs bash 4.4.
+# prints them all. Needs bash 4.4 and GNU xargs.
 usage="usage: bash $(basename "$0") [--print] [--seeds 1,2,3] [--gpus 0,1] [--data_root DIR] [--out DIR]"
 refuse() { echo "error: $1; $usage" >&2; exit 2; }
 
@@ -11,7 +11,7 @@ while [ $# -gt 0 ]; do
             echo "$usage"
             echo "  --print      print one shell line per run instead, for a scheduler"
             echo "  --seeds      seeds of the splits and of training, each a run of its own (default: $seeds)"
-            echo "  --gpus       CUDA devices, or cpu; runs take turns, one at a time on each (default: $gpus)"
+            echo "  --gpus       CUDA devices, or cpu; each run takes the next that is free (default: $gpus)"
             echo "  --data_root  ${about_data:-folder of the data sets, downloaded if missing} (default: $data_root)"
             echo "  --out        folder for the folders of the runs (default: $out)"
             exit ;;
@@ -24,83 +24,63 @@ while [ $# -gt 0 ]; do
 done
 [[ "$seeds" =~ ^[0-9]+(,[0-9]+)*$ ]] || refuse "--seeds $seeds: expected numbers with commas between them"
 [[ "$gpus" =~ ^([0-9]+|cpu)(,([0-9]+|cpu))*$ ]] || refuse "--gpus $gpus: expected device numbers with commas, or cpu"
-IFS=, read -ra seeds <<< "$seeds"
-IFS=, read -ra gpus <<< "$gpus"
-seeds=("${seeds[@]/#/10#}")
-for i in "${!seeds[@]}"; do seeds[i]=$((seeds[i])); done
+mapfile -t seeds < <(tr , '\n' <<< "$seeds" | sed 's/^0*\(.\)/\1/')
 twice="$(printf '%s\n' "${seeds[@]}" | sort | uniq -d | head -n 1)"
 [ -z "$twice" ] || refuse "--seeds: $twice stands there twice"
+IFS=, read -ra devices <<< "$gpus"
 python="${PYTHON:-python}"
 [ -n "${PYTHON:-}" ] || [ ! -x .venv/bin/python ] || python=.venv/bin/python
 
-lines=() folders=()
-
 # pair NAME SCRIPT FLAGS PRETRAIN_FLAGS COSSL_FLAGS COPY: for each seed, SCRIPT.py with FLAGS and PRETRAIN_FLAGS, then
 # SCRIPT_cossl.py with FLAGS and COSSL_FLAGS from the copy of the checkpoint of epoch COPY.
+runs=() # a folder and a shell line for each
 pair() {
-    local seed folder where
+    local seed folder where gpu='$gpu' # a printed line names its device, others get one when their turn comes
     for seed in "${seeds[@]}"; do
-        folders+=("$out/$1-seed$seed")
-        printf -v folder %q "${folders[-1]}"
-        printf -v where '%q --manualSeed %s --gpu %s' "$data_root" "$seed" "${gpus[${#lines[@]} % ${#gpus[@]}]}"
-        lines+=("$python $2.py $3 $4 --data_root $where --out $folder/pretrain && $python ${2}_cossl.py $3 $5 \
---data_root $where --resume $folder/pretrain/checkpoint_$6.pth.tar --out $folder/cossl")
+        [ -z "$print" ] || gpu=${devices[${#runs[@]} / 2 % ${#devices[@]}]}
+        printf -v folder %q "$out/$1-seed$seed"
+        printf -v where '%q --manualSeed %s --gpu %s' "$data_root" "$seed" "$gpu"
+        runs+=("$out/$1-seed$seed" "$python $2.py $3 $4 --data_root $where --out $folder/pretrain && \
+$python ${2}_cossl.py $3 $5 --data_root $where --resume $folder/pretrain/checkpoint_$6.pth.tar --out $folder/cossl")
     done
 }
 
-# work TURN: the runs of a device, one after another, until one fails.
-work() {
-    local i code
-    for ((i = $1; i < ${#lines[@]}; i += ${#gpus[@]})); do
-        if [ -e "${folders[i]}/cossl/summary.json" ]; then
-            echo "${folders[i]}: finished before"
-        else
-            echo "${folders[i]}"
-            bash -c "${lines[i]}" || {
-                code=$?
-                echo "error: ${folders[i]}: stopped, the same command goes on" >&2
-                return $code
-            }
-        fi
-    done
+finished() { [ -e "$1/cossl/summary.json" ]; } # FOLDER
+
+# run FOLDER LINE
+run() {
+    if finished "$1"; then echo "$1: finished before"; return; fi
+    echo "$1"
+    eval "$2" || { echo "error: $1: stopped, the same command goes on" >&2; return 1; }
 }
 
-# name_lines NAME: puts a name before each line, until the last one, whatever signal comes.
-name_lines() {
-    trap '' INT TERM HUP
-    local text
-    while IFS= read -r text; do echo "$1: $text"; done
+# turn GPUS FOLDER LINE: a run on the device of xargs' slot. Where there are several, all its output names the device.
+turn() {
+    IFS=, read -ra devices <<< "$1"
+    gpu=${devices[slot]}
+    if [ ${#devices[@]} = 1 ]; then run "$2" "$3"; return; fi
+    run "$2" "$3" 2>&1 | (trap '' INT TERM HUP; exec sed -u "s/^/gpu $gpu: /") # to its end, whatever signal comes
 }
 
 # Ends the runs as an interrupt of each would: they go on later.
 stop() {
     trap - INT TERM HUP
-    local worker
-    for worker in "${workers[@]}"; do
-        kill -TERM -- "-$worker" 2> /dev/null || true
-    done
-    for worker in "${workers[@]}"; do
-        while kill -0 -- "-$worker" 2> /dev/null; do sleep 0.1; done
-    done
+    {
+        kill -TERM -- "-$group" || true
+        while kill -0 -- "-$group"; do sleep 0.1; done
+    } 2> /dev/null
     echo "interrupted: the same command goes on" >&2
     exit 130
 }
 
-# Several devices work at the same time, and each line says which one it is from.
+# One run at a time on each device. One that fails doesn't stop the others; the exit code is 123 then.
 launch() {
-    [ -z "$print" ] || { printf '%s\n' "${lines[@]}"; return; }
-    local i failed=0
-    workers=()
-    set -m # a process group for each worker, which an interrupt is passed on to
+    [ -z "$print" ] || { printf '%.0s%s\n' "${runs[@]}"; return; }
+    export -f finished run turn
+    set -m # the runs get a process group, which an interrupt is passed on to
+    xargs -0 -n 2 -P ${#devices[@]} --process-slot-var=slot bash -o pipefail -c 'turn "$@"' turn "$gpus" \
+        < <(printf '%s\0' "${runs[@]}") &
+    group=$!
     trap stop INT TERM HUP
-    for i in "${!gpus[@]}"; do
-        if [ ${#gpus[@]} = 1 ]; then
-            work "$i" &
-        else
-            { work "$i" 2>&1 | name_lines "gpu ${gpus[i]}"; } &
-        fi
-        workers+=($!)
-    done
-    for i in "${workers[@]}"; do wait "$i" || failed=$?; done
-    return $failed
+    wait $group
 }

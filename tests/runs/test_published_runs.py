@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -184,11 +185,13 @@ def test_runs_all_and_skips_what_is_finished(gpus, python, tmp_path):
     notes, out = tmp_path / "notes", tmp_path / "some runs"
     result = bash("run_cifar100.sh", "--gpus", gpus, "--out", out, PYTHON=str(python))
     assert result.returncode == 0, result.stderr
-    assert sorted(notes.read_text().splitlines()) == sorted(
-        " ".join(shlex.split(command)[1:])
+    device = re.compile(r"--gpu \S+")  # printed lines take turns, runs take the device that is free
+    assert sorted(device.sub("", line) for line in notes.read_text().splitlines()) == sorted(
+        device.sub("", " ".join(shlex.split(command)[1:]))
         for line in printed("run_cifar100.sh", "--gpus", gpus, "--out", out)
         for command in line
     )
+    assert set(device.findall(notes.read_text())) <= {f"--gpu {name}" for name in gpus.split(",")}
     notes.unlink()
     (out / "cifar100" / "fix-gamma50-seed1" / "cossl" / "summary.json").unlink()
     result = bash("run_cifar100.sh", "--gpus", gpus, "--out", out, PYTHON=str(python))
@@ -198,12 +201,29 @@ def test_runs_all_and_skips_what_is_finished(gpus, python, tmp_path):
     assert all("--imb_ratio_l 50 " in line for line in ran)
 
 
-def test_a_failed_run_ends_the_script_with_its_code(python, tmp_path):
-    (tmp_path / "fail").write_text("130")
+def test_a_failed_run_is_named_and_the_others_are_done(python, tmp_path):
+    (tmp_path / "fail").write_text("1")
     result = bash("run_cifar10.sh", "--out", tmp_path / "out", PYTHON=str(python))
-    assert result.returncode == 130
-    assert len((tmp_path / "notes").read_text().splitlines()) == 1
-    assert "mix-gamma50-seed1: stopped, the same command goes on" in result.stderr
+    assert result.returncode == 123
+    assert len((tmp_path / "notes").read_text().splitlines()) == 9  # no co-learning without its pre-training
+    errors = result.stderr.splitlines()
+    assert len(errors) == 9
+    assert "mix-gamma50-seed1: stopped, the same command goes on" in errors[0]
+
+
+def test_a_run_takes_the_device_that_is_free(tmp_path):
+    """The first run on device 0 waits until all others are done on device 1."""
+    python, out = tmp_path / "python", tmp_path / "out"
+    python.write_text(
+        f'#!/bin/bash\nuntil [ "$(ls {out} | wc -l)" = 5 ] || [[ " $* " != *" --gpu 0 "* ]]; do sleep 0.05; done\n'
+        f'while [ "$1" != --out ]; do shift; done\n[[ "$2" != */cossl ]] || mktemp -p {out}\n'
+    )
+    python.chmod(0o755)
+    out.mkdir()
+    result = bash("run_cifar100.sh", "--gpus", "0,1", "--out", out, PYTHON=str(python))
+    assert result.returncode == 0, result.stderr
+    began = [line.split(":")[0] for line in result.stdout.splitlines() if line.endswith("-seed1")]
+    assert sorted(began) == ["gpu 0"] + 5 * ["gpu 1"]
 
 
 @pytest.mark.slow
