@@ -25,7 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.left import saved
+from benchmarks.saved import epoch_and_step
 from benchmarks.torture import RECIPES, ROOT, finish, flags_of, start
 
 STATE = ("epoch", "state_dict", "ema_state_dict", "optimizer", "emp_distb_u")
@@ -58,7 +58,7 @@ def in_parts(recipe: str, flags: list[str], out: Path, shown: Path) -> None:
     flags = [*flags, "--out", str(out)]
     os.waitpid(start(recipe, [*flags, "--time_limit", "1e-6"], shown), 0)
     pid = start(recipe, flags, shown)
-    while saved(out)[0] < 1:
+    while epoch_and_step(out)[0] < 1:
         time.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

@@ -22,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.built import built, made_up
+from benchmarks.recipe_steps import built, made_up
 from benchmarks.step import CLOCKS, seconds
 from dataset.long_tail import class_counts
 from methods.warmup import balanced_features, imprint, random_blends

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.built import RECIPES, built, made_up
+from benchmarks.recipe_steps import RECIPES, built, made_up
 from dataset.images import Dataset
 from models.wrn import WideResNet
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.built import Built
 from benchmarks.plain import BATCH
+from benchmarks.recipe_steps import Built
 
 # How many batches each forward pass takes at once: those that only guess labels, those that are trained on.
 FORWARDS = {"fix": ([1], [3]), "mix": ([1, 1], [1] * 3), "remix": ([1], [1] * 6)}

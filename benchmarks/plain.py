@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 
-from benchmarks.built import Built
 from benchmarks.pillow import PILLOW
+from benchmarks.recipe_steps import Built
 from dataset.batches import Batch, Minibatch
 from dataset.images import Dataset
 from dataset.randaugment import POOL30, pool30_values

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.built import RECIPES, built, made_up
+from benchmarks.recipe_steps import RECIPES, built, made_up
 from benchmarks.step import flags_of
 from utils.args import gpu, positive_int, wrn_depth
 

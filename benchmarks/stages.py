@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from benchmarks.augmentation import MEAN, STD, natural
-from benchmarks.built import RECIPES, Built, built, made_up
-from benchmarks.left import content, same
 from benchmarks.plain import plain_step
+from benchmarks.recipe_steps import RECIPES, Built, built, made_up
+from benchmarks.saved import content, same
 from dataset.fashion_mnist import load_fashion_mnist
 from dataset.render import has_kernel, render, render_in_batches
 from dataset.rows import draw_rows

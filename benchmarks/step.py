@@ -29,9 +29,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.augmentation import cpu_name
-from benchmarks.built import RECIPES, built, made_up
 from benchmarks.limit import limit
 from benchmarks.plain import BATCH, plain_step
+from benchmarks.recipe_steps import RECIPES, built, made_up
 from dataset.images import Dataset
 from training.speed import keep_memory
 from utils.args import gpu, pick_device, positive_int, wrn_depth

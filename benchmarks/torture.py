@@ -34,7 +34,7 @@ sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 from helpers.data_files import write_archives, write_food101
 from helpers.scripts import FOOD, ROOT, TINY
 
-from benchmarks.left import content, printed, same, saved
+from benchmarks.saved import content, epoch_and_step, printed, same
 from training.checkpoint import NAME
 from utils.errors import EXIT_CODES
 
@@ -158,7 +158,7 @@ def torture(recipe: str, kills: int, seed: int) -> Tally:
                     ended = (out / "summary.json").exists()
                     if not ended:
                         raise SystemExit(f"{recipe}:\n{shown.read_text()}")
-                epochs, after = printed(shown), saved(out)
+                epochs, after = printed(shown), epoch_and_step(out)
                 again += (
                     after < before or after[0] < max(epochs, default=0) or min(epochs, default=EPOCHS + 1) <= before[0]
                 )

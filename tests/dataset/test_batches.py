@@ -13,7 +13,7 @@ from helpers.ranks import composed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from benchmarks.built import RECIPES, built, made_up
+from benchmarks.recipe_steps import RECIPES, built, made_up
 from dataset.batches import Batches, Packed
 from dataset.images import Images
 from dataset.pixels import Pixels

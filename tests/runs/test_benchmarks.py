@@ -9,8 +9,8 @@ import torch
 from helpers.scripts import ROOT, run_script
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.built import RECIPES, built, made_up
 from benchmarks.limit import limit
+from benchmarks.recipe_steps import RECIPES, built, made_up
 
 META = torch.device("meta")
 

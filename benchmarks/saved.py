@@ -18,7 +18,7 @@ def printed(shown: Path) -> list[int]:
     return [int(line.split()[1].split("/")[0]) for line in lines if line.startswith("epoch ")]
 
 
-def saved(out: Path) -> tuple[int, int]:
+def epoch_and_step(out: Path) -> tuple[int, int]:
     """Epoch and step of the last checkpoint, which must be whole; 0 without."""
     state = load(out / NAME) if (out / NAME).exists() else {"epoch": 0, "step": 0}
     return state["epoch"], state["step"]
