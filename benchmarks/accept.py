@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,27 +46,19 @@ def write(out: Path, results: dict) -> None:
 def run_stage(name: str, out: Path, args: argparse.Namespace, limit: float) -> dict:
     """One stage as a process; what it found, and how it ended."""
     part, began = out / f"{name}.jsonl", time.monotonic()
-    command = [sys.executable, "-m", "benchmarks.stages", name, str(part), str(args.data_root.resolve()), str(limit)]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-u", "-m", "benchmarks.stages", name, part, args.data_root.resolve(), limit]
+    command = [*map(str, command), *(["--dry"] if args.dry else [])]
     with (out / "log.txt").open("ab") as log:
         log.write(f"== {name}\n".encode())
         log.flush()
-        process = subprocess.Popen(
-            [*command, *(["--dry"] if args.dry else [])],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            cwd=ROOT,
-            start_new_session=True,
-        )
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            code = process.wait()
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+            code = -signal.SIGKILL
+        finally:  # what the stage has started ends with it
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     lines = part.read_text().splitlines(keepends=True) if part.is_file() else []
     found = [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may be cut
     part.unlink(missing_ok=True)

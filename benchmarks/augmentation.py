@@ -9,22 +9,19 @@ Shape legend: B images uint8 (B, 3, S, S); a view is float32 (3, S, S).
 """
 
 import argparse
-import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import PIL
 import torch
-import torchvision
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.pillow import draw_views, pillow_views
+from benchmarks.timing import machine, seconds
 from dataset.render import render_in_batches
 from dataset.rows import draw_rows
 
@@ -37,18 +34,6 @@ def natural(rng: np.random.Generator, n_images: int, size: int) -> np.ndarray:
     coarse = torch.from_numpy(rng.uniform(-80, 336, (n_images, 3, 4, 4)))
     smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").numpy()
     return (smooth + rng.normal(0, 8, smooth.shape)).clip(0, 255).astype(np.uint8)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
 def main() -> None:
@@ -84,10 +69,7 @@ def main() -> None:
 
 
 def report(times: dict[str, list[float]], n_views: int) -> None:
-    print(
-        f"{cpu_name()}, 1 thread; Python {platform.python_version()}, torch {torch.__version__}, "
-        f"torchvision {torchvision.__version__}, Pillow {PIL.__version__}, NumPy {np.__version__}"
-    )
+    print(machine("1 thread"))
     speed = {name: n_views / statistics.median(values) for name, values in times.items()}
     for name, values in times.items():
         print(f"{name:8} {speed[name]:8.0f} views/s (median of {len(values)} batches of {n_views} views)")

@@ -11,7 +11,6 @@ Shape legend: B images a batch, uint8 crops (3, S, S); a view is float32 (3, S, 
 """
 
 import argparse
-import platform
 import statistics
 import sys
 import tempfile
@@ -21,9 +20,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import PIL
 import torch
-import torchvision
 import torchvision.transforms as T
 from PIL import Image
 from torch import Tensor
@@ -31,8 +28,9 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.augmentation import cpu_name, natural
+from benchmarks.augmentation import natural
 from benchmarks.pillow import draw_randaugment10, pillow_randaugment
+from benchmarks.timing import CPU, machine
 from dataset.files import FileBatches, ImageFiles
 from dataset.food101 import MEAN, STD
 from dataset.image_loader import ImageLoader
@@ -40,7 +38,7 @@ from dataset.images import Files
 from dataset.stream import Stream
 from utils.seeding import fold_in, generator
 
-CPU, WANTED = torch.device("cpu"), ("weak", "strong")
+WANTED = "weak", "strong"
 ENDLESS = 100_000  # batches that the plain pipeline could deliver
 
 
@@ -136,10 +134,7 @@ def main() -> None:
 
 
 def report(speeds: dict[tuple[str, int], list[float]], args: argparse.Namespace) -> None:
-    print(
-        f"{cpu_name()}, 1 thread besides the workers; Python {platform.python_version()}, torch {torch.__version__}, "
-        f"torchvision {torchvision.__version__}, Pillow {PIL.__version__}, NumPy {np.__version__}"
-    )
+    print(machine("1 thread besides the workers"))
     print(f"images/s, median of {args.rounds} rounds of {args.batches} batches of {args.batch} images")
     for workers in args.workers:
         a, b = (statistics.median(speeds[name, workers]) for name in ("plain", "ours"))

@@ -23,7 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.recipe_steps import built, made_up
-from benchmarks.step import CLOCKS, seconds
+from benchmarks.timing import ABOUT_CLOCK, CLOCKS, seconds
 from dataset.long_tail import class_counts
 from methods.warmup import balanced_features, imprint, random_blends
 from utils.args import gpu, pick_device, positive_int
@@ -87,7 +87,7 @@ def warm_up(device: torch.device, classes: int, num_max: int, gamma: int) -> flo
         probabilities = (torch.cat([f_x, f_u]) @ imprint(f_x, y, classes).T).softmax(dim=1)
         balanced_features(f_x, y, f_u, probabilities, counts, random_blends(0))
 
-    return seconds(work, device, time.perf_counter)
+    return seconds(work, device)
 
 
 def views(args: argparse.Namespace) -> float:
@@ -100,15 +100,14 @@ def views(args: argparse.Namespace) -> float:
             for _ in sweep:
                 pass
 
-    return seconds(work, pick_device(args.gpu), time.perf_counter)
+    return seconds(work, pick_device(args.gpu))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=positive_int, default=15, help="steps of each kind, after two that warm up")
     parser.add_argument("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
-    about = "wall: what a user waits for; cpu: processor time of all threads, where others use the machine, too"
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help=about)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help=ABOUT_CLOCK)
     args = parser.parse_args()
     device = pick_device(args.gpu)
     sets: dict[str, Callable] = {

@@ -9,7 +9,6 @@ import argparse
 import platform
 import statistics
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.timing import seconds
 from dataset.images import Images
 from dataset.pixels import Pixels
 from dataset.stream import Stream
@@ -55,10 +55,9 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(args.repeats + 1):
         for name, work in works.items():
-            start = time.perf_counter()
-            work()  # ends with a read of the device
+            took = seconds(work, device)
             if repeat:  # the first round warms up
-                times[name].append(time.perf_counter() - start)
+                times[name].append(took)
     print(
         f"{device}, {torch.get_num_threads()} threads; torch {torch.__version__}, {platform.machine()}; "
         f"{args.images} images, {len(RATIOS)} ratios, medians of {args.repeats}"

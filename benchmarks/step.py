@@ -17,8 +17,6 @@ import operator
 import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -28,10 +26,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.augmentation import cpu_name
 from benchmarks.limit import limit
 from benchmarks.plain import BATCH, plain_step
 from benchmarks.recipe_steps import RECIPES, built, made_up
+from benchmarks.timing import ABOUT_CLOCK, CLOCKS, cpu_name, seconds
 from dataset.images import Dataset
 from training.speed import keep_memory
 from utils.args import gpu, pick_device, positive_int, wrn_depth
@@ -47,17 +45,7 @@ LIMIT, STEP, DATA, PLAIN, FAST, FAST_LIMIT, USUAL = (
     "step, memory as usual",
 )
 RATIOS = (STEP, LIMIT), (DATA, STEP), (STEP, PLAIN), (FAST, FAST_LIMIT), (DATA, FAST), (FAST, PLAIN), (STEP, USUAL)
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PUBLISHED_STEPS = {"": 500 * 500, "_cossl": 100 * 500}
-
-
-def seconds(work: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    start = clock()
-    work()
-    wait()
-    return clock() - start
 
 
 def flags_of(recipe: str, args: argparse.Namespace) -> list[object]:
@@ -139,8 +127,7 @@ def main() -> None:
     parser.add_argument("--fast", default="--amp --channels_last", help="flags of the fast settings")
     parser.add_argument("--depth", type=wrn_depth, default=28, help="of the Wide ResNet, width 2")
     parser.add_argument("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
-    about = "wall: what a user waits for; cpu: processor time of all threads, where others use the machine, too"
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help=about)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help=ABOUT_CLOCK)
     parser.add_argument("--out", type=Path, default=Path("step.json"), help="file for all samples, in seconds")
     args = parser.parse_args()
     images, times, first = made_up(), {}, {}
