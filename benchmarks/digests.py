@@ -24,9 +24,12 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
+
+from helpers.scripts import ROOT, torchrun
 
 from benchmarks.saved import epoch_and_step
-from benchmarks.torture import RECIPES, ROOT, finish, flags_of, start
+from benchmarks.torture import RECIPES, finish, flags_of, start
 
 STATE = ("epoch", "state_dict", "ema_state_dict", "optimizer", "emp_distb_u")
 STATE += ("teacher_head", "ema_teacher", "teacher_optimizer")
@@ -65,11 +68,6 @@ def in_parts(recipe: str, flags: list[str], out: Path, shown: Path) -> None:
     finish(start(recipe, flags, shown), shown)
 
 
-def on_two_ranks(recipe: str, flags: list[str], out: Path) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    subprocess.run([*launch, f"{recipe}.py", *flags, "--out", out], cwd=ROOT, check=True, capture_output=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", nargs="+", choices=RECIPES, default=RECIPES, help="default: all")
@@ -85,8 +83,9 @@ def main() -> None:
             in_parts(recipe, flags, root / "parts", shown)
             outs = [root / "whole", root / "parts"]
             if recipe in ON_TWO_RANKS:
-                on_two_ranks(recipe, flags, root / "ranks")
                 outs.append(root / "ranks")
+                ranks = torchrun(f"{recipe}.py", *flags, "--out", outs[-1])
+                subprocess.run(ranks, cwd=ROOT, check=True, capture_output=True)
             for out in outs:
                 print(f"{recipe:36} {out.name:5}  {left(out)}", flush=True)
 

@@ -38,11 +38,7 @@ from benchmarks.saved import content, epoch_and_step, printed, same
 from training.checkpoint import NAME
 from utils.errors import EXIT_CODES
 
-RECIPES = [
-    *(f"train_cifar_{method}" for method in ("supervised", "fix", "mix", "remix")),
-    *(f"train_cifar_{method}_cossl" for method in ("fix", "mix", "remix")),
-    *(f"train_{data}_fix{stage}" for data in ("small_imagenet127", "food") for stage in ("", "_cossl")),
-]
+RECIPES = sorted(path.stem for path in ROOT.glob("train_*.py"))
 EPOCHS = 5
 # When a kill comes, and up to how many seconds later: at any moment, in a write, after SIGTERM.
 AT = {"any": 0.0, "write": 0.003, "SIGTERM": 0.15}
