@@ -9,6 +9,7 @@ fast: ## style and the tests that are not slow
 lint:
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 
 format:
 	.venv/bin/ruff format .

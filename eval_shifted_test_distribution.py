@@ -8,6 +8,7 @@ One pass over the test set answers for all ratios. Source: the published script 
 Shape legend: N test images (N, 3, S, S), C classes.
 """
 
+import os
 import sys
 import time
 from argparse import Namespace
@@ -28,14 +29,14 @@ from dataset.images import Dataset, Files
 from dataset.pixels import Pixels
 from dataset.small_imagenet127 import load_small_imagenet127
 from dataset.stream import Stream
-from reporting.evaluated import Run, agreed, check_classes, prior, read_runs
 from reporting.shifted import shifted_figures
 from reporting.shifted_files import table, write
-from training.checkpoint import NAME
-from training.folder import check_writable
-from utils.args import Parser, gpu, image_size, path, pick_device, positive_int, spare_cpus
+from reporting.trained import Model, load_model, prior_of
+from training.checkpoint import LATEST
+from utils.args import Parser, gpu, image_size, path, positive_int, spare_cpus
+from utils.device import pick_device
 from utils.errors import UserError
-from utils.files import printable
+from utils.files import check_writable, printable
 from utils.main import run_main
 
 NAMES = (*dataset.NAMES, "small_imagenet127", "food101")
@@ -43,9 +44,27 @@ SIDES = {"folder": 32, "small_imagenet127": 32, "food101": 224}  # of images who
 
 
 def main() -> None:
+    args = command_line()
+    check_writable(args.out)
+    device = pick_device(args.gpu)
+    models = [model_of(given, device) for given in args.runs]
+    check_folders(models, args.out)
+    args = with_defaults(args, models)
+    data, order = open_data(args)
+    for model in models:
+        check_classes(model, data)
+    priors = [prior_of(model) if args.known_prior else None for model in models]
+    found = [evaluated(model, p, data, order, args, device) for model, p in zip(models, priors, strict=True)]
+    records, times = map(list, zip(*found, strict=True))
+    # Before it is printed, for what reads the output may have ended.
+    write(args.out, args.dataset, records, {model.run: i for i, model in enumerate(models) if model.run is not None})
+    print("\n".join([*times, "", table(records), f"results: {printable(args.out)}"]))
+
+
+def command_line() -> Namespace:
     parser = Parser("Evaluate trained networks on test sets with shifted class distributions, long-tailed to reversed.")
     add = parser.add_argument
-    add("runs", metavar="RUN", type=path, nargs="+", help=f"folder of a run, whose {NAME} is taken; or a checkpoint")
+    add("runs", metavar="RUN", type=path, nargs="+", help=f"folder of a run, whose {LATEST} is taken; or a checkpoint")
     about = "data set of all runs; unless given, the one they were trained on (published checkpoints don't tell)"
     add("--dataset", choices=NAMES, help=about)
     add("--data_root", type=path, help="folder of the data set; unless given, that of the training, else data")
@@ -58,35 +77,63 @@ def main() -> None:
     add("--batch-size", type=positive_int, default=500, help="images at a time")
     add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
     add("--out", type=path, default=Path("results/shifted"), help="folder for the figures of all runs together")
-    args = parser.parse_args()
-
-    check_writable(args.out)
-    device = pick_device(args.gpu)
-    runs = read_runs(args.runs, args.out, device)
-    args = with_defaults(args, runs)
-    data, order = open_data(args)
-    for run in runs:
-        check_classes(run, data)
-    priors = [prior(run) if args.known_prior else None for run in runs]
-    found = [evaluated(run, p, data, order, args, device) for run, p in zip(runs, priors, strict=True)]
-    records, times = map(list, zip(*found, strict=True))
-    # Before it is printed, for what reads the output may have ended.
-    write(args.out, args.dataset, records, {run.folder: i for i, run in enumerate(runs) if run.folder is not None})
-    print("\n".join([*times, "", table(records), f"results: {printable(args.out)}"]))
+    return parser.parse_args()
 
 
-def with_defaults(args: Namespace, runs: list[Run]) -> Namespace:
+def model_of(given: Path, device: torch.device) -> Model:
+    """Of the folder of a run, or of a checkpoint."""
+    if given.is_dir() and not (given / LATEST).is_file():
+        raise UserError(f"{given}: holds no {LATEST}; give the folder of a run, or a checkpoint")
+    return load_model(given / LATEST if given.is_dir() else given, "RUN", device)
+
+
+def check_folders(models: list[Model], out: Path) -> None:
+    """Raise UserError where a model is named twice, or the folder of its run can't be written to."""
+    seen = set()
+    for model in models:
+        if (resolved := model.checkpoint.resolve()) in seen:
+            raise UserError(f"{model.checkpoint}: named twice; leave one out")
+        seen.add(resolved)
+        if (folder := model.run) is None:
+            continue
+        if folder.resolve() == out.resolve():
+            raise UserError(f"--out {out}: the folder of a run; take another --out")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(f"{folder}: cannot be written to; make it writable, or copy the checkpoint elsewhere")
+
+
+def with_defaults(args: Namespace, models: list[Model]) -> Namespace:
     """The arguments, with those of the data that aren't given taken from the runs. Raises UserError if these differ."""
     chosen = vars(args).copy()
-    chosen["dataset"] = args.dataset or agreed(runs, "dataset", None)
+    chosen["dataset"] = args.dataset or agreed(models, "dataset")
     if chosen["dataset"] is None:
         choices = ", ".join(NAMES)
-        raise UserError(f"--dataset: {runs[0].given} doesn't tell what it was trained on; give one of {choices}")
-    chosen["data_root"] = args.data_root or Path(agreed(runs, "data_root", "data"))
+        raise UserError(f"--dataset: {models[0].checkpoint} doesn't tell what it was trained on; give one of {choices}")
+    chosen["data_root"] = args.data_root or Path(agreed(models, "data_root") or "data")
     if side := SIDES.get(chosen["dataset"]):
-        chosen["img_size"] = args.img_size or agreed(runs, "img_size", side)
-    chosen["skip_corrupt"] = args.skip_corrupt or any(run.told.get("skip_corrupt") for run in runs)
+        chosen["img_size"] = args.img_size or agreed(models, "img_size") or side
+    chosen["skip_corrupt"] = args.skip_corrupt or any(model.arguments.get("skip_corrupt") for model in models)
     return Namespace(**chosen)
+
+
+def agreed(models: list[Model], name: str) -> Any:
+    """The value that a flag of their data had in all runs that tell it; None if none does."""
+    known = [model for model in models if name in model.arguments]
+    for model in known:
+        if model.arguments[name] != known[0].arguments[name]:
+            values = f"{model.arguments[name]}, and that of {known[0].checkpoint} {known[0].arguments[name]}"
+            raise UserError(f"{model.checkpoint}: its --{name} is {values}; evaluate them apart, or give --{name}")
+    return known[0].arguments[name] if known else None
+
+
+def check_classes(model: Model, data: Dataset) -> None:
+    """Raise UserError if the model tells other classes apart than the data set has."""
+    if model.classes != len(data.classes):
+        problem = f"tells {model.classes} classes apart, and the data set has {len(data.classes)}"
+        raise UserError(f"{model.checkpoint}: {problem}; give the --dataset and --data_root it was trained on")
+    if model.facts.get("classes", list(data.classes)) != list(data.classes):
+        problem = "trained on other classes than those of --dataset/--data_root; give its own"
+        raise UserError(f"{model.checkpoint}: {problem}")
 
 
 def open_data(args: Namespace) -> tuple[Dataset, np.ndarray]:
@@ -116,25 +163,25 @@ def test_stream(data: Dataset, look: dict[str, Any], args: Namespace, device: to
 
 
 def evaluated(
-    run: Run, prior: np.ndarray | None, data: Dataset, order: np.ndarray, args: Namespace, device: torch.device
+    model: Model, prior: np.ndarray | None, data: Dataset, order: np.ndarray, args: Namespace, device: torch.device
 ) -> tuple[dict[str, Any], str]:
     """The record of a run: what it is, and `shifted_figures`; and how long that took, in words."""
     began = time.monotonic()
-    look = {"mean": tuple(run.facts.get("mean", data.mean)), "std": tuple(run.facts.get("std", data.std))}
+    look = {"mean": tuple(model.facts.get("mean", data.mean)), "std": tuple(model.facts.get("std", data.std))}
     logits, truth, done = [], [], 0
     with torch.no_grad(), test_stream(data, look, args, device) as stream:
         for views, labels in stream.sweep(batch_size=args.batch_size):
-            logits.append(run.predict(views[0]))
+            logits.append(model.predict(views[0]))
             truth.append(labels)
             done += len(views[0])
             if sys.stdout.isatty():
-                print(f"\r{printable(run.given)}: {done} of {len(data.test.labels)} images", end="", flush=True)
+                print(f"\r{model.named}: {done} of {len(data.test.labels)} images", end="", flush=True)
     figures = shifted_figures(torch.cat(logits), torch.cat(truth).cpu().numpy(), order, prior)
     if sys.stdout.isatty():
         print()
-    took = f"{printable(run.given)}: {done} images in {time.monotonic() - began:.1f} s"
-    about = {"run": printable(run.given), "method": run.method, "dataset": args.dataset, "epoch": run.epoch}
-    return about | {"checkpoint": printable(run.checkpoint)} | figures, took
+    took = f"{model.named}: {done} images in {time.monotonic() - began:.1f} s"
+    about = {"run": model.named, "method": model.method, "dataset": args.dataset, "epoch": model.epoch}
+    return about | {"checkpoint": printable(model.checkpoint)} | figures, took
 
 
 if __name__ == "__main__":

@@ -9,10 +9,9 @@ Shape legend: N images (N, 3, S, S), C classes.
 """
 
 import csv
-from collections.abc import Callable
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,30 +20,22 @@ from torch import Tensor
 from dataset.augment import normalise
 from dataset.crops import centre_crop
 from dataset.image_files import image_files, read_images, square
-from reporting.trained import predictor
-from training.checkpoint import read
-from training.folder import check_writable
-from utils.args import Parser, gpu, path, pick_device, positive_int
+from reporting.trained import load_model
+from utils.args import Parser, gpu, path, positive_int
+from utils.device import pick_device
 from utils.errors import UserError
-from utils.files import printable, replacing
+from utils.files import check_writable, printable, replacing
 from utils.main import run_main
 
 TOP = 3
 
 
 def main() -> None:
-    parser = Parser("Name the classes of image files with a trained network.")
-    add = parser.add_argument
-    add("--checkpoint", type=path, required=True, help="checkpoint of any recipe")
-    add("images", type=path, nargs="+", help="image files, or folders of them")
-    add("--out", type=path, default=Path("predictions.csv"), help="CSV file to write")
-    add("--batch-size", type=positive_int, default=100, help="images at a time")
-    add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
-    add("--skip_corrupt", action="store_true", help="leave out unreadable images, and say which")
-    args = parser.parse_args()
-
+    args = command_line()
     check_writable(args.out.parent)
-    facts, predict = load_model(args.checkpoint, device := pick_device(args.gpu))
+    model = load_model(args.checkpoint, "--checkpoint", device := pick_device(args.gpu))
+    if not (facts := model.facts):
+        raise UserError(f"--checkpoint {args.checkpoint}: doesn't name its classes (it is of the published code)")
     files = find(args.images)
     if any(args.out.exists() and args.out.samefile(file) for file in (args.checkpoint, *files)):
         raise UserError(f"--out {args.out}: would replace the checkpoint, or an image given; take another file")
@@ -56,7 +47,7 @@ def main() -> None:
     with torch.no_grad():
         batches = torch.from_numpy(pixels).split(args.batch_size)
         probabilities = torch.cat(
-            [predict(normalise(batch.to(device), *look)).softmax(dim=1).cpu() for batch in batches]
+            [model.predict(normalise(batch.to(device), *look)).softmax(dim=1).cpu() for batch in batches]
         )
     write(args.out, [files[i] for i in kept], probabilities, facts["classes"])
     classes, counts = np.unique(probabilities.argmax(dim=1), return_counts=True)
@@ -65,16 +56,16 @@ def main() -> None:
     print(f"results: {printable(args.out)}")
 
 
-def load_model(file: Path, device: torch.device) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
-    """(facts of the data it was trained on, images (N, 3, S, S) -> logits (N, C)) of a checkpoint.
-
-    The network's kind and sizes are read off its weights. Raises UserError for a file that isn't such a checkpoint.
-    """
-    state = read(file, "--checkpoint", ("ema_state_dict",))
-    facts = state.get("facts", {})
-    if not {"classes", "img_size", "mean", "std"} <= set(facts):
-        raise UserError(f"--checkpoint {file}: doesn't name its classes (of the published code, or an older version)")
-    return facts, predictor(state, len(facts["classes"]), device, f"--checkpoint {file}")
+def command_line() -> Namespace:
+    parser = Parser("Name the classes of image files with a trained network.")
+    add = parser.add_argument
+    add("--checkpoint", type=path, required=True, help="checkpoint of any recipe")
+    add("images", type=path, nargs="+", help="image files, or folders of them")
+    add("--out", type=path, default=Path("predictions.csv"), help="CSV file to write")
+    add("--batch-size", type=positive_int, default=100, help="images at a time")
+    add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
+    add("--skip_corrupt", action="store_true", help="leave out unreadable images, and say which")
+    return parser.parse_args()
 
 
 def find(paths: list[Path]) -> list[Path]:

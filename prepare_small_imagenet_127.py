@@ -20,10 +20,9 @@ from progressbar import NullBar, ProgressBar
 
 from dataset.safe_pickle import PICKLE_ERRORS, load_arrays
 from dataset.small_imagenet127 import NUM_CLASSES, SIZES, class_map, file_names
-from training.folder import check_writable
 from utils.args import Parser, path
 from utils.errors import UserError
-from utils.files import printable, replacing
+from utils.files import check_writable, printable, replacing
 from utils.main import run_main
 
 FILES = {"train": [f"train_data_batch_{i}" for i in range(1, 11)], "val": ["val_data"]}

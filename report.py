@@ -13,12 +13,11 @@ from reporting.csv_files import classes_csv, figures_csv
 from reporting.groups import Group, group
 from reporting.markdown_latex import latex, markdown
 from reporting.page import page
-from reporting.runs import Run, find
+from reporting.runs import FinishedRun, find_runs
 from reporting.tables import section_tables, sections
-from training.folder import check_writable
 from utils.args import Parser, path
 from utils.errors import UserError
-from utils.files import atomic_write_text, printable
+from utils.files import atomic_write_text, check_writable, printable
 from utils.main import run_main
 
 
@@ -30,7 +29,7 @@ def main() -> None:
     args = parser.parse_args()
 
     check_writable(args.out)
-    runs = find(args.results)
+    runs = find_runs(args.results)
     if not runs:
         raise UserError(f"{' '.join(map(printable, args.results))}: no runs there; give the folders that --out named")
     groups = group(runs)
@@ -40,7 +39,7 @@ def main() -> None:
     write(args.out, runs, groups)
 
 
-def write(out: Path, runs: list[Run], groups: list[Group]) -> None:
+def write(out: Path, runs: list[FinishedRun], groups: list[Group]) -> None:
     """Write every file of the report, and print its tables, its problems and where it is."""
     finished = [one for one in groups if one.finished]
     tables = {heading: section_tables(part, several) for heading, part, several in sections(finished)}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up .venv if need be, check style and format, run the tests; with --fast none that starts processes or takes seconds.
+# Set up .venv if need be, check style, format and types, run the tests; with --fast none that starts processes or takes seconds.
 # Further arguments go to pytest: bash run_tests.sh -k resume
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -8,8 +8,9 @@ if [ "${1:-}" = --fast ]; then
     set -- -m "not slow and not ranks" "$@"
 fi
 . scripts/venv.sh
-.venv/bin/python -m pip install --quiet --disable-pip-version-check "pytest>=8" pytest-xdist "hypothesis>=6" "ruff==0.17.*"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check "pytest>=8" pytest-xdist "hypothesis>=6" "ruff==0.17.*" "mypy==2.*"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+.venv/bin/mypy
 export OMP_WAIT_POLICY=passive # threads that wait don't spin: tiny runs side by side take half the time
 .venv/bin/python -m pytest -n 2 --dist worksteal "$@"

@@ -6,44 +6,36 @@
 Afterwards, train_cifar_fix_cossl.py co-learns from DIR/checkpoint_401.pth.tar.
 """
 
+from pathlib import Path
+
 import torch
 
-import dataset
-from dataset.streams import PRETRAINING, open_data
-from methods.averaged import STUDENT, Averaged
+from dataset.streams import open_data
+from methods.averaged import Averaged, adam
 from methods.fixmatch import fixmatch
-from methods.pretrain import pretrain
+from methods.step import ssl_step
 from models.wrn import WideResNet
-from training.loop import fit
-from training.resume import resumed
+from training.run import open_run
 from training.speed import accelerate
-from utils.args import add_cifar_flags, add_fixmatch_flags, add_pretrain_flags, common_parser, pick_device
+from utils.args import recipe_args
+from utils.flags import CIFAR, FIXMATCH, PRETRAIN, RUN
 from utils.main import run_main
-from utils.metrics import evaluate
 
 
 def main() -> None:
-    parser = common_parser("train_cifar_fix", "Pre-train FixMatch on long-tailed data.", epochs=500)
-    add_cifar_flags(parser, dataset.NAMES)
-    add_pretrain_flags(parser)
-    add_fixmatch_flags(parser, tau=0.95)
-    args = parser.parse_args()
+    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, FIXMATCH, epochs=500)
+    with open_run(args) as run:
+        method = fixmatch(args.tau)
+        data = open_data(args, method.views, include_labelled=True, device=run.device)
 
-    start = resumed(args, STUDENT)
-    device = pick_device(args.gpu)
-    method = fixmatch(args.tau)
-    data = open_data(args, method.views, include_labelled=True, device=device)
+        torch.manual_seed(args.manualSeed)
+        network = WideResNet(len(data.classes), args.depth, args.width).to(run.device)
+        optimizer = adam(network.parameters(), args.lr)
+        student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
 
-    torch.manual_seed(args.manualSeed)
-    network = WideResNet(len(data.classes), args.depth, args.width).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), args.lr, fused=device.type == "cuda")
-    student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
-
-    step, predict = pretrain(method, student)
-    objects = student.objects(STUDENT)
-    facts = {"method": "FixMatch", "start_epoch": 0} | data.facts()
-    scores = lambda: evaluate(predict, data.test(), data.counts)
-    fit(step, data.batches(PRETRAINING, method.draw), scores, objects, args, facts, start)
+        # The live network labels for itself, in train mode, so its BatchNorm statistics move. Its average is evaluated.
+        step = ssl_step(method, student, labeller=student.live)
+        run.fit(step, student.ema, data, args.val_iteration, student)
 
 
 if __name__ == "__main__":

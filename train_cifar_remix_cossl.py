@@ -5,89 +5,62 @@
         --align --max_lam 0.6 --manualSeed 1 --gpu 0
 """
 
-from functools import partial
+from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
-import dataset
-from dataset.streams import CO_LEARNING, open_data
-from methods.averaged import STUDENT, TEACHER, Averaged
-from methods.classifier import crt, decay_all_but_bias, tfe
-from methods.cossl import cossl
+from dataset.streams import open_data
+from methods.averaged import Averaged, adam
+from methods.classifier import crt, head_adam, tfe
 from methods.remixmatch import VIEWS, RunningMean, remixmatch
+from methods.step import cossl_step
 from methods.warmup import warm_up
 from models.wrn import WideResNet
-from training.loop import fit
-from training.resume import FREE, continued, pretrained, restore, same_classes
+from training.run import open_run
 from training.speed import accelerate
-from utils.args import (
-    add_cifar_flags,
-    add_cossl_flags,
-    add_mixing_flags,
-    add_remixmatch_flags,
-    common_parser,
-    pick_device,
-)
+from utils.args import recipe_args
+from utils.flags import CIFAR, COSSL, REMIXMATCH, RUN
 from utils.main import run_main
-from utils.metrics import evaluate
 
 
 def main() -> None:
-    about = "Co-learn (CoSSL) with ReMixMatch on long-tailed data."
-    parser = common_parser("train_cifar_remix_cossl", about, epochs=400)
-    add_cifar_flags(parser, dataset.NAMES)
-    add_cossl_flags(parser)
-    add_mixing_flags(parser, lambda_u=1.5)
-    add_remixmatch_flags(parser)
-    args = parser.parse_args()
+    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, COSSL, REMIXMATCH, epochs=400, lambda_u=1.5)
+    with open_run(args) as run:
+        stage1 = run.pretrained(args.resume)
+        data = open_data(args, VIEWS, include_labelled=False, device=run.device)
+        counts = torch.from_numpy(data.counts).to(run.device)
+        target = counts / counts.sum() if args.align else None
+        weights = lambda t: args.lambda_u, args.w_rot, lambda t: args.w_ent
+        mean = RunningMean(len(data.classes)).to(run.device)  # starts anew
+        method = remixmatch(args.T, args.mix_alpha, *weights, mean, target)
 
-    start = continued(args, (*STUDENT, *TEACHER, "emp_distb_u"), FREE - {"resume"})
-    stage1 = pretrained(args, STUDENT)
-    device = pick_device(args.gpu)
-    data = open_data(args, VIEWS, include_labelled=False, device=device)
-    same_classes(stage1, data.facts(), args.resume)
+        # Representation: ReMixMatch trains the network, a momentum encoder follows it.
+        torch.manual_seed(args.manualSeed)
+        network = WideResNet(len(data.classes), args.depth, args.width).to(run.device)
+        optimizer = adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
+        student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
+        student.load(stage1)
+        features = student.ema.features
 
-    torch.manual_seed(args.manualSeed)
-    adam = partial(torch.optim.Adam, fused=device.type == "cuda")
-    network = WideResNet(len(data.classes), args.depth, args.width).to(device)
-    optimizer = adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
-    student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
-    restore(student.objects(STUDENT), stage1, args.resume)
+        # Classifier: a linear head learns on class-balanced, frozen features of the momentum encoder.
+        head = nn.Linear(network.output.in_features, len(data.classes)).to(run.device)
+        teacher = Averaged(head, head_adam(head, args.lr_tfe, args.wd_tfe), args.ema_decay)
+        learner = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
 
-    head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)
-    groups = partial(decay_all_but_bias, head, args.wd_tfe)
-    teacher = Averaged(head, adam(groups(), args.lr_tfe), args.ema_decay)
-    prepare = partial(
-        warm_up,
-        student.ema.features,
-        teacher.using(adam(groups(), args.lr_tfe)),
-        data.labelled.sweep(),
-        data.unlabelled.sweep(("weak", "strong")),
-        data.counts,
-        batch_size=args.batch_size,
-        epochs=args.warm_tfe,
-        steps=args.val_iteration,
-        seed=args.manualSeed,
-    )
+        # Pseudo-labels: by the live head on the momentum encoder. Evaluated: the head's average on it.
+        def labeller(images: Tensor) -> Tensor:
+            return teacher.live(features(images))
 
-    counts = torch.from_numpy(data.counts).to(device)
-    learner = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
-    guesses = RunningMean(len(data.classes)).to(device)  # starts anew
-    method = remixmatch(
-        args.T,
-        args.mix_alpha,
-        lambda_u=lambda t: args.lambda_u,
-        w_rot=args.w_rot,
-        w_ent=lambda t: args.w_ent,
-        running_mean=guesses,
-        target=counts / counts.sum() if args.align else None,
-    )
-    step, predict = cossl(method, learner, student, teacher)
-    objects = student.objects(STUDENT) | teacher.objects(TEACHER) | {"emp_distb_u": guesses}
-    facts = {"method": "ReMixMatch+CoSSL", "start_epoch": stage1["epoch"]} | data.facts()
-    scores = lambda: evaluate(predict, data.test(), data.counts)
-    batches = data.batches(CO_LEARNING, method.draw, learner.draw)
-    fit(step, batches, scores, objects, args, facts, start, prepare, first_copy=args.copy_every + 1)
+        def predict(images: Tensor) -> Tensor:
+            return teacher.ema(features(images))
+
+        def before() -> None:
+            fresh, steps = teacher.using(head_adam(head, args.lr_tfe, args.wd_tfe)), args.warm_tfe * args.val_iteration
+            warm_up(features, fresh, data, ("weak", "strong"), steps, args.batch_size, args.manualSeed)
+
+        step = cossl_step(method, student, labeller, learner, teacher, features)
+        run.fit(step, predict, data, args.val_iteration, student, teacher, before)
 
 
 if __name__ == "__main__":

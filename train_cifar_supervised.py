@@ -6,44 +6,36 @@
 Any train_cifar_*_cossl.py can co-learn from its checkpoints, too.
 """
 
+from pathlib import Path
+
 import torch
 
-import dataset
-from dataset.streams import PRETRAINING, open_data
-from methods.averaged import STUDENT, Averaged
-from methods.pretrain import pretrain
+from dataset.streams import open_data
+from methods.averaged import Averaged, adam
+from methods.step import ssl_step
 from methods.supervised import supervised
 from models.wrn import WideResNet
-from training.loop import fit
-from training.resume import resumed
+from training.run import open_run
 from training.speed import accelerate
-from utils.args import add_cifar_flags, add_pretrain_flags, common_parser, pick_device
+from utils.args import recipe_args
+from utils.flags import CIFAR, PRETRAIN, RUN
 from utils.main import run_main
-from utils.metrics import evaluate
 
 
 def main() -> None:
-    about = "Train on the labelled images of long-tailed data alone."
-    parser = common_parser("train_cifar_supervised", about, epochs=500)
-    add_cifar_flags(parser, dataset.NAMES)
-    add_pretrain_flags(parser)
-    args = parser.parse_args()
+    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, epochs=500)
+    with open_run(args) as run:
+        method = supervised()
+        data = open_data(args, method.views, include_labelled=True, device=run.device)
 
-    start = resumed(args, STUDENT)
-    device = pick_device(args.gpu)
-    method = supervised()
-    data = open_data(args, method.views, include_labelled=True, device=device)
+        torch.manual_seed(args.manualSeed)
+        network = WideResNet(len(data.classes), args.depth, args.width).to(run.device)
+        optimizer = adam(network.parameters(), args.lr)
+        student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
 
-    torch.manual_seed(args.manualSeed)
-    network = WideResNet(len(data.classes), args.depth, args.width).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), args.lr, fused=device.type == "cuda")
-    student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
-
-    step, predict = pretrain(method, student)
-    objects = student.objects(STUDENT)
-    facts = {"method": "supervised", "start_epoch": 0} | data.facts()
-    scores = lambda: evaluate(predict, data.test(), data.counts)
-    fit(step, data.batches(PRETRAINING, method.draw), scores, objects, args, facts, start)
+        # The live network labels for itself, in train mode, so its BatchNorm statistics move. Its average is evaluated.
+        step = ssl_step(method, student, labeller=student.live)
+        run.fit(step, student.ema, data, args.val_iteration, student)
 
 
 if __name__ == "__main__":

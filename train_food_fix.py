@@ -7,69 +7,52 @@ Afterwards, train_food_fix_cossl.py co-learns from DIR/checkpoint_801.pth.tar.
 """
 
 from functools import partial
+from pathlib import Path
 
 import torch
+from torch.optim import SGD
 
-from dataset.crops import resized
 from dataset.files import file_streams
 from dataset.food101 import load_food101
-from dataset.image_loader import ImageLoader
+from dataset.image_loader import open_loader
 from dataset.long_tail import long_tailed
-from dataset.streams import PRETRAINING, Sampling
-from methods.averaged import STUDENT, Averaged
+from dataset.streams import Sampling
+from methods.averaged import Averaged
 from methods.chunks import in_chunks
 from methods.fixmatch import VIEWS, fixmatch
-from methods.learning_rate import draw_rates, scheduled, warm_up_then_steps
-from methods.pretrain import pretrain
+from methods.learning_rate import scheduled, warm_up_then_steps
+from methods.step import ssl_step
 from models.torchvision_resnet import TorchvisionResNet
-from training.loop import fit
-from training.resume import resumed
+from training.run import open_run
 from training.speed import accelerate
-from utils.args import (
-    add_fixmatch_flags,
-    add_food_flags,
-    add_pretrain_flags,
-    add_schedule_flags,
-    common_parser,
-    pick_device,
-)
+from utils.args import recipe_args
+from utils.flags import FIXMATCH, FOOD, FOOD_DEFAULTS, PRETRAIN, RUN, SCHEDULE
 from utils.main import run_main
-from utils.metrics import evaluate
+
+ONE_STRONG_VIEW = VIEWS | {"unlabelled": ("weak", "strong")}  # as published
 
 
 def main() -> None:
-    parser = common_parser("train_food_fix", "Pre-train FixMatch on Food-101-LT.", epochs=90, steps=None)
-    add_food_flags(parser, ema_decay=0.999)
-    add_schedule_flags(parser)
-    add_pretrain_flags(parser)
-    add_fixmatch_flags(parser, tau=0.9)
-    args = parser.parse_args()
+    flags, defaults = (RUN, FOOD, PRETRAIN, SCHEDULE, FIXMATCH), FOOD_DEFAULTS | {"epochs": 90, "tau": 0.9}
+    args = recipe_args(Path(__file__), __doc__, *flags, **defaults)
+    with open_run(args) as run, open_loader(args, run.device) as loader:
+        images = load_food101(args.data_root)
+        split = long_tailed(images, args, include_labelled=True)
+        sampling = Sampling(args.batch_size, args.manualSeed, args.mu)
+        data = file_streams(images, split, ONE_STRONG_VIEW, sampling, loader)
+        print(data.table())
+        steps = len(split.unlabelled) // (args.mu * args.batch_size)  # the unlabelled set once an epoch
 
-    images = load_food101(args.data_root)
-    split = long_tailed(images, args, include_labelled=True)
-    args.val_iteration = len(split.unlabelled) // (args.mu * args.batch_size)  # the unlabelled set once an epoch
-    start = resumed(args, STUDENT)
-    device = pick_device(args.gpu)
-    loader = ImageLoader(args.img_size, args.manualSeed, args.workers, args.skip_corrupt, device)
-    wanted = VIEWS | {"unlabelled": ("weak", "strong")}  # one strong view, as published
-    data = file_streams(images, split, wanted, Sampling(args.batch_size, args.manualSeed, args.mu), loader)
-    print(data.table())
+        torch.manual_seed(args.manualSeed)
+        network = TorchvisionResNet(len(data.classes), args.depth).to(run.device)
+        optimizer = SGD(network.parameters(), args.lr, momentum=0.9, weight_decay=args.wd, nesterov=True)
+        student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
 
-    torch.manual_seed(args.manualSeed)
-    network = TorchvisionResNet(len(data.classes), args.depth).to(device)
-    optimizer = torch.optim.SGD(network.parameters(), args.lr, momentum=0.9, weight_decay=args.wd, nesterov=True)
-    student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
-
-    method = in_chunks(fixmatch(args.tau))
-    step, predict = pretrain(method, student)
-    warm_up, every = (epochs * args.val_iteration for epochs in (args.warmup_epochs, args.decay_epochs))
-    rate = partial(warm_up_then_steps, lr=args.lr, gamma=args.gamma, warm_up=warm_up, every=every)
-    objects = student.objects(STUDENT)
-    facts = {"method": "FixMatch", "start_epoch": 0, "resize": resized(args.img_size)} | data.facts()
-    scores = lambda: evaluate(predict, data.test(), data.counts)
-    with loader.running():
-        batches = data.batches(PRETRAINING, method.draw, draw_rates(rate))
-        fit(scheduled(step, optimizer), batches, scores, objects, args, facts, start, watch=loader.figures)
+        # The live network labels for itself, in train mode, so its BatchNorm statistics move. Its average is evaluated.
+        step = ssl_step(in_chunks(fixmatch(args.tau)), student, labeller=student.live)
+        warm_up, every = args.warmup_epochs * steps, args.decay_epochs * steps
+        rate = partial(warm_up_then_steps, lr=args.lr, gamma=args.gamma, warm_up=warm_up, every=every)
+        run.fit(scheduled(step, optimizer, rate), student.ema, data, steps, student)
 
 
 if __name__ == "__main__":

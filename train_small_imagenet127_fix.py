@@ -6,49 +6,43 @@
 Afterwards, train_small_imagenet127_fix_cossl.py co-learns from DIR/checkpoint_401.pth.tar.
 """
 
+from pathlib import Path
+
 import torch
 
 from dataset.long_tail import labelled_share
 from dataset.small_imagenet127 import load_small_imagenet127
-from dataset.streams import PRETRAINING, Sampling, streams
-from methods.averaged import STUDENT, Averaged
+from dataset.streams import Sampling, streams
+from methods.averaged import Averaged, adam
 from methods.fixmatch import fixmatch
-from methods.pretrain import pretrain
+from methods.step import ssl_step
 from models.resnet import ResNet50
-from training.loop import fit
-from training.resume import resumed
+from training.run import open_run
 from training.speed import accelerate
-from utils.args import add_fixmatch_flags, add_pretrain_flags, add_small_imagenet_flags, common_parser, pick_device
+from utils.args import recipe_args
+from utils.flags import FIXMATCH, PRETRAIN, RUN, SMALL_IMAGENET
 from utils.main import run_main
-from utils.metrics import evaluate
 
 
 def main() -> None:
-    parser = common_parser("train_small_imagenet127_fix", "Pre-train FixMatch on Small-ImageNet-127.", epochs=500)
-    add_small_imagenet_flags(parser)
-    add_pretrain_flags(parser)
-    add_fixmatch_flags(parser, tau=0.95)
-    args = parser.parse_args()
+    flags = RUN, SMALL_IMAGENET, PRETRAIN, FIXMATCH
+    args = recipe_args(Path(__file__), __doc__, *flags, epochs=500, dataset="small_imagenet127")
+    with open_run(args) as run:
+        method = fixmatch(args.tau)
+        images = load_small_imagenet127(args.data_root, args.img_size)
+        split = labelled_share(images, args.labeled_percent, args.manualSeed)
+        sampling = Sampling(args.batch_size, args.manualSeed, args.mu, learner_view="weak")
+        data = streams(images, split, method.views, sampling, run.device)
+        print(data.table())
 
-    start = resumed(args, STUDENT)
-    device = pick_device(args.gpu)
-    method = fixmatch(args.tau)
-    images = load_small_imagenet127(args.data_root, args.img_size)
-    split = labelled_share(images, args.labeled_percent, args.manualSeed)
-    sampling = Sampling(args.batch_size, args.manualSeed, args.mu, learner_view="weak")
-    data = streams(images, split, method.views, sampling, device)
-    print(data.table())
+        torch.manual_seed(args.manualSeed)
+        network = ResNet50(len(data.classes), args.width).to(run.device)
+        optimizer = adam(network.parameters(), args.lr)
+        student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
 
-    torch.manual_seed(args.manualSeed)
-    network = ResNet50(len(data.classes), args.width).to(device)
-    optimizer = torch.optim.Adam(network.parameters(), args.lr, fused=device.type == "cuda")
-    student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
-
-    step, predict = pretrain(method, student)
-    objects = student.objects(STUDENT)
-    facts = {"method": "FixMatch", "start_epoch": 0} | data.facts()
-    scores = lambda: evaluate(predict, data.test(), data.counts)
-    fit(step, data.batches(PRETRAINING, method.draw), scores, objects, args, facts, start)
+        # The live network labels for itself, in train mode, so its BatchNorm statistics move. Its average is evaluated.
+        step = ssl_step(method, student, labeller=student.live)
+        run.fit(step, student.ema, data, args.val_iteration, student)
 
 
 if __name__ == "__main__":

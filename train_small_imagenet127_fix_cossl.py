@@ -5,74 +5,68 @@
         --max_lam 0.6 --manualSeed 1 --gpu 0
 """
 
-from functools import partial
+from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from dataset.long_tail import labelled_share
 from dataset.small_imagenet127 import load_small_imagenet127
-from dataset.streams import CO_LEARNING, Sampling, streams
-from methods.averaged import STUDENT, TEACHER, Averaged
-from methods.classifier import crt, decay_all_but_bias, tfe
-from methods.cossl import cossl
+from dataset.streams import Sampling, streams
+from methods.averaged import Averaged, adam
+from methods.classifier import crt, head_adam, tfe
 from methods.fixmatch import fixmatch
+from methods.step import cossl_step
 from methods.warmup import warm_up_on_batches
 from models.resnet import ResNet50
-from training.loop import fit
-from training.resume import FREE, continued, pretrained, restore, same_classes
+from training.run import open_run
 from training.speed import accelerate
-from utils.args import add_cossl_flags, add_fixmatch_flags, add_small_imagenet_flags, common_parser, pick_device
+from utils.args import recipe_args
+from utils.flags import COSSL, FIXMATCH, RUN, SMALL_IMAGENET
 from utils.main import run_main
-from utils.metrics import evaluate
 
 
 def main() -> None:
-    about = "Co-learn (CoSSL) with FixMatch on Small-ImageNet-127."
-    parser = common_parser("train_small_imagenet127_fix_cossl", about, epochs=400)
-    add_small_imagenet_flags(parser)
-    add_cossl_flags(parser)
-    add_fixmatch_flags(parser, tau=0.95)
-    args = parser.parse_args()
+    flags = RUN, SMALL_IMAGENET, COSSL, FIXMATCH
+    args = recipe_args(Path(__file__), __doc__, *flags, epochs=400, dataset="small_imagenet127")
+    with open_run(args) as run:
+        stage1 = run.pretrained(args.resume)
+        method = fixmatch(args.tau)
+        images = load_small_imagenet127(args.data_root, args.img_size)
+        split = labelled_share(images, args.labeled_percent, args.manualSeed)
+        sampling = Sampling(args.batch_size, args.manualSeed, args.mu, learner_view="weak")
+        data = streams(images, split, method.views, sampling, run.device)
+        print(data.table())
 
-    start = continued(args, STUDENT + TEACHER, FREE - {"resume"})
-    stage1 = pretrained(args, STUDENT)
-    device = pick_device(args.gpu)
-    method = fixmatch(args.tau)
-    images = load_small_imagenet127(args.data_root, args.img_size)
-    split = labelled_share(images, args.labeled_percent, args.manualSeed)
-    sampling = Sampling(args.batch_size, args.manualSeed, args.mu, learner_view="weak")
-    data = streams(images, split, method.views, sampling, device)
-    print(data.table())
-    same_classes(stage1, data.facts(), args.resume)
+        # Representation: FixMatch trains the network, a momentum encoder follows it.
+        torch.manual_seed(args.manualSeed)
+        network = ResNet50(len(data.classes), args.width).to(run.device)
+        optimizer = adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
+        student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
+        student.load(stage1)
+        features = student.ema.features
 
-    torch.manual_seed(args.manualSeed)
-    adam = partial(torch.optim.Adam, fused=device.type == "cuda")
-    network = ResNet50(len(data.classes), args.width).to(device)
-    optimizer = adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
-    student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
-    restore(student.objects(STUDENT), stage1, args.resume)
+        # Classifier: a linear head learns on class-balanced, frozen features of the momentum encoder.
+        # As published: FixMatch's script trains the head with --lr, and takes --lr_tfe for the warm-up only.
+        head = nn.Linear(network.output.in_features, len(data.classes)).to(run.device)
+        teacher = Averaged(head, head_adam(head, args.lr, args.wd_tfe), args.ema_decay)
+        counts = torch.from_numpy(data.counts).to(run.device)
+        learner = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
 
-    head = torch.nn.Linear(network.output.in_features, len(data.classes)).to(device)
-    groups = partial(decay_all_but_bias, head, args.wd_tfe)
-    # As published: FixMatch's script trains the head with --lr, and takes --lr_tfe for the warm-up only.
-    teacher = Averaged(head, adam(groups(), args.lr), args.ema_decay)
-    counts = torch.from_numpy(data.counts).to(device)
-    learner = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
-    prepare = partial(
-        warm_up_on_batches,
-        student.ema.features,
-        teacher.using(adam(groups(), args.lr_tfe)),
-        learner,
-        data.batches(("balanced", "partners"), learner.draw, name="warm-up"),
-        steps=args.warm_tfe * args.val_iteration,
-    )
+        # Pseudo-labels: by the live head on the momentum encoder. Evaluated: the head's average on it.
+        def labeller(images: Tensor) -> Tensor:
+            return teacher.live(features(images))
 
-    step, predict = cossl(method, learner, student, teacher)
-    objects = student.objects(STUDENT) | teacher.objects(TEACHER)
-    facts = {"method": "FixMatch+CoSSL", "start_epoch": stage1["epoch"]} | data.facts()
-    scores = lambda: evaluate(predict, data.test(), data.counts)
-    batches = data.batches(CO_LEARNING, method.draw, learner.draw)
-    fit(step, batches, scores, objects, args, facts, start, prepare, first_copy=args.copy_every + 1)
+        def predict(images: Tensor) -> Tensor:
+            return teacher.ema(features(images))
+
+        def before() -> None:
+            fresh, steps = teacher.using(head_adam(head, args.lr_tfe, args.wd_tfe)), args.warm_tfe * args.val_iteration
+            batches = data.batches(("balanced", "partners"), learner.draw, name="warm-up")
+            warm_up_on_batches(features, fresh, learner, batches, steps)
+
+        step = cossl_step(method, student, labeller, learner, teacher, features)
+        run.fit(step, predict, data, args.val_iteration, student, teacher, before)
 
 
 if __name__ == "__main__":

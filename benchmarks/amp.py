@@ -18,6 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.saved import finished
+
 ROOT = Path(__file__).resolve().parents[1]
 LAST, STAGES = 4, {"": "FixMatch", "_cossl": "FixMatch+CoSSL"}
 SETTINGS = (
@@ -34,8 +38,7 @@ def both_stages(seed: int, flags: str, out: Path, data_root: Path) -> None:
     for stage in STAGES:
         command = [sys.executable, f"train_cifar_fix{stage}.py", *SETTINGS.split(), *flags.split(), *rest[stage]]
         command += ["--manualSeed", str(seed), "--data_root", str(data_root), "--out", f"{first}{stage}"]
-        done = Path(f"{first}{stage}") / "summary.json"
-        if not done.exists():
+        if not finished(Path(f"{first}{stage}")):
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
             subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
 

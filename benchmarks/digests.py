@@ -49,7 +49,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
 
-def left(out: Path) -> str:
+def digests_of(out: Path) -> str:
     """Digests of a run's log and of its checkpoints."""
     states = [torch.load(path, weights_only=True) for path in sorted(out.glob("checkpoint*.pth.tar"))]
     kept = [{key: state[key] for key in STATE if key in state} for state in states]
@@ -87,7 +87,7 @@ def main() -> None:
                 ranks = torchrun(f"{recipe}.py", *flags, "--out", outs[-1])
                 subprocess.run(ranks, cwd=ROOT, check=True, capture_output=True)
             for out in outs:
-                print(f"{recipe:36} {out.name:5}  {left(out)}", flush=True)
+                print(f"{recipe:36} {out.name:5}  {digests_of(out)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,11 +22,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.recipe_steps import built, made_up
+from benchmarks.recipe_steps import made_up, recipe_step
 from benchmarks.timing import ABOUT_CLOCK, CLOCKS, seconds
 from dataset.long_tail import class_counts
 from methods.warmup import balanced_features, imprint, random_blends
-from utils.args import gpu, pick_device, positive_int
+from utils.args import gpu, positive_int
+from utils.device import pick_device
 
 SETTINGS = ((10_000, 10), (100_000, 10), (1_000_000, 10), (100_000, 100), (100_000, 1000))
 RECIPES = ("train_cifar_fix", "train_cifar_fix_cossl")
@@ -45,7 +46,7 @@ def steps(args: argparse.Namespace) -> None:
         images = made_up(n, 1000, classes)
         for recipe in RECIPES:
             began = time.perf_counter()
-            it = built(recipe, images, *flags(n, classes, args.gpu))
+            it = recipe_step(recipe, images, *flags(n, classes, args.gpu))
             start_up[n, classes, recipe] = time.perf_counter() - began
             works[n, classes, recipe] = it.batches.at, it.train
     times: dict[tuple, tuple[list, list]] = {key: ([], []) for key in works}
@@ -67,7 +68,7 @@ def steps(args: argparse.Namespace) -> None:
 def evaluation(args: argparse.Namespace) -> None:
     """A whole evaluation of 2,000 images by the published network against its bare forward passes."""
     device, clock = pick_device(args.gpu), CLOCKS[args.clock]
-    it = built("train_cifar_fix", made_up(20_000, 2000), "--num_max", 500, "--gpu", args.gpu)
+    it = recipe_step("train_cifar_fix", made_up(20_000, 2000), "--num_max", 500, "--gpu", args.gpu)
     images = torch.zeros(500, 3, 32, 32, device=device)
     predict = it.objects["ema_state_dict"]
     bare = torch.no_grad()(lambda: [predict(images) for _ in range(4)])
@@ -93,7 +94,7 @@ def warm_up(device: torch.device, classes: int, num_max: int, gamma: int) -> flo
 def views(args: argparse.Namespace) -> float:
     """Seconds for all views that the warm-up of CIFAR-10 at gamma 150 passes through the network once."""
     flags = ["--num_max", 1500, "--imb_ratio_l", 150, "--imb_ratio_u", 150, "--gpu", args.gpu]
-    data = built("train_cifar_fix_cossl", made_up(), *flags).data
+    data = recipe_step("train_cifar_fix_cossl", made_up(), *flags).data
 
     def work() -> None:
         for sweep in (data.labelled.sweep(), data.unlabelled.sweep(("weak", "strong"))):

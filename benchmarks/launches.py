@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.recipe_steps import RECIPES, built, made_up
+from benchmarks.recipe_steps import RECIPES, made_up, recipe_step
 from dataset.images import Dataset
 from models.wrn import WideResNet
 
@@ -59,7 +59,7 @@ def counted(work: Callable[[], object]) -> Count:
 
 def counted_step(recipe: str, images: Dataset, flags: list) -> tuple[Count, Count]:
     """A whole step of a recipe, and its batches alone."""
-    it = built(recipe, images, *flags, device=torch.device("meta"))
+    it = recipe_step(recipe, images, *flags, device=torch.device("meta"))
     for name in {"optimizer", "teacher_optimizer"} & {*it.objects}:
         for group in it.objects[name].param_groups:
             group["foreach"] = True  # as on a GPU; on the meta device the default is parameter by parameter

@@ -9,13 +9,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks.plain import BATCH
-from benchmarks.recipe_steps import Built
+from benchmarks.recipe_steps import RecipeStep
 
 # How many batches each forward pass takes at once: those that only guess labels, those that are trained on.
 FORWARDS = {"fix": ([1], [3]), "mix": ([1, 1], [1] * 3), "remix": ([1], [1] * 6)}
 
 
-def limit(recipe: str, it: Built, device: torch.device) -> Callable[[], None]:
+def limit(recipe: str, it: RecipeStep, device: torch.device) -> Callable[[], None]:
     """The forwards, backward and optimiser steps of a recipe's step on ready tensors."""
     guessed, trained = FORWARDS[recipe.split("_")[2]]
     live, ema, head = (it.objects.get(key) for key in ("state_dict", "ema_state_dict", "teacher_head"))

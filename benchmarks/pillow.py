@@ -13,11 +13,11 @@ import torchvision.transforms.functional as TF
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import Tensor
 
-from dataset.randaugment import NAMES, POOL10, POOL30, pool10_values, pool30_values
+from dataset.randaugment import OPERATION_NAMES, POOL10, POOL30, pool10_values, pool30_values
 
 
 class RandAugmentDraw(NamedTuple):
-    """operation: int64 (B, L), places in `NAMES`; value: float64 (B, L), what the operation takes, sign included
+    """operation: int64 (B, L), places in `OPERATION_NAMES`; value: float64 (B, L), what the operation takes, signed
     (degrees, bits, level, factor, shear, pixels); position: float64 (B, L, 2), centre (x, y) of a cutout, pixels.
     """
 
@@ -52,11 +52,11 @@ class Views(NamedTuple):
 
 
 def _pick(rng: np.random.Generator, pool: dict, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each operation to draw: its place in the pool, its place in `NAMES`, its sign; all (B, L)."""
+    """For each operation to draw: its place in the pool, its place in `OPERATION_NAMES`, its sign; all (B, L)."""
     place = rng.integers(len(pool), size=shape)
     signed = np.array([sign for *_, sign in pool.values()])[place]
     sign = np.where(signed & (rng.random(shape) < 0.5), -1.0, 1.0)
-    return place, np.array([NAMES.index(name) for name in pool])[place], sign
+    return place, np.array([OPERATION_NAMES.index(name) for name in pool])[place], sign
 
 
 def draw_randaugment30(
@@ -80,8 +80,8 @@ def draw_randaugment10(rng: np.random.Generator, n_images: int, size: int, n: in
     place, operation, sign = _pick(rng, POOL10, (n_images, n))
     table = np.array([[*pool10_values(v, size).values()] for v in range(m)])
     value = table[rng.integers(1, m, place.shape), place] * sign
-    operation = np.where(rng.random(place.shape) < 0.5, operation, NAMES.index("Identity"))
-    last = np.full((n_images, 1), NAMES.index("Cutout"))
+    operation = np.where(rng.random(place.shape) < 0.5, operation, OPERATION_NAMES.index("Identity"))
+    last = np.full((n_images, 1), OPERATION_NAMES.index("Cutout"))
     return RandAugmentDraw(
         np.hstack([operation, last]),
         np.hstack([value, np.full(last.shape, size // 2)]),
@@ -171,7 +171,7 @@ PILLOW = {
 def pillow_randaugment(image: Image.Image, draw, row: int) -> Image.Image:
     """The operations that row `row` of a `RandAugmentDraw` asks for, one after another."""
     for operation, value, position in zip(draw.operation[row], draw.value[row], draw.position[row], strict=True):
-        image = PILLOW[NAMES[operation]](image, value, position)
+        image = PILLOW[OPERATION_NAMES[operation]](image, value, position)
     return image
 
 

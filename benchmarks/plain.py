@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 
 from benchmarks.pillow import PILLOW
-from benchmarks.recipe_steps import Built
+from benchmarks.recipe_steps import RecipeStep
 from dataset.batches import Batch, Minibatch
 from dataset.images import Dataset
 from dataset.randaugment import POOL30, pool30_values
@@ -130,7 +130,7 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer, live: nn.Module, ema
                 tensor.mul_(1 - shrink)
 
 
-def plain_step(recipe: str, images: Dataset, like: Built, device: torch.device) -> Callable[[], dict[str, float]]:
+def plain_step(recipe: str, images: Dataset, like: RecipeStep, device: torch.device) -> Callable[[], dict[str, float]]:
     """A step with networks and data of its own, of the same shapes as those of `like`."""
     loaders = {
         name: batches(images, getattr(like.data, name), like.data.counts, device)

@@ -7,7 +7,7 @@ import importlib
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from io import StringIO
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -16,24 +16,30 @@ import numpy as np
 import torch
 
 from dataset.images import Dataset, Images
-from training.checkpoint import NAME
+from methods.averaged import STUDENT, TEACHER
+from methods.step import Step
+from training.checkpoint import LATEST
+from training.run import Run
+from utils.metrics import evaluate
 
 FOR_CUDA = {"--tf32", "--cudnn_benchmark", "--graph"}
 RECIPES = tuple(f"train_cifar_{name}{stage}" for name in ("fix", "mix", "remix") for stage in ("", "_cossl"))
 
 
-class Built(NamedTuple):
-    """step: batch -> logs; batches: see `dataset.batches.Batches`; scores: () -> figures of the test set; objects:
-    networks and optimisers, by checkpoint key; prepare: what happens before step 0, or None; data: the streams, see
-    `dataset.streams.Data`.
+class RecipeStep(NamedTuple):
+    """step: see `methods.step.Step`; predict: images -> logits, what is evaluated; data: see `dataset.streams.Data`;
+    batches: those of the steps; objects: networks and optimisers, by checkpoint key.
     """
 
-    step: Callable
-    batches: Any
-    scores: Callable
-    objects: dict[str, Any]
-    prepare: Callable | None
+    step: Step
+    predict: Callable
     data: Any
+    batches: Any
+    objects: dict[str, Any]
+
+    def scores(self) -> dict[str, Any]:
+        """Figures of the test set."""
+        return evaluate(self.predict, self.data.test(), self.data.counts)
 
     def train(self, t: int) -> dict[str, Any]:
         """Step t."""
@@ -51,36 +57,30 @@ def made_up(n_train: int = 50_000, n_test: int = 10_000, classes: int = 10, size
     return Dataset(images(n_train), images(n_test), *look, tuple(map(str, range(classes))))
 
 
-def built(recipe: str, images: Dataset, *flags: object, device: torch.device | None = None) -> Built:
+def recipe_step(recipe: str, images: Dataset, *flags: object, device: torch.device | None = None) -> RecipeStep:
     """The recipe `recipe` up to where it would begin to train. flags: its command line, but for `--out`.
 
     Co-learning gets a pre-training checkpoint with initial weights. device: instead of the one that `--gpu` names.
     """
-    module, found = importlib.import_module(recipe), {}
-    pick = module.pick_device if device is None else lambda gpu: device
+    found: dict[str, Any] = {}
 
-    def fit(step, batches, scores, objects, args, facts, start, prepare=None, *rest, **others) -> None:
-        found.update(step=step, batches=batches, scores=scores, objects=objects, prepare=prepare)
+    def fit(self, step, predict, data, steps, student, teacher=None, before=None) -> None:
+        objects = student.objects(STUDENT) | (teacher.objects(TEACHER) if teacher else {}) | step.state
+        found.update(step=step, predict=predict, data=data, objects=objects)
+        found["batches"] = data.batches(step.streams, *step.draws)
 
-    def open_data(*settings, **others):
-        found["data"] = original(*settings, **others)
-        return found["data"]
-
-    original = module.open_data
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as patches:
         command = [recipe, *map(str, flags), "--out", f"{folder}/run"]
         if recipe.endswith("_cossl"):
             plain = [flag for flag in flags if flag not in FOR_CUDA]
-            before = built(recipe.removesuffix("_cossl"), images, *plain, device=torch.device("cpu"))
-            state = {key: before.objects[key].state_dict() for key in ("state_dict", "ema_state_dict", "optimizer")}
-            torch.save(state | {"epoch": 0}, f"{folder}/{NAME}")
-            command += ["--resume", f"{folder}/{NAME}"]
-        patches = {"fit": fit, "pick_device": pick, "open_data": open_data}
-        with (
-            patch.multiple(module, **patches),
-            patch("dataset.streams.load", lambda *names: images),
-            patch.object(sys, "argv", command),
-            redirect_stdout(StringIO()),
-        ):
-            module.main()
-    return Built(**found)
+            before = recipe_step(recipe.removesuffix("_cossl"), images, *plain, device=torch.device("cpu"))
+            torch.save({key: before.objects[key].state_dict() for key in STUDENT} | {"epoch": 0}, f"{folder}/{LATEST}")
+            command += ["--resume", f"{folder}/{LATEST}"]
+        patches.enter_context(patch.object(Run, "fit", fit))
+        patches.enter_context(patch("dataset.streams.load", lambda *names: images))
+        if device is not None:
+            patches.enter_context(patch("training.run.pick_device", lambda gpu: device))
+        patches.enter_context(patch.object(sys, "argv", command))
+        patches.enter_context(redirect_stdout(StringIO()))
+        importlib.import_module(recipe).main()
+    return RecipeStep(**found)

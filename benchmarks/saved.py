@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from training.checkpoint import NAME, load
+from training.checkpoint import LATEST, load_archive
 
 
 def printed(shown: Path) -> list[int]:
@@ -20,13 +20,19 @@ def printed(shown: Path) -> list[int]:
 
 def epoch_and_step(out: Path) -> tuple[int, int]:
     """Epoch and step of the last checkpoint, which must be whole; 0 without."""
-    state = load(out / NAME) if (out / NAME).exists() else {"epoch": 0, "step": 0}
+    state = load_archive(out / LATEST) if (out / LATEST).exists() else {"epoch": 0, "step": 0}
     return state["epoch"], state["step"]
+
+
+def finished(out: Path) -> bool:
+    """Whether the run in a folder has trained all its epochs."""
+    summary = out / "summary.json"
+    return summary.exists() and json.loads(summary.read_text())["status"] == "finished"
 
 
 def content(out: Path) -> dict[str, Any]:
     """What a run left, but for what may differ: times, folders."""
-    found = {path.name: load(path) for path in sorted(out.glob("checkpoint*.pth.tar"))}
+    found = {path.name: load_archive(path) for path in sorted(out.glob("checkpoint*.pth.tar"))}
     found["summary.json"] = json.loads((out / "summary.json").read_text())
     for state in found.values():
         for name in ("seconds", "wall_seconds"):

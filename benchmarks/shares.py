@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.recipe_steps import RECIPES, built, made_up
+from benchmarks.recipe_steps import RECIPES, made_up, recipe_step
 from benchmarks.step import flags_of
 from utils.args import gpu, positive_int, wrn_depth
 
@@ -31,7 +31,7 @@ KINDS = {
 
 def shares(recipe: str, args: argparse.Namespace) -> Counter[str]:
     """Milliseconds of a step by kind of operation, its own time without that of what it calls."""
-    step = built(recipe, made_up(), *flags_of(recipe, args), *args.fast.split()).train
+    step = recipe_step(recipe, made_up(), *flags_of(recipe, args), *args.fast.split()).train
     step(0)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for t in range(args.rounds):

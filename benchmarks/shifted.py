@@ -9,6 +9,7 @@ import argparse
 import platform
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from dataset.pixels import Pixels
 from dataset.stream import Stream
 from models.wrn import WideResNet
 from reporting.shifted import RATIOS, shifted_figures
-from utils.args import gpu, pick_device, positive_int
+from utils.args import gpu, positive_int
+from utils.device import pick_device
 from utils.metrics import evaluate
 
 CLASSES, SIZE = 10, 32
@@ -52,6 +54,11 @@ def main() -> None:
         shifted_figures(logits, labels, np.arange(CLASSES), prior)
 
     works = {"one plain evaluation": plain, "all ratios": shifted, "and with known prior": lambda: shifted(prior)}
+    compare(works, args, device)
+
+
+def compare(works: dict[str, Callable[[], None]], args: argparse.Namespace, device: torch.device) -> None:
+    """Time the works in turn, and print their medians."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(args.repeats + 1):
         for name, work in works.items():

@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +27,16 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.augmentation import MEAN, STD, natural
 from benchmarks.plain import plain_step
-from benchmarks.recipe_steps import FOR_CUDA, RECIPES, Built, built, made_up
+from benchmarks.recipe_steps import FOR_CUDA, RECIPES, RecipeStep, made_up, recipe_step
 from benchmarks.saved import content, same
 from benchmarks.timing import seconds, wait
 from dataset.fashion_mnist import load_fashion_mnist
 from dataset.images import Dataset
 from dataset.render import has_kernel, render, render_in_batches
 from dataset.rows import draw_rows
-from training.checkpoint import finite, save
-from training.graphs import replayed
-from utils.args import pick_device, use_tf32
+from training.checkpoint import finite, save_checkpoint
+from training.graphs import Replay
+from utils.device import pick_device, use_tf32
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = torch.cuda.is_available()
@@ -69,7 +71,7 @@ class Stage:
     def check(self, name: str, holds: bool, unit: str = "") -> None:
         self.found(name, holds, unit, holds)
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         return self.end - time.monotonic()
 
     def number(self, full: int, dry: int = 1) -> int:
@@ -78,12 +80,14 @@ class Stage:
     def images(self) -> Dataset:
         return made_up(self.number(50_000, 2000), self.number(10_000, 500))
 
-    def stepping(self, recipe: str, setting: str, images: Dataset | None = None) -> tuple[Built, Callable[[], dict]]:
+    def stepping(
+        self, recipe: str, setting: str, images: Dataset | None = None
+    ) -> tuple[RecipeStep, Callable[[], dict]]:
         """A recipe, and () -> logs of its next step; a graph where the setting says so and there is a GPU."""
         align = ["--align"] if "remix" in recipe else []
-        it = built(recipe, images or self.images(), *LONG_TAIL, *self.small, *align, *flags_of(setting))
+        it = recipe_step(recipe, images or self.images(), *LONG_TAIL, *self.small, *align, *flags_of(setting))
         optimizers = [thing for thing in it.objects.values() if isinstance(thing, torch.optim.Optimizer)]
-        step = replayed(it.step, it.batches, optimizers) if "--graph" in flags_of(setting) else it.train
+        step = Replay(it.step, it.batches, optimizers) if "--graph" in flags_of(setting) else it.train
         number = iter(range(10**9))
         return it, lambda: step(next(number))
 
@@ -161,7 +165,7 @@ def bits(stage: Stage) -> None:
         look, pixels = torch.tensor([*MEAN, *STD]), torch.from_numpy(pixels)
         expected = render_in_batches(pixels, rows, look).view(torch.int32)
         there = pixels.to(device), torch.from_numpy(rows).to(device), look.to(device)
-        work = lambda there=there, rows=rows: render(*there, rows)
+        work = partial(render, *there, rows)
         batched = render_in_batches(there[0], rows, there[2])
         for kind, got in (("batched functions", batched), ("kernel", work())):
             differ = int((got.cpu().view(torch.int32) != expected).flatten(1).any(1).sum())
@@ -211,7 +215,7 @@ def times(stage: Stage) -> None:
     images = stage.images()
     for setting in SETTINGS[1:3] if stage.dry else SETTINGS:
         for recipe in FIX:
-            if stage.left() < (25 if "compile" in setting else 8):
+            if stage.seconds_left() < (25 if "compile" in setting else 8):
                 continue
             it, step = stage.stepping(recipe, setting, images)
             warm_up, rounds, calls = 10, 5, 20
@@ -230,7 +234,7 @@ def times(stage: Stage) -> None:
             stage.found(f"published protocol, {setting}, steps alone", round(minutes, 1), "minutes")
 
 
-def host(stage: Stage, name: str, it: Built, step: Callable) -> None:
+def host(stage: Stage, name: str, it: RecipeStep, step: Callable) -> None:
     """What the host does in a step, memory, and an epoch's end."""
     wait(stage.device)
     queued = seconds(step, calls=stage.number(10)) / stage.number(10)  # as on a CPU: the device isn't waited for
@@ -240,7 +244,7 @@ def host(stage: Stage, name: str, it: Built, step: Callable) -> None:
         stage.found(f"{name}: memory", round(torch.cuda.max_memory_allocated() / 2**30, 2), "GiB")
     state = {key: thing.state_dict() for key, thing in it.objects.items()}
     with tempfile.TemporaryDirectory() as folder:
-        write = lambda: save(state, [Path(folder) / "x"])
+        write = partial(save_checkpoint, state, [Path(folder) / "x"])
         for part, work in {"evaluation": it.scores, "finite": lambda: finite(state), "checkpoint": write}.items():
             stage.found(f"{name}: {part}", round(stage.ms(work), 1), "ms")
 
@@ -293,7 +297,7 @@ def flags(stage: Stage) -> None:
     """Each flag for speed: numbers, near those without."""
     reference = None
     for setting in ("", "bf16", "channels_last", "TF32", "compile", "bf16 channels_last compile"):
-        if (stage.dry and "compile" in setting) or (not CUDA and "TF32" in setting) or stage.left() < 8:
+        if (stage.dry and "compile" in setting) or (not CUDA and "TF32" in setting) or stage.seconds_left() < 8:
             continue
         step = stage.stepping(FIX[0], f"graph {setting}")[1]
         losses = [step()["loss"].item() for _ in range(stage.number(20, 2))]
@@ -331,7 +335,7 @@ def nccl(stage: Stage) -> None:
 
 def profile(stage: Stage) -> None:
     """Which kernels take the time."""
-    took = lambda event: event.self_device_time_total if CUDA else event.self_cpu_time_total
+    took = attrgetter("self_device_time_total" if CUDA else "self_cpu_time_total")
     for setting in ("eager TF32", "graph TF32 channels_last", "graph bf16 channels_last"):
         step = stage.stepping(FIX[0], setting)[1]
         stage.total(step, 8)

@@ -28,11 +28,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.limit import limit
 from benchmarks.plain import BATCH, plain_step
-from benchmarks.recipe_steps import RECIPES, built, made_up
+from benchmarks.recipe_steps import RECIPES, made_up, recipe_step
 from benchmarks.timing import ABOUT_CLOCK, CLOCKS, cpu_name, seconds
 from dataset.images import Dataset
 from training.speed import keep_memory
-from utils.args import gpu, pick_device, positive_int, wrn_depth
+from utils.args import gpu, positive_int, wrn_depth
+from utils.device import pick_device
 from utils.files import atomic_write_text, to_json
 
 LIMIT, STEP, DATA, PLAIN, FAST, FAST_LIMIT, USUAL = (
@@ -50,7 +51,7 @@ PUBLISHED_STEPS = {"": 500 * 500, "_cossl": 100 * 500}
 
 def flags_of(recipe: str, args: argparse.Namespace) -> list[object]:
     flags = ["--imb_ratio_l", 100, "--imb_ratio_u", 100, "--gpu", args.gpu, "--depth", args.depth, "--manualSeed", 1]
-    return flags + ["--align"] * ("remix" in recipe)
+    return [*flags, "--align"] if "remix" in recipe else flags
 
 
 def aside(recipe: str, args: argparse.Namespace, orders: Connection) -> None:
@@ -59,8 +60,8 @@ def aside(recipe: str, args: argparse.Namespace, orders: Connection) -> None:
     """
     device, images, flags = pick_device(args.gpu), made_up(), flags_of(recipe, args)
     plainly, own = (
-        plain_step(recipe, images, built(recipe, images, *flags), device),
-        built(recipe, images, *flags).train,
+        plain_step(recipe, images, recipe_step(recipe, images, *flags), device),
+        recipe_step(recipe, images, *flags).train,
     )
     works = {PLAIN: lambda t: plainly(), USUAL: own}
     keep_memory(False)
@@ -72,8 +73,8 @@ def aside(recipe: str, args: argparse.Namespace, orders: Connection) -> None:
 def measured(recipe: str, images: Dataset, args: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds of each kind of step, round by round; in round 0 the steps that compile do so."""
     device, flags, fast_flags = pick_device(args.gpu), flags_of(recipe, args), args.fast.split()
-    own, fast = (built(recipe, images, *flags, *more) for more in ([], fast_flags))
-    limits = [limit(recipe, built(recipe, images, *flags, *more), device) for more in ([], fast_flags)]
+    own, fast = (recipe_step(recipe, images, *flags, *more) for more in ([], fast_flags))
+    limits = [limit(recipe, recipe_step(recipe, images, *flags, *more), device) for more in ([], fast_flags)]
     works = {
         LIMIT: lambda t: limits[0](),
         STEP: own.train,

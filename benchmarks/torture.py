@@ -34,9 +34,8 @@ sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 from helpers.data_files import write_archives, write_food101
 from helpers.scripts import FOOD, ROOT, TINY
 
-from benchmarks.saved import content, epoch_and_step, printed, same
-from training.checkpoint import NAME
-from utils.errors import EXIT_CODES
+from benchmarks.saved import content, epoch_and_step, finished, printed, same
+from training.checkpoint import LATEST
 
 RECIPES = sorted(path.stem for path in ROOT.glob("train_*.py"))
 EPOCHS = 5
@@ -45,7 +44,7 @@ AT = {"any": 0.0, "write": 0.003, "SIGTERM": 0.15}
 
 
 class Tally(NamedTuple):
-    """What came of a recipe. hits: kills that cut a write short; within: restarts in the middle of an epoch; again:
+    """What came of a recipe. hits: kills that cut a write short; within: restarts in the middle of an epoch; repeated:
     epochs that had been printed or saved, and were not in the checkpoint, or were trained once more; runs: those that
     ended, and were compared; differing: what differed, in words.
     """
@@ -54,7 +53,7 @@ class Tally(NamedTuple):
     kills: int
     hits: int
     within: int
-    again: int
+    repeated: int
     runs: int
     differing: list[str]
 
@@ -75,11 +74,11 @@ def flags_of(recipe: str, root: Path) -> list[str]:
         flags += ["--batch-size", 8, "--manualSeed", 1, "--val-iteration", 4]
     else:
         flags = [*TINY, "--val-iteration", 6]
-    flags += ["--epochs", EPOCHS, *["--align"] * ("remix" in recipe), "--copy_every", 2]
+    flags += ["--epochs", EPOCHS, *(["--align"] if "remix" in recipe else []), "--copy_every", 2]
     if recipe.endswith("_cossl"):
         first = recipe.removesuffix("_cossl")
         finish(start(first, [*map(str, flags), "--out", str(root / first)], root / "shown"), root / "shown")
-        flags += ["--resume", root / first / NAME, "--warm_tfe", 1]
+        flags += ["--resume", root / first / LATEST, "--warm_tfe", 1]
     return list(map(str, flags))
 
 
@@ -128,17 +127,23 @@ def kill(pid: int, out: Path, how: str, seconds: float) -> bool:
         time.sleep(0.0002)
     os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code in (-signal.SIGKILL, -signal.SIGTERM, EXIT_CODES[signal.SIGTERM])
+    return code in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def duration(recipe: str, flags: list[str], shown: Path) -> float:
+    """Of a whole run, seconds."""
+    began = time.monotonic()
+    finish(start(recipe, flags, shown), shown)
+    return time.monotonic() - began
 
 
 def torture(recipe: str, kills: int, seed: int) -> Tally:
     random.seed(f"{recipe} {seed}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        flags, shown, began = flags_of(recipe, root), root / "shown", time.monotonic()
-        finish(start(recipe, [*flags, "--out", str(root / "whole")], shown), shown)
-        seconds = time.monotonic() - began
-        whole, done, hits, within, again, runs, differing = content(root / "whole"), 0, 0, 0, 0, 0, []
+        flags, shown = flags_of(recipe, root), root / "shown"
+        seconds = duration(recipe, [*flags, "--out", str(root / "whole")], shown)
+        whole, done, hits, within, repeated, runs, differing = content(root / "whole"), 0, 0, 0, 0, 0, []
         while done < kills:
             runs += 1
             out, ended, before = root / f"run{runs}", False, (0, 0)
@@ -151,17 +156,17 @@ def torture(recipe: str, kills: int, seed: int) -> Tally:
                     done += 1
                     hits += any(file.stat().st_mtime > born for file in out.glob(".*.tmp"))
                 else:
-                    ended = (out / "summary.json").exists()
+                    ended = finished(out)
                     if not ended:
                         raise SystemExit(f"{recipe}:\n{shown.read_text()}")
                 epochs, after = printed(shown), epoch_and_step(out)
-                again += (
+                repeated += (
                     after < before or after[0] < max(epochs, default=0) or min(epochs, default=EPOCHS + 1) <= before[0]
                 )
                 within, before = within + (after[1] > 0 and not ended), after
             found = content(out)
             differing += [name for name in whole if not same(whole[name], found[name])]
-    return Tally(recipe, done, hits, within, again, runs, differing)
+    return Tally(recipe, done, hits, within, repeated, runs, differing)
 
 
 def main() -> None:
@@ -183,7 +188,7 @@ def main() -> None:
             words = ", ".join(tally.differing) or "nothing"
             print(f"{tally.recipe:36}", *(f"{number:15}" for number in tally[1:-1]), f" {words}", flush=True)
             tallies.append(tally)
-    raise SystemExit(int(any(tally.differing or tally.again for tally in tallies)))
+    raise SystemExit(int(any(tally.differing or tally.repeated for tally in tallies)))
 
 
 if __name__ == "__main__":

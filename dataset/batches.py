@@ -16,7 +16,7 @@ from utils.ranks import of_rank
 from utils.seeding import fold_in
 
 # (step t, labelled images B of this rank) -> what a method or a learner draws, arrays of 4- or 8-byte numbers
-Draw = Callable[[int, int], dict[str, np.ndarray]]
+DrawNumbers = Callable[[int, int], dict[str, np.ndarray]]
 
 
 class Minibatch(NamedTuple):
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     partners: Minibatch | None = None
 
 
-def draw_numbers(draws: Sequence[Draw], seed: int, name: str, t: int, rows: int) -> dict[str, np.ndarray]:
+def draw_numbers(draws: Sequence[DrawNumbers], seed: int, name: str, t: int, rows: int) -> dict[str, np.ndarray]:
     """What `draws` give for step t, with torch's generator for the CPU seeded from (seed, name, t) and the rank."""
     torch.default_generator.manual_seed(fold_in(seed, of_rank(name), t))
     return {key: array for draw in draws for key, array in draw(t, rows).items()}
@@ -76,7 +76,7 @@ class Batches:
     name: of the steps; those of another name get other numbers.
     """
 
-    def __init__(self, streams: dict[str, Any], draws: Sequence[Draw], seed: int, name: str = "step") -> None:
+    def __init__(self, streams: dict[str, Any], draws: Sequence[DrawNumbers], seed: int, name: str = "step") -> None:
         self.streams, self.draws, self.seed, self.name = streams, draws, seed, name
         self.images = next(iter(streams.values())).images
         self.device = self.images.device

@@ -14,7 +14,7 @@ from dataset.download import downloading
 from dataset.images import Dataset, Images
 from utils.errors import UserError
 
-HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
+_HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
 def load_cifar10(root: Path) -> Dataset:
@@ -50,10 +50,10 @@ def _unpack_or_download(source: type, root: Path) -> None:
     from torchvision.datasets.utils import check_integrity
 
     archive = root / source.filename
-    with downloading(source.__name__, source.filename, HOME, root, root):
+    with downloading(source.__name__, source.filename, _HOME, root, root):
         # torchvision would silently download over a damaged archive; it may be all that an offline user has.
         if archive.exists() and not check_integrity(archive, source.tgz_md5):
-            raise UserError(f"{archive}: damaged or incomplete (checksum differs); replace it from {HOME}")
+            raise UserError(f"{archive}: damaged or incomplete (checksum differs); replace it from {_HOME}")
         source(root, download=True)
 
 

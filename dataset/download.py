@@ -9,12 +9,12 @@ from filelock import FileLock
 
 from utils.errors import UserError
 
-LOCK = ".download.lock"
+_LOCK = ".download.lock"
 
 
 def await_download(root: Path) -> None:
     """Wait until no other process downloads to `root`: what it has unpacked so far is not the whole."""
-    if (root / LOCK).exists():
+    if (root / _LOCK).exists():
         with _locked(root):
             pass
 
@@ -45,8 +45,8 @@ def downloading(what: str, files: str, home: str, root: Path, folder: Path) -> I
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
     """The lock ends with the process. Its file is removed while it is held; who waits for it notices that."""
-    with FileLock(root / LOCK):
+    with FileLock(root / _LOCK):
         try:
             yield
         finally:
-            (root / LOCK).unlink()
+            (root / _LOCK).unlink()

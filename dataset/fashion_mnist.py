@@ -30,7 +30,7 @@ CLASSES = (
     "Ankle boot",
 )
 LARGEST = 10**8  # bytes of a file, unpacked; the largest official one has 47,040,016
-HOME = "https://github.com/zalandoresearch/fashion-mnist"
+_HOME = "https://github.com/zalandoresearch/fashion-mnist"
 
 
 def load_fashion_mnist(root: Path) -> Dataset:
@@ -58,7 +58,7 @@ def _find(root: Path) -> list[Path] | None:
             return found
     if any(in_root):
         missing = ", ".join(name for name, path in zip(FILES, in_root, strict=True) if path is None)
-        remedy = f"add them (.gz or not) from {HOME}, or delete the part to download"
+        remedy = f"add them (.gz or not) from {_HOME}, or delete the part to download"
         raise UserError(f"{root}: holds a part of Fashion-MNIST but lacks {missing}; {remedy}")
     return None
 
@@ -68,7 +68,7 @@ def _download(root: Path) -> list[Path]:
     from torchvision.datasets.utils import download_url
 
     folder = root / "FashionMNIST" / "raw"
-    with downloading("Fashion-MNIST", f"{', '.join(FILES)} (.gz or not)", HOME, root, folder):
+    with downloading("Fashion-MNIST", f"{', '.join(FILES)} (.gz or not)", _HOME, root, folder):
         for name, md5 in FashionMNIST.resources:
             download_url(FashionMNIST.mirrors[0] + name, folder, name, md5)
     return [folder / f"{name}.gz" for name in FILES]
@@ -79,12 +79,12 @@ def _read_part(image_path: Path, label_path: Path) -> Images:
     grey, labels = read_idx(image_path, 3), read_idx(label_path, 1)
     if grey.shape[1:] != (28, 28):
         size = " x ".join(map(str, grey.shape[1:]))
-        raise UserError(f"{image_path}: holds images of {size} pixels, not 28 x 28; get it from {HOME}")
+        raise UserError(f"{image_path}: holds images of {size} pixels, not 28 x 28; get it from {_HOME}")
     if labels.max() >= len(CLASSES):
-        raise UserError(f"{label_path}: holds the label {labels.max()}, above 9; get it from {HOME}")
+        raise UserError(f"{label_path}: holds the label {labels.max()}, above 9; get it from {_HOME}")
     if len(grey) != len(labels):
         message = f"{label_path}: {len(labels)} labels for the {len(grey)} images of {image_path}"
-        raise UserError(f"{message}; get both from {HOME}")
+        raise UserError(f"{message}; get both from {_HOME}")
     padded = np.pad(grey, ((0, 0), (2, 2), (2, 2)))
     return Images(np.repeat(padded[:, None], 3, axis=1), labels.astype(np.int64))
 
@@ -99,15 +99,15 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             raw = file.read(LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); get it again from {HOME}") from None
+        raise UserError(f"{path}: cannot be read ({error}); get it again from {_HOME}") from None
     if len(raw) > LARGEST:
-        raise UserError(f"{path}: unpacks to more than {LARGEST} bytes; get it again from {HOME}")
+        raise UserError(f"{path}: unpacks to more than {LARGEST} bytes; get it again from {_HOME}")
     start = 4 + 4 * dims
     if len(raw) < start or raw[:4] != bytes((0, 0, 8, dims)):
-        raise UserError(f"{path}: not an IDX file of {dims}-dimensional uint8 data; get it from {HOME}")
+        raise UserError(f"{path}: not an IDX file of {dims}-dimensional uint8 data; get it from {_HOME}")
     shape = np.frombuffer(raw, ">u4", dims, offset=4).tolist()
     size = math.prod(shape)
     if size == 0 or len(raw) - start != size:
         counted = len(raw) - start
-        raise UserError(f"{path}: holds {counted} values, its header says {size}; get it again from {HOME}")
+        raise UserError(f"{path}: holds {counted} values, its header says {size}; get it again from {_HOME}")
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from dataset.augment import on_device
-from dataset.batches import Batch, Draw, Minibatch, draw_numbers
+from dataset.batches import Batch, DrawNumbers, Minibatch, draw_numbers
 from dataset.crop_views import CropViews, apply_crop_views, draw_crop_views
-from dataset.crops import Chunk, Decoded
+from dataset.crops import Chunk, Decoded, resized
 from dataset.image_loader import ImageLoader
 from dataset.images import Dataset, Files
 from dataset.long_tail import LongTailed
@@ -24,7 +24,7 @@ from utils.errors import UserError
 from utils.ranks import my_rows
 from utils.seeding import generator
 
-ROWS = 32  # images of a chunk: several workers share a batch, and little lies in shared memory
+CHUNK = 32  # images of a chunk: several workers share a batch, and little lies in shared memory
 
 
 class Crops(NamedTuple):
@@ -38,7 +38,7 @@ class Crops(NamedTuple):
 class FileBatches:
     """As `dataset.batches.Batches`, for streams of files: crops come from the workers, and aren't packed."""
 
-    def __init__(self, streams: dict[str, Stream], draws: Sequence[Draw], seed: int, name: str = "step") -> None:
+    def __init__(self, streams: dict[str, Stream], draws: Sequence[DrawNumbers], seed: int, name: str = "step") -> None:
         self.streams, self.draws, self.seed, self.name = streams, draws, seed, name
         self.images = next(iter(streams.values())).images
         self.device = self.images.device
@@ -80,6 +80,13 @@ class ImageFiles:
         self.paths, self.labels = files
         self.loader, self.size, self.device = loader, loader.cropper.size, loader.device
         self.look = {"mean": mean, "std": std}
+
+    def facts(self) -> dict[str, int]:
+        """resize: of the shorter side in evaluation, before the crop."""
+        return {"img_size": self.size, "resize": resized(self.size)}
+
+    def machine(self) -> dict[str, float]:
+        return self.loader.figures()
 
     def chunks(self, stream: Stream, t: int) -> list[Chunk]:
         """What the workers make for batch t of a stream; under torchrun, for this rank's rows of it."""
@@ -127,7 +134,7 @@ class ImageFiles:
 
     def _cut(self, name: str, t: int, image: np.ndarray, crops: int, first: int = 0) -> list[Chunk]:
         paths = [self.paths[i] for i in image.tolist()]
-        return [Chunk(name, t, first + i, paths[i : i + ROWS], crops) for i in range(0, len(paths), ROWS)]
+        return [Chunk(name, t, first + i, paths[i : i + CHUNK], crops) for i in range(0, len(paths), CHUNK)]
 
     def _next(self, stream: Stream, place: int, chunk: Chunk, row: int) -> tuple[int, Tensor]:
         """Number of the image that can be read next after a place of a stream, its crops for a row (V, 3, S, S)."""

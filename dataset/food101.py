@@ -12,10 +12,10 @@ from dataset.download import await_download, downloading
 from dataset.images import Dataset, Files
 from utils.errors import UserError
 
-HOME = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/"
+_HOME = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/"
 FOLDER, PARTS = "food-101", ("images", "meta/train.json", "meta/test.json")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-REMEDY = f"unpack food-101.tar.gz from {HOME} anew"
+REMEDY = f"unpack food-101.tar.gz from {_HOME} anew"
 
 
 def load_food101(root: Path) -> Dataset:
@@ -45,7 +45,7 @@ def load_food101(root: Path) -> Dataset:
 def _download(root: Path) -> None:
     from torchvision.datasets import Food101
 
-    with downloading("Food-101", "food-101.tar.gz, unpacked,", HOME, root, root):
+    with downloading("Food-101", "food-101.tar.gz, unpacked,", _HOME, root, root):
         Food101(root, download=True)
 
 

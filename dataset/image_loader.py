@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain, count, takewhile
+from typing import Protocol
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -70,10 +71,10 @@ class ImageLoader:
         return {"waited_s": waited} | ({"skipped": round(skipped * world_size())} if skipped else {})
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Iterator["ImageLoader"]:
         """Around all that asks for batches: ends the workers afterwards. Raises UserError if one of them was killed."""
         try:
-            yield
+            yield self
         except (RuntimeError, *LOST) as error:  # torch raises it from a signal's handler, in the middle of anything
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
@@ -112,6 +113,20 @@ class ImageLoader:
             self.named.add(path)
         self.skipped += len(decoded.damaged)
         return decoded
+
+
+class LoaderFlags(Protocol):
+    """The flags of a recipe that are read here."""
+
+    img_size: int
+    manualSeed: int
+    workers: int
+    skip_corrupt: bool
+
+
+def open_loader(args: LoaderFlags, device: torch.device) -> AbstractContextManager[ImageLoader]:
+    """The loader of a recipe, see `ImageLoader.running`."""
+    return ImageLoader(args.img_size, args.manualSeed, args.workers, args.skip_corrupt, device).running()
 
 
 def _begin(worker: int) -> None:

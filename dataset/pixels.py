@@ -43,6 +43,13 @@ class Pixels:
         self.look = torch.tensor([*mean, *std]).to(device)
         self.options = {"flip": flip, "pixel_scale": pixel_scale}
 
+    def facts(self) -> dict[str, int]:
+        return {"img_size": self.size}
+
+    def machine(self) -> dict[str, float]:
+        """Of how an epoch went on this machine there is nothing to say."""
+        return {}
+
     def draw(self, stream: Stream, t: int) -> tuple[np.ndarray, np.ndarray]:
         """Of the batch of step t (0, 1, ...), under torchrun this rank's part of it: the numbers of its images (B,),
         and a row for each view of them, int32 (V, B, W).

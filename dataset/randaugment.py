@@ -113,17 +113,17 @@ OPERATIONS = {
     "CutoutAbs": (ops.cutout, lambda v, h, w: (0, 0, 0, 0, 125, 123, 114)),
     "Cutout": (ops.cutout, lambda v, h, w: (0, 0, 0, 0, 127, 127, 127)),
 }
-NAMES = tuple(OPERATIONS)
+OPERATION_NAMES = tuple(OPERATIONS)
 FUNCTIONS = tuple(dict.fromkeys(function for function, _ in OPERATIONS.values()))
 FUNCTION_OF = np.array([FUNCTIONS.index(function) for function, _ in OPERATIONS.values()])
 
 
 @lru_cache(maxsize=4096)
 def numbers_of(operation: int, value: float, height: int, width: int) -> tuple[int, ...]:
-    """What a batched operation reads: seven whole numbers. operation: place in `NAMES`; value: what it takes, sign
-    included (degrees, bits, level, factor, shear, pixels); of a cutout the four edges are zeros.
+    """What a batched operation reads: seven whole numbers. operation: place in `OPERATION_NAMES`; value: what it takes,
+    sign included (degrees, bits, level, factor, shear, pixels); of a cutout the four edges are zeros.
     """
-    numbers = OPERATIONS[NAMES[operation]][1](value, height, width)
+    numbers = OPERATIONS[OPERATION_NAMES[operation]][1](value, height, width)
     return (*numbers, *[0] * (7 - len(numbers)))
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from dataset.randaugment import FUNCTION_OF, NAMES, POOL10, POOL30, numbers_of, pool10_values, pool30_values
+from dataset.randaugment import FUNCTION_OF, OPERATION_NAMES, POOL10, POOL30, numbers_of, pool10_values, pool30_values
 
 HEAD, LAYER = 6, 8  # numbers before the layers, and of each layer
 FAR = -(2**20)  # a hole that lies outside of every image
@@ -22,7 +22,7 @@ def layer_table(pool: tuple[tuple[str, bool, float], ...], size: int) -> np.ndar
     """int32 (P, 2, 8): the layer of each operation (name, does the sign flip, value), with sign + and -."""
 
     def layer(name: str, value: float) -> list[int]:
-        operation = NAMES.index(name)
+        operation = OPERATION_NAMES.index(name)
         return [FUNCTION_OF[operation], *numbers_of(operation, value, size, size)]
 
     return np.array([[layer(name, v), layer(name, -v if signed else v)] for name, signed, v in pool], np.int32)

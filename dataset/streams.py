@@ -9,16 +9,13 @@ import torch
 from torch import Tensor
 
 from dataset import load
-from dataset.batches import Batches, Draw
+from dataset.batches import Batches, DrawNumbers
 from dataset.folder import load_folder
 from dataset.images import Dataset
 from dataset.long_tail import ImbalanceFlags, LongTailed, describe, long_tailed
 from dataset.pixels import Pixels
 from dataset.stream import Stream
 from utils.ranks import my_rows
-
-PRETRAINING = ("labelled", "unlabelled")  # the streams of a step of the first stage
-CO_LEARNING = (*PRETRAINING, "balanced", "partners")
 
 
 class Data(NamedTuple):
@@ -45,7 +42,7 @@ class Data(NamedTuple):
         for views, labels in self.held_out.sweep():
             yield views[0], labels
 
-    def batches(self, streams: tuple[str, ...], *draws: Draw, name: str = "step") -> Batches:
+    def batches(self, streams: tuple[str, ...], *draws: DrawNumbers, name: str = "step") -> Batches:
         """Batches of these streams, with what method and learner draw. name: another one than "step" gives batches,
         and numbers, of their own.
         """
@@ -58,6 +55,10 @@ class Data(NamedTuple):
         """The class counts, for printing."""
         return describe(self.counts, self.unlabelled_counts, len(self.unlabelled.members))
 
+    def machine(self) -> dict[str, float]:
+        """Figures of how the epoch that ends here went on this machine."""
+        return self.labelled.images.machine()
+
     def facts(self) -> dict[str, Any]:
         """What the checkpoints and the summary of a run say of its data."""
         known = self.unlabelled_counts is not None
@@ -66,9 +67,9 @@ class Data(NamedTuple):
             "labelled_counts": self.counts.tolist(),
             "unlabelled_counts": self.unlabelled_counts.tolist() if known else None,
             "unlabelled": len(self.unlabelled.members),
-            "img_size": self.labelled.images.size,
             "mean": list(self.mean),
             "std": list(self.std),
+            **self.labelled.images.facts(),
         }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.errors import UserError
 from utils.ranks import mean_over_ranks
 
 # Keys of checkpoints, the published ones; teacher_optimizer is ours.
@@ -54,6 +55,10 @@ class Averaged:
         other.optimizer, other.decay = optimizer, self.decay if decay is None else decay
         return other
 
+    def load(self, checkpoint: dict[str, Any]) -> None:
+        """Take the states of a checkpoint's network. Raises UserError where they don't fit, see `load_states`."""
+        load_states(self.objects(STUDENT), checkpoint)
+
     def objects(self, keys: tuple[str, str, str]) -> dict[str, Any]:
         """What a checkpoint holds of it, under the given keys: STUDENT or TEACHER."""
         return dict(zip(keys, (self.live, self.ema, self.optimizer), strict=True))
@@ -61,3 +66,29 @@ class Averaged:
 
 def _floating(network: nn.Module) -> list[Tensor]:
     return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+
+
+def adam(parameters: Any, lr: float, weight_decay: float = 0) -> torch.optim.Adam:
+    """Adam for parameters, or groups of them, fused on a GPU."""
+    parameters = list(parameters)
+    first = parameters[0]["params"][0] if isinstance(parameters[0], dict) else parameters[0]
+    return torch.optim.Adam(parameters, lr, weight_decay=weight_decay, fused=first.is_cuda)
+
+
+def load_states(objects: dict[str, Any], checkpoint: dict[str, Any]) -> None:
+    """Load every object's state; an optimiser keeps the hyper-parameters it was made with (the flags').
+
+    objects: by checkpoint key. Raises UserError if the checkpoint is of another network.
+    """
+    for key, target in objects.items():
+        groups = [group.copy() for group in getattr(target, "param_groups", [])]
+        try:
+            target.load_state_dict(checkpoint[key])
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            remedy = "give the --dataset, --width and --depth it was trained with"
+            raise UserError(f"{checkpoint['file']}: its {key} doesn't fit this network; {remedy}") from error
+        for group, made in zip(getattr(target, "param_groups", []), groups, strict=True):
+            group.update({name: value for name, value in made.items() if name != "params"})
+            for parameter in group["params"] if group.get("fused") else []:  # those count their steps on the device
+                if (moments := target.state.get(parameter)) is not None:
+                    moments["step"] = moments["step"].to(parameter.device)

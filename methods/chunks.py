@@ -20,7 +20,10 @@ def in_chunks(method: Method) -> Method:
 
     def loss(model: Network, labeller: Network, batch: Any) -> tuple[Tensor, Logs, PseudoLabels | None]:
         rows = len(batch.labelled.labels)
-        chunked = lambda network: lambda images: torch.cat([network(chunk) for chunk in images.split(rows)])
+
+        def chunked(network: Network) -> Network:
+            return lambda images: torch.cat([network(chunk) for chunk in images.split(rows)])
+
         return method.loss(chunked(model), chunked(labeller), batch)
 
     return method._replace(loss=loss)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from methods.averaged import adam
 from methods.method import Learner, Logs
 
 
@@ -35,7 +36,7 @@ def tfe(counts: Tensor, max_lam: float) -> Learner:
         coin, where = numbers["coins"]
         return _head_loss(head, blend(f_x, f_u, coin < chance[y], max_lam + (1 - max_lam) * where), y)
 
-    return Learner(loss, draw)
+    return Learner("TFE", loss, draw)
 
 
 def crt() -> Learner:
@@ -44,7 +45,7 @@ def crt() -> Learner:
     def loss(head: nn.Module, f_x: Tensor, y: Tensor, f_u: Tensor, numbers: dict[str, Tensor]) -> tuple[Tensor, Logs]:
         return _head_loss(head, f_x, y)
 
-    return Learner(loss)
+    return Learner("cRT", loss)
 
 
 def on_frozen_features(
@@ -66,9 +67,14 @@ def _head_loss(head: nn.Module, features: Tensor, y: Tensor) -> tuple[Tensor, Lo
     return loss, {"loss_head": loss, "acc_head": (logits.argmax(dim=1) == y).to(logits).mean()}
 
 
-def decay_all_but_bias(head: nn.Linear, weight_decay: float) -> list[dict]:
+def decay_all_but_bias(head: nn.Linear, weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups for an optimiser: weight decay on the weight, none on the bias (published code)."""
     return [
         {"params": [head.weight], "weight_decay": weight_decay},
         {"params": [head.bias], "weight_decay": 0.0},
     ]
+
+
+def head_adam(head: nn.Linear, lr: float, weight_decay: float) -> torch.optim.Adam:
+    """Adam for a head, see `decay_all_but_bias`."""
+    return adam(decay_all_but_bias(head, weight_decay), lr)

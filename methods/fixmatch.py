@@ -47,4 +47,4 @@ def fixmatch(tau: float) -> Method:
         total = loss_x + loss_u
         return total, {"loss": total, "loss_x": loss_x, "loss_u": loss_u}, PseudoLabels(guess, p.shape[1], selected)
 
-    return Method(VIEWS, loss)
+    return Method("FixMatch", VIEWS, loss)

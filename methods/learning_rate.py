@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from methods.method import Logs, Step
+from methods.method import Logs
+from methods.step import Step
 
 
 def warm_up_then_steps(t: int, lr: float, gamma: float, warm_up: int, every: int) -> float:
@@ -17,27 +18,26 @@ def warm_up_then_steps(t: int, lr: float, gamma: float, warm_up: int, every: int
     return lr * t / warm_up if t < warm_up else lr * gamma ** (t // every)
 
 
-def draw_rates(rate: Callable[[int], float]) -> Callable[[int, int], dict[str, np.ndarray]]:
-    """Numbers of step t for `scheduled`: lr and next_lr (), float64, the rates of this step and of the next one."""
-    return lambda t, rows: {"lr": np.array(rate(t)), "next_lr": np.array(rate(t + 1))}
+def scheduled(step: Step, optimizer: torch.optim.Optimizer, rate: Callable[[int], float]) -> Step:
+    """`step` with the optimiser's learning rate a function of the step, drawn with the step's numbers: `lr` and
+    `next_lr` (), float64, which must lie on the host.
 
-
-def scheduled(step: Step, optimizer: torch.optim.Optimizer) -> Step:
-    """`step` with the optimiser's learning rate set to `lr` of the batch's numbers, which must lie on the host.
-
-    `lr` is in its logs, too. Afterwards the rate is `next_lr`, as schedulers leave it: a checkpoint's optimiser says
-    how it would go on.
+    `lr` is in its logs, too. Afterwards the rate is that of the next step, as schedulers leave it: a checkpoint's
+    optimiser says how it would go on.
     """
+
+    def draw(t: int, rows: int) -> dict[str, np.ndarray]:
+        return {"lr": np.array(rate(t)), "next_lr": np.array(rate(t + 1))}
 
     def use(lr: float) -> None:
         for group in optimizer.param_groups:
             group["lr"] = lr
 
-    def scheduled_step(batch: Any) -> Logs:
+    def train(batch: Any) -> Logs:
         now, after = (batch.numbers[name].item() for name in ("lr", "next_lr"))
         use(now)
         logs = step(batch)
         use(after)
         return logs | {"lr": torch.full_like(logs["loss"], now)}
 
-    return scheduled_step
+    return step._replace(train=train, draws=(*step.draws, draw))

@@ -13,7 +13,7 @@ from methods.pseudo_labels import PseudoLabels
 
 Network = Callable[[Tensor], Tensor]  # images (B, 3, S, S) -> logits (B, C)
 Logs = dict[str, Tensor]
-Step = Callable[[Any], Logs]  # trains once on a batch; draws nothing, never waits for the device
+Draw = Callable[[int, int], dict[str, np.ndarray]]  # (step t, B) -> numbers by name
 
 
 def draw_nothing(t: int, rows: int) -> dict[str, np.ndarray]:
@@ -22,25 +22,29 @@ def draw_nothing(t: int, rows: int) -> dict[str, np.ndarray]:
 
 
 class Method(NamedTuple):
-    """An SSL method, with its hyper-parameters.
+    """An SSL method, with its hyper-parameters. name: in words.
 
     views: the views that it wants of `labelled` and `unlabelled` images. loss: (model, labeller, batch) -> loss (), its
     parts, and the pseudo-labels; model: the network that learns; labeller: images -> logits, who names a class: the
     model itself in pre-training, head o momentum encoder in CoSSL. draw: (step t, B) -> all numbers that the loss needs
     of step t besides the views, which it finds in `batch.numbers`. It takes them from torch's generator for the CPU.
+    state: modules that are saved with a run, by checkpoint key.
     """
 
+    name: str
     views: dict[str, tuple[str, ...]]
     loss: Callable[[Any, Network, Any], tuple[Tensor, Logs, PseudoLabels | None]]
-    draw: Callable[[int, int], dict[str, np.ndarray]] = draw_nothing
+    draw: Draw = draw_nothing
+    state: dict[str, nn.Module] = {}  # noqa: RUF012 - nobody adds to it
 
 
 class Learner(NamedTuple):
-    """How a linear head learns on frozen features.
+    """How a linear head learns on frozen features. name: in words.
 
     loss: (head, f_x, y, f_u, numbers) -> loss (), its parts: f_x (B, D) class-balanced labelled features with labels y
     (B,), f_u (B, D) those of partners. draw: as for a `Method`.
     """
 
+    name: str
     loss: Callable[[nn.Module, Tensor, Tensor, Tensor, dict[str, Tensor]], tuple[Tensor, Logs]]
-    draw: Callable[[int, int], dict[str, np.ndarray]] = draw_nothing
+    draw: Draw = draw_nothing

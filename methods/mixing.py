@@ -34,7 +34,11 @@ def mixup(inputs: Tensor, targets: Tensor, lam: Tensor, perm: Tensor) -> tuple[T
 
     Source: MixMatch, section 3.3; one lambda per batch: published code.
     """
-    return tuple(lam * rows + (1 - lam) * rows.index_select(0, perm) for rows in (inputs, targets))
+
+    def blended(rows: Tensor) -> Tensor:
+        return lam * rows + (1 - lam) * rows.index_select(0, perm)
+
+    return blended(inputs), blended(targets)
 
 
 def interleave(batches: Sequence[Tensor]) -> list[Tensor]:
@@ -45,8 +49,10 @@ def interleave(batches: Sequence[Tensor]) -> list[Tensor]:
     """
     number, rows = len(batches), len(batches[0])
     groups = [batch.split([(rows + i) // number for i in range(number)]) for batch in batches]
-    source = lambda j, i: i if j == 0 else 0 if j == i else j
-    return [torch.cat([groups[source(j, i)][i] for i in range(number)]) for j in range(number)]
+    exchanged = [[groups[j][i] for i in range(number)] for j in range(number)]
+    for i in range(1, number):
+        exchanged[0][i], exchanged[i][i] = groups[i][i], groups[0][i]
+    return [torch.cat(batch) for batch in exchanged]
 
 
 def forward_interleaved(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ def mixmatch(T: float, alpha: float, lambda_u: Callable[[int], float]) -> Method
     def loss(model: Network, labeller: Network, batch: Any) -> tuple[Tensor, Logs, PseudoLabels]:
         ((x,), y), (u, _), numbers = batch.labelled, batch.unlabelled, batch.numbers
         with torch.no_grad():
-            q = sharpen(sum(labeller(view).softmax(dim=1) for view in u) / len(u), T)
+            q = sharpen(torch.stack([labeller(view).softmax(dim=1) for view in u]).mean(0), T)
         targets = torch.cat([one_hot(y, q.shape[1]).to(q), *[q] * len(u)])
         images, targets = mixup(torch.cat([x, *u]), targets, numbers["mixup_lam"], numbers["mixup_perm"])
         logits_x, logits_u = forward_interleaved(model, images, len(x))
@@ -52,4 +52,4 @@ def mixmatch(T: float, alpha: float, lambda_u: Callable[[int], float]) -> Method
         total = loss_x + numbers["lambda_u"] * loss_u
         return total, {"loss": total, "loss_x": loss_x, "loss_u": loss_u}, PseudoLabels(q.argmax(dim=1), q.shape[1])
 
-    return Method(VIEWS, loss, draw)
+    return Method("MixMatch", VIEWS, loss, draw)

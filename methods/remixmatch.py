@@ -32,6 +32,9 @@ class RunningMean(nn.Module):
     checkpoint by itself, not of a larger module's state.
     """
 
+    rows: Tensor
+    seen: Tensor
+
     def __init__(self, num_classes: int, length: int = 128) -> None:
         super().__init__()
         self.register_buffer("rows", torch.zeros(length, num_classes))  # the latest is the last; zeros: none yet
@@ -48,10 +51,10 @@ class RunningMean(nn.Module):
         """The mean (C,), once there is a batch."""
         return self.rows.sum(dim=0) / self.seen
 
-    def state_dict(self) -> Tensor:
+    def state_dict(self) -> Tensor:  # type: ignore[override]
         return self.rows[len(self.rows) - int(self.seen) :].clone()
 
-    def load_state_dict(self, rows: Tensor) -> None:
+    def load_state_dict(self, rows: Tensor) -> None:  # type: ignore[override]
         """Raises RuntimeError if the rows (n, C) are more than `length`, or of another number of classes."""
         missing = self.rows.new_zeros(len(self.rows) - len(rows), self.rows.shape[1])
         self.rows.copy_(torch.cat([missing, rows.to(missing)]))
@@ -108,7 +111,7 @@ def remixmatch(
         weights = {"lambda_u": np.array(lambda_u(t), np.float32), "w_ent": np.array(w_ent(t), np.float32)}
         return weights | draw_turns(rows) | draw_mixup(rows * (1 + len(VIEWS["unlabelled"])), alpha)
 
-    def loss(model: nn.Module, labeller: Network, batch: Any) -> tuple[Tensor, Logs, PseudoLabels]:
+    def loss(model: Any, labeller: Network, batch: Any) -> tuple[Tensor, Logs, PseudoLabels]:
         ((x,), y), (u, _), numbers = batch.labelled, batch.unlabelled, batch.numbers
         weak, first, *_ = u
         turns = numbers["turns"].long()
@@ -123,7 +126,7 @@ def remixmatch(
         loss_rot = cross_entropy(model.rot(model.features(turn(first, turns))), turns)
         loss_ent = cross_entropy(model(first), q)
         total = loss_x + numbers["lambda_u"] * loss_u + w_rot * loss_rot + numbers["w_ent"] * loss_ent
-        logs = {"loss": total, "loss_x": loss_x, "loss_u": loss_u, "loss_rot": loss_rot, "loss_ent": loss_ent}
-        return total, logs, PseudoLabels(q.argmax(dim=1), q.shape[1])
+        parts = {"loss_x": loss_x, "loss_u": loss_u, "loss_rot": loss_rot, "loss_ent": loss_ent}
+        return total, {"loss": total} | parts, PseudoLabels(q.argmax(dim=1), q.shape[1])
 
-    return Method(VIEWS, loss, draw)
+    return Method("ReMixMatch", VIEWS, loss, draw, {"emp_distb_u": running_mean})

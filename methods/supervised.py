@@ -21,4 +21,4 @@ def supervised() -> Method:
         total = cross_entropy(model(x), y)
         return total, {"loss": total}, None
 
-    return Method(VIEWS, loss)
+    return Method("supervised", VIEWS, loss)

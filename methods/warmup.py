@@ -34,9 +34,9 @@ def imprint(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 def random_blends(seed: int) -> BlendDraw:
     """Draws for `balanced_features`: (c, n, n_c) -> n indices of own features below n_c, and n lambdas."""
 
-    def draw(c: int, n: int, own: int) -> tuple[np.ndarray, np.ndarray]:
+    def draw(c: int, n: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         rng = generator(seed, "warm-up blends", c)
-        return rng.integers(0, own, n), rng.beta(0.75, 0.75, n)
+        return rng.integers(0, count, n), rng.beta(0.75, 0.75, n)
 
     return draw
 
@@ -70,7 +70,7 @@ def _first(rank: Tensor, n: int) -> Tensor:
 
 @torch.no_grad()
 def collect(
-    encoder: Callable[[Tensor], Tensor], labelled: Iterable, unlabelled: Iterable
+    encoder: Callable[[Tensor], Tensor], labelled: Iterable[Any], unlabelled: Iterable[Any]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """f_x (N, D), y (N,), and for the unlabelled images f_u (U, D), f_weak (U, D); every image passes once.
 
@@ -84,12 +84,10 @@ def collect(
     return f_x, y, f_u, f_weak
 
 
-def train_head(
-    teacher: Averaged, features: Tensor, labels: Tensor, batch_size: int, epochs: int, steps: int, seed: int
-) -> None:
-    """Cross-entropy on shuffled batches of the balanced set, `epochs` times `steps` steps; the head's EMA follows."""
+def train_head(teacher: Averaged, features: Tensor, labels: Tensor, batch_size: int, steps: int, seed: int) -> None:
+    """Cross-entropy on shuffled batches of the balanced set; the head's EMA follows."""
     per_pass = max(1, len(labels) // batch_size)
-    for t in range(epochs * steps):
+    for t in range(steps):
         if t % per_pass == 0:
             order = torch.from_numpy(generator(seed, "warm-up order", t).permutation(len(labels))).to(labels.device)
         rows = order[t % per_pass * batch_size :][:batch_size]
@@ -99,26 +97,23 @@ def train_head(
 def warm_up(
     encoder: Callable[[Tensor], Tensor],
     teacher: Averaged,
-    labelled: Iterable,
-    unlabelled: Iterable,
-    counts: np.ndarray,
-    *,
-    batch_size: int,
-    epochs: int,
+    data: Any,
+    views: tuple[str, ...],
     steps: int,
+    batch_size: int,
     seed: int,
 ) -> None:
-    """Build the balanced feature set and train `teacher` on it, in place.
+    """Build the balanced feature set of the labelled and unlabelled images, and train `teacher` on it, in place.
 
     encoder: images -> features (B, D), the momentum encoder in eval mode; teacher: a fresh head, its EMA a copy, with
-    an optimiser for the warm-up alone; labelled, unlabelled: sweeps, see `collect`; counts: (C,) labelled images per
-    class; batch_size: features a step; epochs times steps: `--warm_tfe` times `--val-iteration`.
+    an optimiser for the warm-up alone; data: see `dataset.streams.Data`; views: of the unlabelled images, see
+    `collect`; steps, batch_size: of the head's training, `--warm_tfe` times `--val-iteration` on `--batch-size`.
     """
-    f_x, y, f_u, f_weak = collect(encoder, labelled, unlabelled)
-    weight = imprint(f_x, y, len(counts))
+    f_x, y, f_u, f_weak = collect(encoder, data.labelled.sweep(), data.unlabelled.sweep(views))
+    weight = imprint(f_x, y, len(data.counts))
     probabilities = (torch.cat([f_x, f_weak]) @ weight.T).softmax(dim=1)
-    features, labels = balanced_features(f_x, y, f_u, probabilities, counts, random_blends(seed))
-    train_head(teacher, features, labels, batch_size, epochs, steps, seed)
+    features, labels = balanced_features(f_x, y, f_u, probabilities, data.counts, random_blends(seed))
+    train_head(teacher, features, labels, batch_size, steps, seed)
 
 
 def warm_up_on_batches(

@@ -1,8 +1,7 @@
 """Runs that differ in nothing but their seed make a group: its mean, standard deviation and n.
 
-A setting is what groups must share to be compared: data set, class counts and imbalance. Within it a row is a method
-with its arguments, and the row's name says in which of them it differs from the method's other rows.
-Shape legend: C classes.
+A setting is what groups must share to be compared: data set, class counts (C,) and imbalance. Within it a row is a
+method with its arguments, and the row's name says in which of them it differs from the method's other rows.
 """
 
 import json
@@ -11,10 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from reporting.protocol import DATA, dataset_of, method_of, protocol_of, setting_of, word
+from reporting.protocol import dataset_of, method_of, protocol_of, setting_of, word
 from reporting.published import Figure, difference, other_budget, published
-from reporting.runs import Run
+from reporting.runs import FinishedRun
 from reporting.summaries import PUBLISHED
+from utils.args import DATA
+from utils.flags import with_role
 
 THIRDS = ("many", "medium", "few")  # of the classes, by their labelled images
 METRICS = {"top1": "top-1", "balanced": "balanced accuracy", "gm": "geometric mean"} | {name: name for name in THIRDS}
@@ -33,7 +34,7 @@ class Group:
     name: str
     method: str
     protocol: dict[str, Any]
-    runs: list[Run]
+    runs: list[FinishedRun]
     finished: bool
     figures: dict[str, dict[str, Figure | None]] = field(default_factory=dict)
     recall: list[Figure | None] = field(default_factory=list)
@@ -72,13 +73,13 @@ class Group:
         return self.runs[0].about.get("labelled_counts")
 
 
-def group(runs: Iterable[Run]) -> list[Group]:
+def group(runs: Iterable[FinishedRun]) -> list[Group]:
     """Groups in the order data set, setting, method; runs with no arguments stand alone. Broken runs are in none.
 
     Of runs with the same seed the first one counts, and the others' problems say so. Unfinished runs make groups of
     their own.
     """
-    found: dict[str, list[Run]] = {}
+    found: dict[str, list[FinishedRun]] = {}
     for run in runs:
         if run.status == "broken" or not (run.figures or run.columns):
             continue
@@ -100,12 +101,12 @@ def _order(group: Group) -> tuple:
     base, learner = group.method.partition("+")[::2]
     known = ("supervised", "MixMatch", "ReMixMatch", "FixMatch")
     place = known.index(base) if base in known else len(known)
-    data = [float(v) if isinstance(v := group.protocol.get(name), (int, float)) else 0.0 for name in DATA]
+    data = [float(v) if isinstance(v := group.protocol.get(name), (int, float)) else 0.0 for name in with_role(DATA)]
     row = not group.finished, place, base, learner, group.name
     return not group.comparable, group.dataset, data, group.setting, *row
 
 
-def _aggregate(runs: list[Run]) -> Group:
+def _aggregate(runs: list[FinishedRun]) -> Group:
     first = runs[0]
     protocol, method = protocol_of(first), method_of(first)
     made = Group(dataset_of(first), setting_of(protocol), method, method, protocol, runs, first.figures is not None)
@@ -121,10 +122,12 @@ def _aggregate(runs: list[Run]) -> Group:
     return made
 
 
-def paper_of(run: Run) -> tuple[Figure | None, str]:
+def paper_of(run: FinishedRun) -> tuple[Figure | None, str]:
     """The published figure to set beside a run, and how the run's length differs from the published one, in words."""
     arguments, dataset = run.arguments | protocol_of(run), dataset_of(run)  # the former with what is false
-    return published(method_of(run).removesuffix(f" {PUBLISHED}"), dataset, arguments), other_budget(dataset, arguments)
+    return published(method_of(run).removesuffix(f" ({PUBLISHED})"), dataset, arguments), other_budget(
+        dataset, arguments
+    )
 
 
 def figure_of(values: Iterable[float | None]) -> Figure | None:
@@ -139,7 +142,7 @@ def _name(groups: list[Group]) -> None:
     """Add to each name those arguments, not of the data, in which a method's groups on a data set differ."""
     for one in groups:
         others = [g for g in groups if (g.dataset, g.method) == (one.dataset, one.method)]
-        keys = sorted({key for g in others for key in g.protocol} - set(DATA))
+        keys = sorted({key for g in others for key in g.protocol} - set(with_role(DATA)))
         different = [key for key in keys if len({str(g.protocol.get(key)) for g in others}) > 1]
         words = [f"{word(key)} {one.protocol.get(key, 'off')}" for key in different]
         if not one.finished:

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from reporting.charts import CURVES, PSEUDO, confusions, dots, epochs, per_class, shifted
 from reporting.groups import Group
 from reporting.protocol import method_of
-from reporting.runs import Run
+from reporting.runs import FinishedRun
 from reporting.tables import Table, run_table, section_tables, sections
 from utils.files import jsonable
 
@@ -29,7 +29,7 @@ class Section(NamedTuple):
     charts: dict[str, range]
 
 
-def page(runs: list[Run], groups: list[Group]) -> str:
+def page(runs: list[FinishedRun], groups: list[Group]) -> str:
     """The whole page. Equal runs give equal pages."""
     charts: list[dict[str, Any]] = []
     shown = [*by_setting(groups, charts), Section("Runs", [run_table(runs)], [], add_charts([], charts))]
@@ -80,7 +80,7 @@ def add_charts(groups: list[Group], charts: list[dict[str, Any]]) -> dict[str, r
     return places
 
 
-def configuration(run: Run) -> dict[str, Any]:
+def configuration(run: FinishedRun) -> dict[str, Any]:
     """All arguments and versions of a run."""
     return run.arguments | {
         f"version of {name}": version for name, version in (run.about.get("versions") or {}).items()

@@ -1,4 +1,4 @@
-"""Finding the folders of runs, and reading what each holds: finished, unfinished, failed, broken, or published code.
+"""Finding the folders of runs, and reading what each holds.
 
 Shape legend: E epochs, C classes.
 """
@@ -9,23 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reporting.extras import read_diagnostics, read_shifted
 from reporting.logs import read_log
-from reporting.origin import dataset_of
-from reporting.summaries import damaged, published_summary, read_arguments, read_summary
-from training import checkpoint, failure
+from reporting.side_files import read_diagnostics, read_shifted
+from reporting.summaries import PUBLISHED, published_summary, read_arguments, read_summary
+from training.checkpoint import LATEST, read_checkpoint
+from training.folder import in_use
 from utils.errors import UserError
 
-FILES = ("summary.json", "log.txt", checkpoint.NAME, failure.NAME)
+HELD = ("summary.json", "log.txt", LATEST)  # by what the folder of a run is known
 
 
 @dataclass
-class Run:
-    """One folder. status: finished, unfinished, failed, broken, published code; problems: in words, one each.
+class FinishedRun:
+    """One folder. status: finished, running, unfinished, failed, broken, published code; problems: in words, one each.
 
-    about: what `summary.json` says, else what the checkpoint does; figures: {"last_20_mean", "best"}: {name: number
-    or None, "recall": (C,)}, None unless finished; columns: {name: (E,)} of `log.txt`; diagnostics, shifted: the
-    contents of diagnostics.npz and shifted.json, None without.
+    about: what `summary.json` says; figures: {"last_20_mean", "best"}: {name: number or None, "recall": (C,)}, None
+    unless finished; columns: {name: (E,)} of `log.txt`; diagnostics, shifted: the contents of diagnostics.npz and
+    shifted.json, None without.
     """
 
     folder: str
@@ -43,16 +43,16 @@ class Run:
 
     @property
     def last_epoch(self) -> int | None:
-        """Of the run's last model, by its log (of which the end may be damaged) or its summary or checkpoint."""
-        told = [*self.columns.get("epoch", [])[-1:], self.about.get("epochs")]
-        return max((int(epoch) for epoch in told if epoch is not None), default=None)
+        """Of the run's last model, by its log (of which the end may be damaged) or its summary."""
+        known = [*self.columns.get("epoch", [])[-1:], self.about.get("epochs")]
+        return max((int(epoch) for epoch in known if epoch is not None), default=None)
 
     @property
     def seed(self) -> int | None:
         return self.arguments.get("manualSeed")
 
 
-def find(roots: list[Path]) -> list[Run]:
+def find_runs(roots: list[Path]) -> list[FinishedRun]:
     """All runs in the folders and below, in the order of their paths, each folder once. UserError for no folder."""
     found: dict[str, Path] = {}
     for root in roots:
@@ -66,71 +66,60 @@ def find(roots: list[Path]) -> list[Run]:
 def _folders(root: Path) -> Iterator[Path]:
     for folder, below, files in os.walk(root):
         below.sort()
-        if any(name in files for name in FILES):
+        if any(name in files for name in HELD):
             yield Path(folder)
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> FinishedRun:
     """Whatever the folder holds, of which nothing need be whole; never raises for what is in the files."""
-    run = Run(str(folder), "finished", [])
-    run.columns, log_problems, foreign = read_log(folder / "log.txt")
-    summary = folder / "summary.json"
-    if summary.exists():
-        try:
-            run.about = read_summary(summary)
-            run.figures = {name: run.about[name] for name in ("last_20_mean", "best")}
-        except ValueError as error:
-            run.status, run.problems = "broken", [f"summary.json {error}"]
-    if not (folder / checkpoint.NAME).exists():
+    run = FinishedRun(str(folder), "broken", [])
+    run.columns, log_problems, published_log = read_log(folder / "log.txt")
+    if (folder / "summary.json").exists():
+        _ours(run, folder)
+    else:
+        _published(run, folder, published_log)
+    if not (folder / LATEST).exists():
         run.problems.append("no checkpoint")
-    if run.figures is None:
-        _from_checkpoint(run, folder / checkpoint.NAME, foreign)
-    run.problems += log_problems
-    run.diagnostics = read_diagnostics(folder, len(run.about.get("classes", [])), run.problems)
-    run.shifted = read_shifted(folder, run.last_epoch, dataset_of(run.arguments), run.problems)
+    if run.columns or run.status == "broken" or run.about.get("epochs"):
+        run.problems += log_problems
+    run.diagnostics = read_diagnostics(folder / "diagnostics.npz", len(run.about.get("classes", [])), run.problems)
+    run.shifted = read_shifted(folder / "shifted.json", run.last_epoch, run.arguments.get("dataset"), run.problems)
     return run
 
 
-def _from_checkpoint(run: Run, path: Path, foreign: bool) -> None:
-    """Complete a run without a summary by what its last checkpoint says."""
-    state = {}
-    if path.exists():
-        try:
-            state = checkpoint.read(path, "", ())
-        except UserError as error:
-            run.problems.append(path.name + str(error).removeprefix(str(path)))
-            if run.status == "finished" and not run.columns:  # no summary, and no log either
-                run.status = "broken"
-    if (foreign or ("state_dict" in state and "arguments" not in state)) and run.status == "finished":
-        run.status, run.about = "published code", published_summary(run.columns, state)
-        run.about |= read_arguments(path.with_name("arguments.json"), run.problems)
-        if "top1" not in run.columns:
-            run.status = "broken"
-            run.problems.append("log.txt has no accuracies")
-            return
-        run.figures = {name: run.about[name] for name in ("last_20_mean", "best")}
-        return
-    arguments = state.get("arguments", {})
-    done = state.get("epoch", int(run.columns["epoch"][-1]) if run.columns else 0)
-    run.about = state.get("facts", {}) | {"arguments": arguments, "wall_seconds": state.get("seconds"), "epochs": done}
-    run.about["versions"] = state.get("versions")  # which checkpoints of older versions lack
-    if name := damaged(run.about):
-        run.problems.append(f"{path.name} is damaged, see its {name}")
-        run.about, arguments = {}, {}
-    if run.status == "finished":  # no summary
-        run.status = "unfinished"
-        if state or run.columns:
-            run.problems.insert(0, f"stopped after epoch {done} of {arguments.get('epochs', 'an unknown number')}")
-        if (reason := _failure(path.with_name(failure.NAME))) is not None:
-            run.status = "failed"
-            run.problems.insert(0, reason)
-
-
-def _failure(path: Path) -> str | None:
-    """Why the run ended, by its own words; None if it didn't fail."""
-    if not path.exists():
-        return None
+def _ours(run: FinishedRun, folder: Path) -> None:
+    """Complete a run with a summary."""
     try:
-        return path.read_text(encoding="utf-8").strip() or "its failed.txt is empty"
-    except (OSError, UnicodeDecodeError):
-        return "its failed.txt is not readable"
+        run.about = read_summary(folder / "summary.json")
+    except ValueError as error:
+        run.problems.append(f"summary.json {error}")
+        return
+    status, done, wanted = (run.about[name] for name in ("status", "epochs", "arguments"))
+    if status == "finished":
+        run.status, run.figures = status, {name: run.about[name] for name in ("last_20_mean", "best")}
+    elif status == "running" and in_use(folder):
+        run.status = status
+        run.problems.append(f"after epoch {done} of {wanted.get('epochs')}")
+    else:
+        run.status = "failed" if status == "failed" else "unfinished"
+        run.problems.append(f"stopped after epoch {done} of {wanted.get('epochs')}")
+        if status == "failed":
+            run.problems.append(run.about.get("reason", "for a reason that it doesn't tell"))
+
+
+def _published(run: FinishedRun, folder: Path, published_log: bool) -> None:
+    """Complete a run of the published code, which leaves no summary."""
+    state = {}
+    if (folder / LATEST).exists():
+        try:
+            state = read_checkpoint(folder / LATEST, "")
+        except UserError as error:
+            run.problems.append(LATEST + str(error).removeprefix(str(folder / LATEST)))
+    if "arguments" in state or not (published_log or state):
+        run.problems.insert(0, "no summary.json")
+        return
+    run.about = published_summary(run.columns, state) | read_arguments(folder / "arguments.json", run.problems)
+    if "top1" not in run.columns:
+        run.problems.append("log.txt has no accuracies")
+        return
+    run.status, run.figures = PUBLISHED, {name: run.about[name] for name in ("last_20_mean", "best")}

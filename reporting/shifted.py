@@ -1,8 +1,6 @@
 """Test sets whose class distribution is shifted, from long-tailed like the training set to long-tailed the other way.
 
-A shifted set holds the first n_c test images of each class c, in file order: so one pass over the whole test set
-answers for all of them.
-
+A shifted set holds the first n_c test images of each class c, in file order: one pass over all answers for each set.
 Shape legend: N test images, C classes, R ratios.
 """
 
@@ -59,8 +57,7 @@ def correct(right: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.nda
     starts = np.cumsum(sizes) - sizes
     sums = np.cumsum(right[:, np.argsort(labels, kind="stable")], axis=1)
     sums = np.pad(sums, ((0, 0), (1, 0)))  # correct answers before each place, images sorted by class
-    before = lambda places: np.take_along_axis(sums, places, axis=1)
-    return before(starts + counts) - before(starts[None])
+    return np.take_along_axis(sums, starts + counts, axis=1) - np.take_along_axis(sums, starts[None], axis=1)
 
 
 def answers(logits: Tensor, priors: np.ndarray | None, prior: np.ndarray | None) -> np.ndarray:
@@ -137,8 +134,8 @@ def shifted_figures(
     """All that is said of one run, as plain values: `n_max`; lists over RATIOS: `ratios`, `images` and those of
     `accuracies`; the `worst` ratio by plain top-1; `area` under plain top-1; `known_prior`, None without `prior`.
 
-    logits: (N, C), all test images in file order; labels: int64 (N,); order: see `shifted_counts`; prior: class
-    distribution that the classifier learned from, (C,). Raises UserError as `shifted_counts`.
+    logits: (N, C), all test images in file order; labels: int64 (N,); order: see `shifted_counts`, which may raise;
+    prior: class distribution that the classifier learned from, (C,).
     """
     counts, shares = shifted_counts(labels, order), profiles(labels, order)
     right = answers(logits, None if prior is None else shares, prior) == labels
@@ -150,6 +147,6 @@ def shifted_figures(
 
 def _with_worst_and_area(figures: dict[str, np.ndarray]) -> dict[str, Any]:
     """The figures (R,) as lists, with the worst ratio by top-1 and the area under it."""
-    worst, top1 = int(figures["top1"].argmin()), figures["top1"]
-    more = {"worst": {"ratio": RATIOS[worst], "top1": float(top1[worst])}, "area": area(top1)}
+    worst = int(figures["top1"].argmin())
+    more = {"worst": {"ratio": RATIOS[worst], "top1": float(figures["top1"][worst])}, "area": area(figures["top1"])}
     return {name: values.tolist() for name, values in figures.items()} | more

@@ -38,13 +38,16 @@ def _rows(records: list[dict[str, Any]], start: int) -> list[list[str]]:
     for i, record in enumerate(records, start + 1):
         interval = zip(record["top1"], record["low"], record["high"], strict=True)
         cells = [f"{top1:.2f} [{low:.2f}, {high:.2f}]" for top1, low, high in interval]
-        end = lambda figures: ["{top1:.2f} at {ratio}".format(**figures["worst"]), f"{figures['area']:.2f}"]
-        rows.append([f"{i}: top-1", *cells, *end(record)])
+        rows.append([f"{i}: top-1", *cells, *_worst_and_area(record)])
         rows.append([f"{i}: weighted", *(f"{value:.2f}" for value in record["weighted"]), "", ""])
         if known := record["known_prior"]:
             cells = [f"{value:.2f}" for value in known["top1"]]
-            rows.append([f"{i}: known prior", *cells, *end(known)])
+            rows.append([f"{i}: known prior", *cells, *_worst_and_area(known)])
     return [list(row) for row in zip(*rows, strict=True)]
+
+
+def _worst_and_area(figures: dict[str, Any]) -> list[str]:
+    return ["{top1:.2f} at {ratio}".format(**figures["worst"]), f"{figures['area']:.2f}"]
 
 
 def _aligned(rows: list[list[str]]) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from reporting.groups import METRICS, STATISTICS, Group
 from reporting.protocol import dataset_of, method_of
 from reporting.published import Figure
-from reporting.runs import Run
+from reporting.runs import FinishedRun
 
 
 class Cell(NamedTuple):
@@ -119,13 +119,13 @@ def section_tables(groups: list[Group], several: bool) -> list[Table]:
     return [figure_table(groups, statistic) for statistic in STATISTICS if groups]
 
 
-def run_table(runs: list[Run]) -> Table:
+def run_table(runs: list[FinishedRun]) -> Table:
     headings = ["run", "status", "data set", "method", "seed", "epochs", "time", "problem"]
     rows = []
     for run in runs:
         seconds = run.about.get("wall_seconds")
         done, wanted = run.about.get("epochs", 0), run.arguments.get("epochs")
-        count = f"{done} of {wanted}" if run.status in ("unfinished", "failed") and wanted else str(done)
+        count = f"{done} of {wanted}" if run.status in ("running", "unfinished", "failed") and wanted else str(done)
         time = "–" if seconds is None else str(timedelta(seconds=round(seconds)))
         words = [run.folder, run.status, dataset_of(run), method_of(run)]
         numbers = [Cell("–" if run.seed is None else str(run.seed), run.seed), Cell(count, done), Cell(time, seconds)]

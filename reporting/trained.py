@@ -1,38 +1,84 @@
-"""The network of a checkpoint, recognised by its weights: what the recipes evaluate, ready to answer.
+"""The model in a checkpoint, ready to answer: what the recipes evaluate. The network is recognised by its weights.
 
 Shape legend: B images (B, 3, S, S), D features, C classes.
 """
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.resnet import ResNet50
 from models.torchvision_resnet import TorchvisionResNet, depth_of
 from models.wrn import WideResNet
+from reporting.summaries import published_method
+from training.checkpoint import LATEST, read_checkpoint
 from utils.errors import UserError
+from utils.files import printable
 
 
-def predictor(state: dict[str, Any], classes: int, device: torch.device, source: str) -> Callable[[Tensor], Tensor]:
-    """Images (B, 3, S, S) -> logits (B, C) of a checkpoint: its EMA network, or in CoSSL the EMA head on that one's
-    features.
-
-    source: the checkpoint, in words. Raises UserError if its weights are of no network here with so many classes.
+class Model(NamedTuple):
+    """Of a checkpoint. run: the folder of its run, None for a file with another name than the last checkpoint's; facts,
+    arguments: of its run, empty where it is of the published code; classes: how many it tells apart; predict: images
+    (B, 3, S, S) -> logits (B, C), by the EMA network, or in CoSSL by the EMA head on that one's features.
     """
+
+    checkpoint: Path
+    run: Path | None
+    method: str
+    epoch: int
+    cossl: bool
+    classes: int
+    arguments: dict[str, Any]
+    facts: dict[str, Any]
+    predict: Callable[[Tensor], Tensor]
+
+    @property
+    def named(self) -> str:
+        """The folder of its run, else the checkpoint, printable."""
+        return printable(self.run or self.checkpoint)
+
+
+def load_model(path: Path, source: str, device: torch.device) -> Model:
+    """source: the flag that names the file. Raises UserError for a file that is no checkpoint of a network here, or
+    whose weights aren't all numbers.
+    """
+    state = read_checkpoint(path, source)
+    name = f"{source} {path}"
     try:
-        with torch.device("meta"):  # without memory: sizes read off a hostile file may be absurd
-            network = network_like(state["ema_state_dict"], classes)
-            head = nn.Linear(network.output.in_features, classes)
-        network.load_state_dict(state["ema_state_dict"], assign=True)
-        network.to(device).eval()
-        if "ema_teacher" not in state:
-            return network
-        head.load_state_dict(state["ema_teacher"], assign=True)
-        head.to(device)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source}: its weights are of no network here for {classes} classes") from error
+        classes = len(state["ema_state_dict"][_classifier(state["ema_state_dict"])])
+        predict = _predictor(state, classes, device)
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{name}: its weights are of no network here") from error
+    weights = [*state["ema_state_dict"].values(), *state.get("ema_teacher", {}).values()]
+    if not all(value.isfinite().all() for value in weights):
+        raise UserError(f"{name}: its weights aren't all numbers (the training diverged); leave it out")
+    facts, arguments = state.get("facts", {}), state.get("arguments", {})
+    if facts and len(facts["classes"]) != classes:
+        raise UserError(f"{name}: names {len(facts['classes'])} classes, and its network tells {classes} apart")
+    method = facts.get("method", published_method(state))
+    run = path.parent if path.name == LATEST else None
+    return Model(path, run, method, state["epoch"], "ema_teacher" in state, classes, arguments, facts, predict)
+
+
+def _classifier(weights: dict[str, Tensor]) -> str:
+    """The classifier is `output`, or `fc` in torchvision's networks."""
+    return "output.weight" if "output.weight" in weights else "fc.weight"
+
+
+def _predictor(state: dict[str, Any], classes: int, device: torch.device) -> Callable[[Tensor], Tensor]:
+    with torch.device("meta"):
+        network = network_like(state["ema_state_dict"], classes)
+        head = nn.Linear(network.output.in_features, classes)
+    network.load_state_dict(state["ema_state_dict"], assign=True)
+    network.to(device).eval()
+    if "ema_teacher" not in state:
+        return network
+    head.load_state_dict(state["ema_teacher"], assign=True)
+    head.to(device)
     return lambda images: head(network.features(images))
 
 
@@ -46,13 +92,14 @@ def network_like(weights: dict[str, Tensor], classes: int) -> nn.Module:
     return ResNet50(classes, width=len(weights["conv1.weight"]))
 
 
-def class_count(state: dict[str, Any], source: str) -> int:
-    """The number of classes C that a checkpoint's weights tell apart. Raises UserError if they are of no network here.
-
-    The classifier is `output`, or `fc` in torchvision's networks.
+def prior_of(model: Model) -> np.ndarray:
+    """The class distribution that the model's classifier learned from, (C,): that of the labelled images, or in CoSSL,
+    whose head is trained on class-balanced batches, the uniform one. Raises UserError if the checkpoint lacks it.
     """
-    weights = state["ema_state_dict"]
-    try:
-        return len(weights["output.weight" if "output.weight" in weights else "fc.weight"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{source}: its weights are of no network here") from error
+    if model.cossl:
+        return np.full(model.classes, 1 / model.classes)
+    if not model.facts:
+        problem = "doesn't tell its labelled images per class (it is of the published code)"
+        raise UserError(f"--known_prior: {model.checkpoint} {problem}; leave --known_prior or this run out")
+    counts = np.array(model.facts["labelled_counts"], dtype=float)
+    return counts / counts.sum()

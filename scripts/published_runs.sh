@@ -45,7 +45,7 @@ $python ${2}_cossl.py $3 $5 --data_root $where --resume $folder/pretrain/checkpo
     done
 }
 
-finished() { [ -e "$1/cossl/summary.json" ]; } # FOLDER
+finished() { grep -qs '"status": "finished"' "$1/cossl/summary.json"; } # FOLDER
 
 # run FOLDER LINE
 run() {

@@ -8,7 +8,7 @@ import torch
 from helpers.data_files import write_archives, write_cifar, write_food101
 from helpers.scripts import FOOD, TINY, assert_runs, steps
 
-from utils.args import pick_device
+from utils.device import pick_device
 
 
 def pytest_sessionstart():

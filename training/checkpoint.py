@@ -1,69 +1,66 @@
-"""Checkpoint files: written whole or not at all; read without running code from them, and only where they are sound.
-
-Shape legend: C classes. What a checkpoint holds: see training.resume.
-"""
+"""Checkpoint files: written whole or not at all; read without running code from them. Content: training.schema."""
 
 import pickle
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from training.sound import tensors, unsound
+from training.schema import Checkpoint, Published, fault
 from utils.errors import UserError
 from utils.files import replacing
 
-NAME = "checkpoint.pth.tar"
+LATEST = "checkpoint.pth.tar"
 # What a file raises that isn't a whole archive of PyTorch's.
-DAMAGED = (
+UNREADABLE = (
     *(pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, MemoryError, ImportError),
     *(RuntimeError, OSError, AssertionError, ArithmeticError, struct.error, zipfile.BadZipFile),
 )
 
 
-def save(state: dict[str, Any], paths: Iterable[Path]) -> None:
+def save_checkpoint(state: dict[str, Any], paths: Iterable[Path]) -> None:
     """Write `state` to each path through a temporary file that is renamed. Raises UserError if that fails."""
     for path in paths:
         try:
             with replacing(path) as temporary, temporary.open("wb") as file:
                 torch.save(state, file)
         except (OSError, RuntimeError) as error:  # torch's own; its context is what happened
-            while error.__context__ is not None and not isinstance(error, OSError):
-                error = error.__context__
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            cause: BaseException = error
+            while cause.__context__ is not None and not isinstance(cause, OSError):
+                cause = cause.__context__
+            reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
             kept = "the file before it is kept; " if path.exists() else ""
             remedy = f"{kept}free some space, or take another folder"
             raise UserError(f"--out {path.parent}: cannot write {path.name} ({reason}); {remedy}") from error
 
 
-def read(path: Path, source: str, keys: Iterable[str]) -> dict[str, Any]:
-    """The checkpoint in `path`, on the CPU; it has all of `keys`. source: the flag that named the file.
+def read_checkpoint(path: Path, source: str) -> dict[str, Any]:
+    """The checkpoint in `path`, of ours or of the published code, on the CPU. source: the flag that named the file.
 
     Raises UserError for a file that is missing, damaged, or no such checkpoint.
     """
     name = f"{source} {path}".strip()
     if not path.is_file():
         problem = "a folder, or no file" if path.exists() else "no such file"
-        raise UserError(f"{name}: {problem}; give the path of a checkpoint, such as RUN/{NAME}")
+        raise UserError(f"{name}: {problem}; give the path of a checkpoint, such as RUN/{LATEST}")
     try:
-        state = load(path)
-    except DAMAGED as error:
+        state = load_archive(path)
+    except UNREADABLE as error:
         reason = error if isinstance(error, zipfile.BadZipFile) else "truncated, or of another program"
         raise UserError(f"{name}: not a readable checkpoint ({reason}){_remedy(path)}") from error
-    missing = [key for key in ("epoch", *keys) if not isinstance(state, dict) or key not in state]
-    if missing:
-        raise UserError(f"{name}: not a checkpoint of this kind of run, it lacks {', '.join(missing)}")
-    if wrong := unsound(state):
-        raise UserError(f"{name}: damaged or of another program, see its {', '.join(wrong)}{_remedy(path)}")
-    return state
+    ours = isinstance(state, dict) and "arguments" in state
+    if wrong := fault(state, Checkpoint if ours else Published, "content"):
+        raise UserError(f"{name}: not a checkpoint of this kind of run, or damaged: {wrong}{_remedy(path)}")
+    return {**state, "file": str(path)}
 
 
-def load(path: Path) -> Any:
-    """What torch.save has put into a file, on the CPU. Runs no code from it. Raises one of DAMAGED.
+def load_archive(path: Path) -> Any:
+    """What torch.save has put into a file, on the CPU. Runs no code from it. Raises one of UNREADABLE.
 
     Every byte of an archive is checked by its checksum, since torch.load does so for some only. Files of PyTorch before
     1.6, such as published ones may be, have none.
@@ -79,15 +76,24 @@ def load(path: Path) -> Any:
 
 def finite(state: dict[str, Any]) -> bool:
     """Whether all floating tensors of a state hold numbers only. Reads each device once."""
-    by_device: dict[torch.device, list[torch.Tensor]] = {}
-    for tensor in tensors(state):
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for tensor in _tensors(state):
         if tensor.is_floating_point():
             by_device.setdefault(tensor.device, []).append(tensor.isfinite().all())
     return all(bool(torch.stack(flags).all()) for flags in by_device.values())
 
 
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in dicts and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+
+
 def _remedy(path: Path) -> str:
     """What to do about a damaged checkpoint; empty where nothing can be done."""
-    if path.name != NAME or not any(path.parent.glob("checkpoint_*.pth.tar")):
+    if path.name != LATEST or not any(path.parent.glob("checkpoint_*.pth.tar")):
         return ""
-    return f"; rename an earlier checkpoint_N.pth.tar beside it to {NAME} to go on from there"
+    return f"; rename an earlier checkpoint_N.pth.tar beside it to {LATEST} to go on from there"

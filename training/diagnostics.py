@@ -3,6 +3,7 @@
 Shape legend: C classes, E epochs; counts (K, C) are the sums over an epoch of `methods.pseudo_labels.tally`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ import torch
 from torch import Tensor
 
 from methods.pseudo_labels import ROWS
+from training.schema import Facts, Row
 from utils.files import replacing
 from utils.metrics import mean_of, thirds
-
-NAME = "diagnostics.npz"
 
 
 def shares(counts: Tensor, selects: bool = True) -> dict[str, Tensor]:
@@ -32,9 +32,9 @@ def shares(counts: Tensor, selects: bool = True) -> dict[str, Tensor]:
     return {name: 100 * value for name, value in figures.items()}
 
 
-def selects(row: dict[str, Any]) -> bool:
-    """Whether the method of a row of the history uses only some of its guesses: see `pseudo_labels.quality`."""
-    return "mask" in row["train"]
+def selects(logs: dict[str, float]) -> bool:
+    """Whether the method with these logs uses only some of its guesses: see `pseudo_labels.quality`."""
+    return "mask" in logs
 
 
 def divergence(guessed: Tensor, true: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def divergence(guessed: Tensor, true: Tensor) -> Tensor:
     return (p.xlogy(p) - p.xlogy(q)).sum()
 
 
-def columns(counts: Tensor, facts: dict[str, Any], selects: bool = True) -> dict[str, float]:
+def pseudo_columns(counts: Tensor, facts: Facts, selects: bool = True) -> dict[str, float]:
     """What an epoch's log says of its pseudo-labels: `pl_mask_many`, ..., `pl_precision_...`, `pl_recall_...`, means of
     `shares` over the classes by training frequency where they are defined, and `pl_kl`, the divergence of those that
     the loss used from the unlabelled set.
@@ -66,21 +66,19 @@ def columns(counts: Tensor, facts: dict[str, Any], selects: bool = True) -> dict
     return figures
 
 
-def write(path: Path, history: list[dict[str, Any]], last: int) -> None:
+def write_diagnostics(path: Path, history: Sequence[Row], last: int) -> None:
     """Write NumPy arrays: the counts, int64 (E, C), by the names of `methods.pseudo_labels.ROWS`; their `shares` (E, C)
     in percent (without `mask_rate` for a method that uses all its guesses); `epoch` (E,); `test_recall` (E, C) in
     percent; and the `confusion` (C, C) of the last epoch.
 
-    history: a row per epoch, the latest of which is epoch `last`. Rows of older versions lack counts: theirs are 0.
+    history: a row per epoch, the latest of which is epoch `last`.
     """
     recall = np.array([row["test"]["recall"] for row in history], dtype=float)
-    arrays = {"epoch": np.arange(last - len(history), last) + 1, "test_recall": recall}
-    if "confusion" in history[-1]:
-        arrays["confusion"] = history[-1]["confusion"].numpy()
+    arrays: dict[str, Any] = {"epoch": np.arange(last - len(history), last) + 1, "test_recall": recall}
+    arrays["confusion"] = history[-1]["confusion"].numpy()
     if "counts" in history[-1]:
-        none = torch.zeros_like(history[-1]["counts"])
-        counts = torch.stack([row.get("counts", none) for row in history])
-        named = dict(zip(ROWS, counts.unbind(1), strict=False)) | shares(counts, selects(history[-1]))
+        counts = torch.stack([row["counts"] for row in history])
+        named = dict(zip(ROWS, counts.unbind(1), strict=False)) | shares(counts, selects(history[-1]["train"]))
         arrays |= {name: value.numpy() for name, value in named.items()}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

@@ -7,46 +7,67 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
 
-WARM_UP = 3  # steps before the capture: they make the optimisers' state, and the workspaces of cuDNN and cuBLAS
+from dataset.render import has_kernel
+from methods.method import Logs
+from utils.errors import UserError
+
+EAGER = 3  # steps before the capture: they make the optimisers' state, and the workspaces of cuDNN and cuBLAS
 
 
-def replayed(
-    step: Callable[[Any], dict[str, Tensor]], batches: Any, optimizers: Iterable[torch.optim.Optimizer]
-) -> Callable[[int], dict[str, Tensor]]:
-    """t -> logs of step t: the first three one kernel after the other, then all of them as one graph.
+class Replay:
+    """t -> logs of step t: the first three steps one kernel after the other, then all of them as one graph.
 
     batches: see `dataset.batches.Batches`, on a GPU where a kernel makes the views; their shapes don't depend on t.
     optimizers: those that the step uses, fused ones. The logs are overwritten by the next step.
     Nothing in a captured step may read the device, or take a number from the host but those that `batches` draws.
     """
-    device = batches.device
-    numbers = torch.empty(len(batches.draw(0)), dtype=torch.int32, device=device)
-    side, graph, logs, calls = torch.cuda.Stream(device), torch.cuda.CUDAGraph(), {}, 0
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
 
-    def capture() -> None:
-        for group in groups:
-            group["capturable"] = True  # a fused optimiser is: it counts its steps on the device
-        with torch.cuda.graph(graph, stream=side):
-            logs.update(step(batches.make(numbers)))
-        for group in groups:
-            group["capturable"] = False  # as a checkpoint of eager steps says
+    def __init__(self, step: Callable[[Any], Logs], batches: Any, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        self.step, self.batches, self.device = step, batches, batches.device
+        self.numbers = torch.empty(len(batches.draw(0)), dtype=torch.int32, device=self.device)
+        self.side, self.graph = torch.cuda.Stream(self.device), torch.cuda.CUDAGraph()
+        self.groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        self.calls, self.logs = 0, Logs()
 
-    def run(t: int) -> dict[str, Tensor]:
-        nonlocal calls
-        numbers.copy_(torch.from_numpy(batches.draw(t)).pin_memory(), non_blocking=True)
-        calls += 1
-        if calls <= WARM_UP:
-            side.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(side):
-                early = step(batches.make(numbers))
-            torch.cuda.current_stream(device).wait_stream(side)
-            return early
-        if calls == WARM_UP + 1:
-            capture()
-        graph.replay()
+    def __call__(self, t: int) -> Logs:
+        self.numbers.copy_(torch.from_numpy(self.batches.draw(t)).pin_memory(), non_blocking=True)
+        self.calls += 1
+        if self.calls <= EAGER:
+            return self._eager()
+        if self.calls == EAGER + 1:
+            self._capture()
+        self.graph.replay()
+        return self.logs
+
+    def _eager(self) -> Logs:
+        main = torch.cuda.current_stream(self.device)
+        self.side.wait_stream(main)
+        with torch.cuda.stream(self.side):
+            logs = self.step(self.batches.make(self.numbers))
+        main.wait_stream(self.side)
         return logs
 
-    return run
+    def _capture(self) -> None:
+        for group in self.groups:
+            group["capturable"] = True  # a fused optimiser is: it counts its steps on the device
+        with torch.cuda.graph(self.graph, stream=self.side):
+            self.logs = self.step(self.batches.make(self.numbers))
+        for group in self.groups:
+            group["capturable"] = False  # as a checkpoint of eager steps says
+
+
+def by_number(step: Callable[[Any], Logs], batches: Any, objects: dict[str, Any], graph: bool) -> Callable[[int], Logs]:
+    """t -> logs of step t; with `graph` by one CUDA graph. objects: of the run, its optimisers among them.
+
+    Raises UserError where the views aren't made by the kernel, which a graph needs.
+    """
+
+    def eager(t: int) -> Logs:
+        return step(batches.at(t))
+
+    if not graph:
+        return eager
+    if not has_kernel(batches.device, batches.images.size):
+        raise UserError("--graph: needs the kernel that makes the views, and images that fit it; leave --graph out")
+    return Replay(step, batches, [thing for thing in objects.values() if isinstance(thing, torch.optim.Optimizer)])

@@ -1,107 +1,125 @@
-"""What a run leaves in its folder: checkpoints, log, diagnostics, TensorBoard's scalars, summary.
-
-Shape legend: C classes; a history has a row per epoch, see training.log.
-"""
+"""What a run leaves in its folder: checkpoints, log, diagnostics, TensorBoard's scalars, summary."""
 
 import time
-from argparse import Namespace
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from training import diagnostics
-from training.checkpoint import NAME, finite, save
-from training.epoch import Sums, rates, remedy
-from training.folder import make_folder
-from training.log import Board, Row, write_log
-from training.summary import summarise, versions
-from utils.args import plain
+from training.checkpoint import LATEST, finite, save_checkpoint
+from training.diagnostics import pseudo_columns, selects, write_diagnostics
+from training.history import summarise, versions, write_log
+from training.schema import Facts, Row
+from training.tensorboard import Board
+from training.totals import Totals, remedy
 from utils.errors import UserError
 from utils.files import atomic_write_text, to_json
 from utils.ranks import world_size
 
 
 class Recorder:
-    """Of a run with `objects` (see `fit`), which goes on from the checkpoint `start`, or begins.
+    """Of a run with these arguments and facts, which saves `objects` by checkpoint key.
 
+    steps: per epoch; start: the checkpoint that it goes on from, None for a new run. With N = `copy_every`, copies are
+    kept of the checkpoints of epochs 1, N + 1, 2 N + 1, ..., in co-learning without the first.
     done: whole epochs that are done; history: a row for each of them (fewer after a published checkpoint).
     """
 
     def __init__(
-        self,
-        objects: dict[str, Any],
-        args: Namespace,
-        facts: dict[str, Any],
-        start: dict[str, Any] | None,
-        first_copy: int,
+        self, arguments: dict[str, Any], facts: Facts, objects: dict[str, Any], steps: int, start: dict[str, Any] | None
     ) -> None:
         start = start or {"epoch": 0}
-        self.objects, self.args, self.first_copy = objects, args, first_copy
-        # Where co-learning started stays, whatever --resume names by now.
-        self.facts = facts | {key: n for key, n in start.get("facts", {}).items() if key == "start_epoch"}
-        self.done, self.history = start["epoch"], start.get("history", [])
-        over = self.done >= args.epochs  # then nothing is trained with the versions of today
+        self.arguments, self.facts, self.objects, self.steps = arguments, facts, objects, steps
+        self.out, self.epochs = Path(arguments["out"]), arguments["epochs"]
+        self.done, self.history = start["epoch"], list(start.get("history", []))
+        over = self.done >= self.epochs  # then nothing is trained with the versions of today
         self.versions = start.get("versions", versions()) if over else versions()
-        self.began = time.monotonic() - start.get("seconds", 0.0)
+        self.began: float = time.monotonic() - start.get("seconds", 0.0)
+        self.board = Board(self.out / "tensorboard", self.done)
+
+    @property
+    def rates(self) -> str:
+        """The flags that name learning rates, with their values. (A schedule's rate is among the logs.)"""
+        named = {name: self.arguments[name] for name in ("lr", "lr_tfe") if name in self.arguments}
+        return ", ".join(f"--{name} {value:g}" for name, value in named.items())
 
     def open(self) -> None:
-        """Make the folder, and bring its files to the state of the checkpoint."""
-        make_folder(self.args.out, self.args.overwrite)
-        self.board = Board(self.args.out / "tensorboard", self.done)
+        """Bring the files of the folder to the state of the checkpoint."""
         if self.history:
-            self._write()
+            self._write_history()
+        self.summarise("running")
 
-    def epoch(self, row: Row, test: dict[str, Any], machine: dict[str, float]) -> Row:
-        """After an epoch: its row, completed. row: of `Sums`; test: of `metrics.evaluate`; machine: of `watch`."""
-        row |= {"test": test, "confusion": test.pop("confusion")}
+    def epoch(self, row: Row, machine: dict[str, float]) -> None:
+        """Complete the row of an epoch that is over, and save all. machine: figures of how it went here."""
         if "counts" in row:
-            row["pseudo"] = diagnostics.columns(row["counts"], self.facts, diagnostics.selects(row))
+            row["pseudo"] = pseudo_columns(row["counts"], self.facts, selects(row["train"]))
         for earlier in self.history:  # the latest is enough
             earlier.pop("confusion", None)
         self.history.append(row)
         self.done += 1
-        n, every = self.done, self.args.copy_every
-        copied = n >= self.first_copy and n % every == 1 % every
-        shown = row | {"machine": machine}
-        self.board.write(shown, n)  # before the checkpoint: what is too much in it, the next part purges
-        self.save(Sums(), [f"checkpoint_{n}.pth.tar"] * copied + [NAME])
-        self._write()
-        return shown
+        try:
+            self.board.write(row, machine, self.done)  # before the checkpoint: the next part purges what is too much
+            self.save(Totals(), [*self._copies(), LATEST])
+        except (UserError, OSError):  # what isn't saved isn't done
+            self.history.pop()
+            self.done -= 1
+            raise
+        self._write_history()
+        self.summarise("running")
 
-    def save(self, sums: Sums, names: list[str] | None = None) -> None:
-        """A checkpoint after the whole epochs and the steps in `sums`. Raises UserError if a weight isn't a number."""
+    def _copies(self) -> list[str]:
+        every = self.arguments["copy_every"]
+        first = 1 + every if "teacher_head" in self.objects else 1
+        wanted = self.done >= first and self.done % every == 1 % every
+        return [f"checkpoint_{self.done}.pth.tar"] if wanted else []
+
+    def save(self, totals: Totals, names: Sequence[str] = (LATEST,)) -> None:
+        """A checkpoint after the whole epochs and the steps of `totals`. Raises UserError if a weight is no number."""
         state: dict[str, Any] = {key: thing.state_dict() for key, thing in self.objects.items()}
         if not finite(state):
-            n = self.done + (sums.step > 0)
-            raise UserError(f"{rates(self.args)}: a weight isn't a number in epoch {n}; {remedy(n)}")
-        state |= {"epoch": self.done, "step": sums.step, "totals": sums.totals(), "history": self.history}
-        state |= {"seconds": self._seconds(), "arguments": plain(self.args), "facts": self.facts}
+            n = self.done + (totals.step > 0)
+            raise UserError(f"{self.rates}: a weight isn't a number in epoch {n}; {remedy(n)}")
+        state |= {"epoch": self.done, "step": totals.step, "totals": totals.totals(), "history": self.history}
+        state |= {"seconds": self._seconds(), "arguments": self.arguments, "facts": self.facts}
         state["versions"] = self.versions
-        save(state, [self.args.out / name for name in names or [NAME]])
+        save_checkpoint(state, [self.out / name for name in names])
 
-    def place(self, sums: Sums) -> str:
+    def progress(self, totals: Totals) -> str:
         """How far the run has come, in words."""
-        return f"step {sums.step} of epoch {self.done + 1}" if sums.step else f"epoch {self.done}"
+        return f"step {totals.step} of epoch {self.done + 1}" if totals.step else f"epoch {self.done}"
+
+    def summarise(self, status: str, reason: str = "") -> dict[str, Any]:
+        """Write `summary.json`, and return it. status, reason: see `schema.Summary`."""
+        figures = summarise([row["test"] for row in self.history])
+        if figures["best"]:
+            figures["best"]["epoch"] += self.done - len(self.history)
+        run = {"steps_per_epoch": self.steps, "arguments": self.arguments, "epochs": self.done}
+        machine = {"versions": self.versions, "processes": world_size(), "wall_seconds": round(self._seconds(), 1)}
+        state = {"status": status} | ({"reason": reason} if reason else {})
+        summary = state | self.facts | run | figures | machine
+        atomic_write_text(self.out / "summary.json", to_json(summary))
+        return summary
+
+    def fail(self, error: Exception) -> None:
+        """Say in the summary why the run ends."""
+        with suppress(OSError):  # where the folder can't be written to, the error itself is all that is left
+            self.summarise("failed", " ".join(str(error).split()) or type(error).__name__)
 
     def conclude(self) -> None:
-        """Write `summary.json`; the last printed lines say what came out, and where it is."""
-        out, figures = self.args.out, summarise([row["test"] for row in self.history])
-        figures["best"]["epoch"] += self.done - len(self.history)
-        run = {"steps_per_epoch": self.args.val_iteration, "arguments": plain(self.args)}
-        machine = {"versions": self.versions, "processes": world_size(), "wall_seconds": round(self._seconds(), 1)}
-        atomic_write_text(out / "summary.json", to_json(self.facts | run | figures | machine))
-        mean, best = figures["last_20_mean"], figures["best"]
+        """The last printed lines say what came out, and where it is."""
+        summary = self.summarise("finished")
+        mean, best = summary["last_20_mean"], summary["best"]
         print(
-            f"mean balanced accuracy of the last {figures['epochs_averaged']} epochs: {mean['balanced']:.2f} % "
+            f"mean balanced accuracy of the last {summary['epochs_averaged']} epochs: {mean['balanced']:.2f} % "
             f"(best {best['balanced']:.2f} % in epoch {best['epoch']}), geometric mean {mean['gm']:.2f} %, "
-            f"top-1 {mean['top1']:.2f} %\nresults: {out}"
+            f"top-1 {mean['top1']:.2f} %\nresults: {self.out}"
         )
 
     def _seconds(self) -> float:
         """Wall time of all parts of the run."""
         return time.monotonic() - self.began
 
-    def _write(self) -> None:
+    def _write_history(self) -> None:
         """The files that hold a row per epoch."""
-        out: Path = self.args.out
-        write_log(out / "log.txt", self.history, self.done)
-        diagnostics.write(out / diagnostics.NAME, self.history, self.done)
+        write_log(self.out / "log.txt", self.history, self.done)
+        write_diagnostics(self.out / "diagnostics.npz", self.history, self.done)

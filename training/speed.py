@@ -11,22 +11,32 @@ import ctypes
 import os
 import shutil
 import sys
-from argparse import Namespace
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from methods.averaged import Averaged
-from utils.args import use_tf32
+from utils.device import use_tf32
 from utils.errors import UserError
 from utils.ranks import world_size
 
 MMAP_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -4, -3, -1  # of glibc's mallopt
 
 
-def accelerate(student: Averaged, args: Namespace) -> Averaged:
+class SpeedFlags(Protocol):
+    """The arguments of a run that are read here."""
+
+    amp: bool
+    channels_last: bool
+    compile: str | None
+    tf32: bool
+    cudnn_benchmark: bool
+    graph: bool
+
+
+def accelerate(student: Averaged, flags: SpeedFlags) -> Averaged:
     """`student`, its network and its average computing their features as the flags ask; without flags as it was.
     On a CPU the process keeps its memory from now on, see `keep_memory`.
 
@@ -36,18 +46,19 @@ def accelerate(student: Averaged, args: Namespace) -> Averaged:
     if device == "cpu":
         keep_memory()
     if device == "cuda":
-        use_tf32(args.tf32)
-        torch.backends.cudnn.deterministic = not args.cudnn_benchmark
-        torch.backends.cudnn.benchmark = args.cudnn_benchmark
-    check_cuda_flags(args, device)
-    if args.amp or args.channels_last or args.compile:
-        check(args, device)
-        for network in (student.live, student.ema):
-            network.features = faster(network.features, args)
+        use_tf32(flags.tf32)
+        torch.backends.cudnn.deterministic = not flags.cudnn_benchmark
+        torch.backends.cudnn.benchmark = flags.cudnn_benchmark
+    check_cuda_flags(flags, device)
+    if flags.amp or flags.channels_last or flags.compile:
+        check(flags, device)
+        networks: tuple[Any, Any] = student.live, student.ema
+        for network in networks:
+            network.features = faster(network.features, flags)
     return student
 
 
-def faster(features: Callable[[Tensor], Tensor], args: Namespace) -> Callable[[Tensor], Tensor]:
+def faster(features: Callable[[Tensor], Tensor], flags: SpeedFlags) -> Callable[[Tensor], Tensor]:
     """`features`, images (B, 3, S, S) -> float32 (B, D), computed as the flags ask.
 
     amp: convolutions and what lies between them in bfloat16, which has float32's range, so that no loss is scaled.
@@ -56,38 +67,38 @@ def faster(features: Callable[[Tensor], Tensor], args: Namespace) -> Callable[[T
     """
 
     def computed(images: Tensor) -> Tensor:
-        if args.channels_last:
+        if flags.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=args.amp):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=flags.amp):
             return features(images).to(images.dtype)
 
-    if not args.compile:
+    if not flags.compile:
         return computed
-    graph = torch.compile(computed, fullgraph=True, mode=args.compile)
+    graph = torch.compile(computed, fullgraph=True, mode=flags.compile)
     # A CUDA graph writes its result to the same place each time; several results of a step are used together.
-    return graph if args.compile == "default" else lambda images: graph(images).clone()
+    return graph if flags.compile == "default" else lambda images: graph(images).clone()
 
 
-def check_cuda_flags(args: Namespace, device: str) -> None:
+def check_cuda_flags(flags: SpeedFlags, device: str) -> None:
     """Raise UserError if a flag for CUDA can't be followed."""
     for name in ("graph", "tf32", "cudnn_benchmark"):
-        if getattr(args, name) and device == "cpu":
+        if getattr(flags, name) and device == "cpu":
             raise UserError(f"--{name}: for a CUDA GPU, and this run is on the CPU; leave it out")
-    if args.graph and world_size() > 1:
+    if flags.graph and world_size() > 1:
         raise UserError("--graph: for one process, torchrun has started more; leave it out")
-    if args.graph and args.compile == "reduce-overhead":
+    if flags.graph and flags.compile == "reduce-overhead":
         raise UserError("--graph: a step is one graph already; give --compile default")
 
 
-def check(args: Namespace, device: str) -> None:
+def check(flags: SpeedFlags, device: str) -> None:
     """Raise UserError if this machine lacks what a flag needs."""
-    if args.amp and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if flags.amp and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError("--amp: this GPU doesn't compute in bfloat16; leave --amp out")
-    if args.amp and device == "cpu" and not computes_in_bfloat16(cpu_capabilities()):
+    if flags.amp and device == "cpu" and not computes_in_bfloat16(cpu_capabilities()):
         slower = "there a step takes 1.5 (AVX-512) to 8 times (AVX2) as long as in float32"
         print(f"warning: --amp: this processor doesn't compute in bfloat16, and {slower}", file=sys.stderr)
     compiler = os.environ.get("CXX", "g++")
-    if args.compile and device == "cpu" and not shutil.which(compiler):
+    if flags.compile and device == "cpu" and not shutil.which(compiler):
         raise UserError(f"--compile: needs a C++ compiler, here {compiler}; install it, or leave --compile out")
 
 

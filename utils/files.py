@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from utils.errors import UserError
 
 
 def jsonable(value: Any) -> Any:
@@ -24,6 +26,18 @@ def jsonable(value: Any) -> Any:
 def to_json(value: Any) -> str:
     """JSON text with keys in their given order, so that equal values are equal files."""
     return json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n"
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises ValueError, with the rest of a sentence about the file, if it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_json)
+    except (OSError, ValueError, RecursionError):
+        raise ValueError("is not readable JSON") from None
+
+
+def _no_json(text: str) -> NoReturn:
+    raise ValueError(text)  # NaN and the like
 
 
 def printable(text: str | Path) -> str:
@@ -62,3 +76,10 @@ def atomic_write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8) to `path`; an interruption leaves the old file or the new one, never half."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_writable(out: Path) -> None:
+    """Raise UserError unless the folder `out` can be written to or made; makes nothing."""
+    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out}: {existing} is not a folder that can be written to; take another --out")

@@ -75,20 +75,17 @@ def joined() -> Iterator[None]:
     if "WORLD_SIZE" not in os.environ:
         yield
         return
-    if missing := SETTINGS - os.environ.keys():
-        raise UserError(f"WORLD_SIZE is set, but not {', '.join(sorted(missing))}; unset it, or start by torchrun")
-    numbers = [name for name in sorted(SETTINGS - {"MASTER_ADDR"}) if not os.environ[name].isdecimal()]
-    if numbers or rank() >= world_size() or _setting("MASTER_PORT", 0) > 65535:
-        given = ", ".join(f"{name}={os.environ[name]!a}" for name in numbers or sorted(SETTINGS))
-        raise UserError(f"{given}: not what torchrun sets; unset them, or start by torchrun")
+    _check_settings()
     import torch
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     # Both, for `agree` has tensors on the CPU: by itself torch would take the GPU's engine alone.
     engines = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _reaching():
-        store, number, of = next(dist.rendezvous("env://"))
-        store = dist.PrefixStore(_attempt(), store)
+        store, number, of = next(rendezvous("env://"))
+        store = PrefixStore(_attempt(), store)
         # The others wait while rank 0 evaluates.
         dist.init_process_group(engines, store=store, rank=number, world_size=of, timeout=timedelta(hours=2))
     if rank():
@@ -100,6 +97,15 @@ def joined() -> Iterator[None]:
         yield
     agree(0, "")  # no rank leaves before rank 0 has written all
     dist.destroy_process_group()
+
+
+def _check_settings() -> None:
+    if missing := SETTINGS - os.environ.keys():
+        raise UserError(f"WORLD_SIZE is set, but not {', '.join(sorted(missing))}; unset it, or start by torchrun")
+    numbers = [name for name in sorted(SETTINGS - {"MASTER_ADDR"}) if not os.environ[name].isdecimal()]
+    if numbers or rank() >= world_size() or _setting("MASTER_PORT", 0) > 65535:
+        given = ", ".join(f"{name}={os.environ[name]!a}" for name in numbers or sorted(SETTINGS))
+        raise UserError(f"{given}: not what torchrun sets; unset them, or start by torchrun")
 
 
 @contextmanager

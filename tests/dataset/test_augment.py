@@ -27,7 +27,7 @@ from dataset.augment import apply_crop_flip, apply_hole, normalise
 from dataset.pillow_ops import cutout
 from dataset.randaugment import (
     FUNCTIONS,
-    NAMES,
+    OPERATION_NAMES,
     OPERATIONS,
     POOL10,
     POOL30,
@@ -53,7 +53,7 @@ def channels_last(images: torch.Tensor) -> np.ndarray:
 
 def one_operation(names: list[str], values: list[float], positions: np.ndarray) -> RandAugmentDraw:
     """A draw of one layer: an operation, a value and a position for each image."""
-    operation = np.array([NAMES.index(name) for name in names])
+    operation = np.array([OPERATION_NAMES.index(name) for name in names])
     return RandAugmentDraw(operation[:, None], np.array(values, dtype=float)[:, None], positions[:, None])
 
 
@@ -62,7 +62,7 @@ def layers_of(draw: RandAugmentDraw, height: int, width: int) -> np.ndarray:
     layers = np.zeros((*draw.operation.shape, 8), np.int32)
     for place in np.ndindex(draw.operation.shape):
         operation, value, (x, y) = draw.operation[place], draw.value[place], draw.position[place]
-        function = OPERATIONS[NAMES[operation]][0]
+        function = OPERATIONS[OPERATION_NAMES[operation]][0]
         numbers = [*numbers_of(operation, value, height, width)]
         if function is cutout:
             left, top = (int(max(0, centre - value / 2)) for centre in (x, y))
@@ -182,7 +182,7 @@ def test_operations_equal_pillow(height: int, width: int):
     rng = np.random.default_rng(height)
     images = images_of_all_kinds(rng, 4000, height, width)
     images = images[torch.from_numpy(rng.permutation(len(images)))]
-    names = [NAMES[i] for i in rng.integers(len(NAMES), size=len(images))]
+    names = [OPERATION_NAMES[i] for i in rng.integers(len(OPERATION_NAMES), size=len(images))]
     values = [any_value(rng, name, width) for name in names]
     draw = one_operation(names, values, rng.random((len(images), 2)) * (width, height))
     expected = by_pillow(images, draw)
@@ -260,12 +260,12 @@ def test_holes_are_clipped_at_the_rim():
 def test_pool30_is_drawn_evenly():
     draw = draw_randaugment30(np.random.default_rng(0), 20_000, 32)
     assert draw.operation.shape == draw.value.shape == (20_000, 3)
-    counts = np.bincount(draw.operation.ravel(), minlength=len(NAMES))
-    assert {NAMES[i] for i in np.flatnonzero(counts)} == set(POOL30)
+    counts = np.bincount(draw.operation.ravel(), minlength=len(OPERATION_NAMES))
+    assert {OPERATION_NAMES[i] for i in np.flatnonzero(counts)} == set(POOL30)
     np.testing.assert_allclose(counts[counts > 0], 60_000 / 16, rtol=0.06)
     values = pool30_values(4)
     for name, (*_, signed) in POOL30.items():
-        drawn = draw.value[draw.operation == NAMES.index(name)]
+        drawn = draw.value[draw.operation == OPERATION_NAMES.index(name)]
         np.testing.assert_allclose(np.abs(drawn), values[name])
         assert abs((drawn < 0).mean() - 0.5 * signed) < 0.04 * signed + 1e-9, name
     assert 0 <= draw.position.min() < 0.01
@@ -274,7 +274,7 @@ def test_pool30_is_drawn_evenly():
 
 def test_pool10_is_drawn_evenly_and_ends_in_a_grey_square():
     draw = draw_randaugment10(np.random.default_rng(0), 20_000, 224)
-    names = np.array(NAMES)[draw.operation]
+    names = np.array(OPERATION_NAMES)[draw.operation]
     assert (names[:, 2] == "Cutout").all()
     assert (draw.value[:, 2] == 112).all()
     applied = names[:, :2] != "Identity"
@@ -322,8 +322,8 @@ def test_views_on_the_meta_device():
 
 
 def test_every_operation_runs_on_the_meta_device():
-    pixels = torch.empty(len(NAMES), 3, 32, 32, dtype=torch.uint8, device="meta")
-    draw = one_operation(list(NAMES), [1.0] * len(NAMES), np.ones((len(NAMES), 2)))
+    pixels = torch.empty(len(OPERATION_NAMES), 3, 32, 32, dtype=torch.uint8, device="meta")
+    draw = one_operation(list(OPERATION_NAMES), [1.0] * len(OPERATION_NAMES), np.ones((len(OPERATION_NAMES), 2)))
     assert apply_randaugment(pixels, draw).device.type == "meta"
 
 

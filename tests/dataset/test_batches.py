@@ -13,14 +13,14 @@ from helpers.ranks import composed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from benchmarks.recipe_steps import RECIPES, built, made_up
+from benchmarks.recipe_steps import RECIPES, made_up, recipe_step
 from dataset.batches import Batches, Packed
 from dataset.images import Images
 from dataset.pixels import Pixels
 from dataset.stream import Stream
-from dataset.streams import CO_LEARNING
 from methods.classifier import tfe
 from methods.mixmatch import mixmatch
+from methods.step import CO_LEARNING
 
 META = torch.device("meta")
 
@@ -28,7 +28,7 @@ META = torch.device("meta")
 def small(recipe: str, device: torch.device | None = None):
     flags = ["--gpu", "cpu", "--num_max", 40, "--imb_ratio_l", 5, "--imb_ratio_u", 5, "--batch-size", 8]
     flags += ["--depth", 10, "--width", 1, *["--align"] * ("remix" in recipe)]
-    return built(recipe, made_up(2000, 100, size=16), *flags, device=device)
+    return recipe_step(recipe, made_up(2000, 100, size=16), *flags, device=device)
 
 
 # --- A step draws nothing ---

@@ -16,7 +16,7 @@ import pytest
 import torchvision.datasets
 
 from dataset import NAMES, load
-from dataset.download import LOCK, await_download, downloading
+from dataset.download import _LOCK, await_download, downloading
 from dataset.fashion_mnist import FILES
 from utils.errors import UserError
 
@@ -355,7 +355,7 @@ def test_runs_that_start_together_download_one_after_another(waits, tmp_path):
 
 
 def test_a_killed_download_blocks_none_after_it(tmp_path):
-    (tmp_path / LOCK).touch()
+    (tmp_path / _LOCK).touch()
     await_download(tmp_path)
     with download_to(tmp_path):
         pass

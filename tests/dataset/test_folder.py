@@ -8,9 +8,8 @@ import zlib
 
 import numpy as np
 import pytest
-import torch
 from helpers.own_images import image_folder, write_image
-from helpers.scripts import TINY, assert_refused, assert_runs, load_checkpoint, run_here
+from helpers.scripts import assert_refused, assert_runs, load_checkpoint, run_here
 from PIL import Image
 
 from dataset.folder import load_folder
@@ -367,23 +366,3 @@ def test_names_in_any_encoding(folder, tmp_path):
         (folder / part / "dog").rename(folder / part / os.fsdecode(b"h\xe9ron"))
     assert_runs(FIX, *FLAGS, "--data_root", folder, "--out", tmp_path / "out")
     assert load_checkpoint(tmp_path / "out" / "checkpoint.pth.tar")["facts"]["classes"] == ["cat", "h\udce9ron"]
-
-
-@pytest.mark.parametrize("script", [FIX, FIX_COSSL])
-def test_checkpoints_from_before_there_were_own_images(script, pretrained, tmp_path):
-    """They lack these flags and the facts, and go on all the same."""
-    state = load_checkpoint(pretrained / "checkpoint.pth.tar")
-    del state["facts"], state["arguments"]["img_size"], state["arguments"]["skip_corrupt"]
-    torch.save(state, tmp_path / "older.pth.tar")
-    flags = [
-        *TINY,
-        "--epoch",
-        3,
-        "--val-iteration",
-        6,
-        "--resume",
-        tmp_path / "older.pth.tar",
-        "--out",
-        tmp_path / "out",
-    ]
-    assert not assert_runs(script, *flags).stderr

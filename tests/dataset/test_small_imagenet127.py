@@ -21,12 +21,11 @@ from helpers.scripts import HANG, ROOT, assert_refused, assert_runs, environment
 from dataset.images import Dataset, Images
 from dataset.long_tail import labelled_share
 from dataset.small_imagenet127 import class_map, load_small_imagenet127
-from dataset.streams import CO_LEARNING, PRETRAINING, Sampling, streams
+from dataset.streams import Sampling, streams
 from methods.averaged import Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
-from methods.cossl import cossl
 from methods.fixmatch import VIEWS, fixmatch
-from methods.pretrain import pretrain
+from methods.step import CO_LEARNING, cossl_step, ssl_step
 from methods.warmup import warm_up_on_batches
 from models.resnet import ResNet50
 from utils.errors import UserError
@@ -378,11 +377,13 @@ def test_no_step_waits_for_the_device(mapped, small_imagenet127):
     learner = tfe(torch.tensor(data.counts, device="meta"), 0.6)
     warm_up = data.batches(("balanced", "partners"), learner.draw, name="warm-up")
     warm_up_on_batches(student.ema.features, head, learner, warm_up, 1)
-    for (step, predict), names, draws in (
-        (pretrain(method, student), PRETRAINING, [method.draw]),
-        (cossl(method, learner, student, head), CO_LEARNING, [method.draw, learner.draw]),
+    features = student.ema.features
+    labeller, balanced = (lambda images: head.live(features(images))), (lambda images: head.ema(features(images)))
+    for step, predict in (
+        (ssl_step(method, student, student.live), student.ema),
+        (cossl_step(method, student, labeller, learner, head, features), balanced),
     ):
-        logs = step(data.batches(names, *draws).at(0))
+        logs = step(data.batches(step.streams, *step.draws).at(0))
         assert logs and all(value.is_meta and (value.shape == () or name == "pseudo") for name, value in logs.items())
         assert predict(next(data.test())[0]).is_meta
 

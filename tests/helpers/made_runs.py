@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dataset.long_tail import class_counts
-from training.summary import summarise
+from training.history import summarise
 from utils.files import to_json
 
 TESTED = ("top1", "balanced", "gm", "many", "medium", "few")
@@ -51,7 +51,8 @@ def make_run(
     seed: int = 1,
     logged: int = 25,
     classes=10,
-    finished: bool = True,
+    status: str = "finished",
+    reason: str = "",
     diagnostics: bool = False,
     shifted: bool = False,
     start: int = 401,
@@ -59,7 +60,8 @@ def make_run(
 ) -> Path:
     """A run whose top-1 rises by 0.1 an epoch to a last-20 mean of `level`; balanced accuracy is 1 less, and so on.
 
-    logged: epochs run; classes: their number or names; changed: arguments other than PUBLISHED's.
+    logged: epochs run; classes: their number or names; status, reason: as in its summary; changed: arguments other than
+    PUBLISHED's.
     """
     folder.mkdir(parents=True)
     names = [f"class {c}" for c in range(classes)] if isinstance(classes, int) else list(classes)
@@ -70,17 +72,18 @@ def make_run(
     for n in range(1, logged + 1):
         figures = {name: level + n / 10 - tail - i for i, name in enumerate(TESTED)}
         recall = [min(100.0, max(0.0, level + 20 - 40 * c / len(names))) for c in range(len(names))]
-        history.append(figures | {"loss": 3 / n, "recall": recall})
+        history.append(figures | {"loss": 3 / n, "ece": 7.0, "recall": recall})
         row = [n, 4 / n, n / (n + 5), 0.9 - 1 / (n + 2), 3 / n, *figures.values()]
         lines.append("\t".join(f"{value:.6g}" for value in row))
     (folder / "log.txt").write_text("\n".join(lines) + "\n")
-    facts = {"method": method, "classes": names, "labelled_counts": counts, "start_epoch": start}
-    state = {"epoch": logged, "arguments": arguments, "facts": facts, "seconds": 60.0, "history": []}
-    state["versions"] = {"torch": "2.14.0"}
-    torch.save(state, folder / "checkpoint.pth.tar")
-    if finished:
-        about = {"steps_per_epoch": arguments["val_iteration"], "arguments": arguments, "versions": {"torch": "2.14.1"}}
-        (folder / "summary.json").write_text(to_json(facts | about | summarise(history) | {"wall_seconds": 3723.4}))
+    (folder / "checkpoint.pth.tar").write_bytes(b"the report doesn't open it")
+    facts = {"method": method, "start_epoch": start, "classes": names, "labelled_counts": counts}
+    facts |= {"unlabelled_counts": None, "unlabelled": 2 * sum(counts), "img_size": 32}
+    facts |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    state = {"status": status} | ({"reason": reason} if reason else {})
+    about = {"steps_per_epoch": arguments["val_iteration"], "arguments": arguments, "epochs": logged}
+    machine = {"versions": {"torch": "2.14.1"}, "processes": 1, "wall_seconds": 3723.4}
+    (folder / "summary.json").write_text(to_json(state | facts | about | summarise(history) | machine))
     if diagnostics:
         make_diagnostics(folder, logged, len(names), seed)
     if shifted:
@@ -128,5 +131,6 @@ def make_published(folder: Path, epochs: int = 30, cossl: bool = True) -> Path:
     lines += [f"{2 / n:.6f}\t{1 / n:.6f}\t{70 + n / 10:.6f}\t{0.6 + n / 1000:.6f}\t" for n in range(1, epochs + 1)]
     (folder / "log.txt").write_text("\n".join(lines) + "\n")
     state = {"epoch": epochs, "state_dict": {"output.weight": torch.zeros(10, 4)}, "ema_state_dict": {}}
+    state |= {"optimizer": {}}
     torch.save(state | ({"teacher_head": {}, "ema_teacher": {}} if cossl else {}), folder / "checkpoint.pth.tar")
     return folder

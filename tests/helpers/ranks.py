@@ -15,7 +15,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))  # for a process of its own
 
 from dataset.image_loader import ImageLoader
-from training.epoch import Sums, train_epoch
+from methods.averaged import STUDENT, TEACHER
+from training.run import Run
+from training.totals import Totals
 from utils.errors import UserError
 from utils.main import run_main
 from utils.ranks import agree, mean_over_ranks, rank, start_alike
@@ -24,14 +26,16 @@ STEPS = 3
 
 
 def composed(script: str, flags: list[str]) -> SimpleNamespace:
-    """What a recipe hands to `fit`: step, batches, objects, args, prepare."""
+    """What a recipe hands to `Run.fit`: step, predict, data, steps, before; and objects, batches, args."""
     recipe, found = importlib.import_module(Path(script).stem), SimpleNamespace()
 
-    def fit(step, batches, evaluate, objects, args, facts, start, prepare=None, first_copy=1, watch=dict):
-        prepare = prepare or (lambda: None)
-        found.__dict__.update(step=step, batches=batches, objects=objects, args=args, prepare=prepare)
+    def fit(self, step, predict, data, steps, student, teacher=None, before=None):
+        objects = student.objects(STUDENT) | (teacher.objects(TEACHER) if teacher else {}) | step.state
+        batches = data.batches(step.streams, *step.draws)
+        before = before or (lambda: None)
+        found.__dict__.update(locals(), args=self.args)
 
-    with patch.object(recipe, "fit", fit), patch.object(sys, "argv", [script, *flags]):
+    with patch.object(Run, "fit", fit), patch.object(sys, "argv", [script, *flags]):
         recipe.main()
     return found
 
@@ -67,11 +71,11 @@ def main() -> None:
     results = {"met": met()}
     for script, flags in json.loads(Path(sys.argv[1]).read_text()).items():
         run = composed(script, flags)
-        run.prepare()
-        sums = Sums()
-        step = lambda t, run=run: run.step(run.batches.at(t))
-        train_epoch(step, 1, run.args, SimpleNamespace(step=lambda *_: None), sums)
-        results[script] = result(run.objects) | {"logs": sums.row()}
+        run.before()
+        totals = Totals()
+        for t in range(run.steps):
+            totals.add(run.step(run.batches.at(t)))
+        results[script] = result(run.objects) | {"logs": totals.over_ranks()}
     torch.save(results, f"{sys.argv[2]}.{rank()}")
 
 

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
 
+from training.run import Run
 from utils.main import run_main
 
 ROOT = Path(__file__).parent.parent.parent
@@ -121,6 +123,19 @@ def assert_runs(script: str, *arguments: object) -> subprocess.CompletedProcess:
     result = run_here(script, *arguments)
     assert result.returncode == 0, result.stderr
     return result
+
+
+def handed_to_fit(script: str, *arguments: object) -> SimpleNamespace:
+    """What a recipe hands to `Run.fit`, by the names there, and the run; nothing is trained, no folder is made."""
+    found = SimpleNamespace()
+
+    def fit(run, step, predict, data, steps, student, teacher=None, before=None):
+        found.__dict__.update(run=run, step=step, predict=predict, data=data, steps=steps)
+        found.__dict__.update(student=student, teacher=teacher, before=before)
+
+    with patch.object(Run, "fit", fit):
+        assert_runs(script, *arguments)
+    return found
 
 
 def load_checkpoint(path: Path) -> dict:

@@ -1,10 +1,12 @@
-"""The moving average: golden numbers, a slow loop, counters left alone, the optimiser swapped."""
+"""The moving average: golden numbers, a slow loop, counters left alone, the optimiser swapped, states loaded."""
 
 import pytest
 import torch
 from helpers.golden import golden, normal
 
-from methods.averaged import STUDENT, Averaged
+from methods.averaged import STUDENT, Averaged, adam, load_states
+from methods.classifier import head_adam
+from utils.errors import UserError
 
 
 def network() -> torch.nn.ModuleDict:
@@ -72,3 +74,63 @@ def test_using_another_optimiser_shares_the_weights():
         "ema_state_dict": averaged.ema,
         "optimizer": averaged.optimizer,
     }
+
+
+def trained(**options) -> torch.optim.Adam:
+    parameter = torch.nn.Parameter(torch.arange(4.0))
+    adam = torch.optim.Adam([parameter], 0.1, **options)
+    parameter.grad = torch.ones(4)
+    adam.step()
+    return adam
+
+
+@pytest.mark.parametrize("then", [False, True])
+@pytest.mark.parametrize("now", [False, True])
+def test_a_plain_adam_goes_on_as_a_fused_one_and_back(then, now):
+    """A published checkpoint's Adam isn't fused; on a GPU a fused one's count of steps must lie there."""
+    saved = trained(fused=then).state_dict()
+    adam = trained(fused=now)
+    load_states({"optimizer": adam}, {"optimizer": saved})
+    (parameter,) = adam.param_groups[0]["params"]
+    assert adam.param_groups[0]["fused"] is now
+    assert adam.state[parameter]["step"].device == parameter.device
+    adam.step()
+    assert adam.state[parameter]["step"] == 2
+
+
+def saved_states(averaged: Averaged) -> dict:
+    return {key: thing.state_dict() for key, thing in averaged.objects(STUDENT).items()} | {"file": "x.pth.tar"}
+
+
+def test_loading_takes_weights_and_moments_and_keeps_the_rates_of_today():
+    before, after = (Averaged(network(), None, 0.9) for _ in range(2))
+    before.optimizer, after.optimizer = adam(before.live.parameters(), 0.1, 0.5), adam(after.live.parameters(), 0.2)
+    before.descend(before.live.lin.weight.square().sum())
+    saved = saved_states(before)
+    after.load(saved)
+    for now, then in ((after.live, before.live), (after.ema, before.ema)):
+        assert all(map(torch.equal, now.state_dict().values(), then.state_dict().values()))
+    (group,), moments = after.optimizer.param_groups, after.optimizer.state_dict()["state"]
+    assert (group["lr"], group["weight_decay"]) == (0.2, 0.0)
+    assert moments.keys() == saved["optimizer"]["state"].keys()
+    assert torch.equal(moments[0]["exp_avg"], saved["optimizer"]["state"][0]["exp_avg"])
+
+
+@pytest.mark.parametrize("key", STUDENT)
+def test_states_of_another_network_are_refused_by_name(key):
+    averaged, other = (Averaged(network(), None, 0.9) for _ in range(2))
+    for it in (averaged, other):
+        it.optimizer = adam(it.live.parameters(), 0.1)
+    wrong = torch.nn.Linear(5, 7)
+    wrong = {"optimizer": adam([wrong.weight], 0.1).state_dict()}.get(key, wrong.state_dict())
+    problem = f"x.pth.tar: its {key} doesn't fit this network; give the --dataset, --width and --depth"
+    for state in (saved_states(other) | {key: wrong}, {k: v for k, v in saved_states(other).items() if k != key}):
+        with pytest.raises(UserError, match=problem):
+            averaged.load(state)
+
+
+def test_weight_decay_of_a_head_spares_its_bias():
+    head = torch.nn.Linear(3, 2)
+    weight, bias = head_adam(head, 0.1, 0.5).param_groups
+    assert (weight["params"], bias["params"]) == ([head.weight], [head.bias])
+    assert (weight["weight_decay"], bias["weight_decay"], weight["lr"], bias["lr"]) == (0.5, 0.0, 0.1, 0.1)

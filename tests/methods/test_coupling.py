@@ -1,24 +1,29 @@
 """What makes CoSSL CoSSL: who labels for whom, what is blended, and where no gradient flows."""
 
 import copy
+import importlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers.golden import integers, normal
+from helpers.scripts import ROOT, handed_to_fit
 from torch.nn.functional import cross_entropy
 
 from dataset.batches import Batch, Minibatch
 from methods import fixmatch, mixmatch, remixmatch, supervised
 from methods.averaged import Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
-from methods.cossl import cossl
-from methods.pretrain import pretrain
 from methods.pseudo_labels import ROWS as COUNTED
 from methods.pseudo_labels import PseudoLabels, quality, tally
+from methods.step import CO_LEARNING, PRETRAINING, Step, cossl_step, ssl_step
 from models.wrn import WideResNet
 
 CLASSES, ROWS = 4, 6
+RECIPES = sorted(path.name for path in ROOT.glob("train_*.py"))
+COSSL_RECIPES = [name for name in RECIPES if "cossl" in name]
+PRETRAINING_RECIPES = [name for name in RECIPES if "cossl" not in name]
 COUNTS = torch.tensor([40, 20, 10, 2])
 # Which parts of the loss depend on the guesses: MixUp blends them into the labelled rows' targets, too.
 GUESSED = {
@@ -76,10 +81,20 @@ def world(request):
     return build(request.param)
 
 
+def pretraining(world) -> Step:
+    return ssl_step(world.method, world.student, labeller=world.student.live)
+
+
+def co_learning(world, learner) -> Step:
+    """Coupled as in the recipes, see `test_recipes_couple_as_the_paper_says`."""
+    features = world.student.ema.features
+    labeller = lambda images: world.teacher.live(features(images))
+    return cossl_step(world.method, world.student, labeller, learner, world.teacher, features)
+
+
 def step_logs(world):
     learner = tfe(COUNTS, 0.6)
-    step, _ = cossl(world.method, learner, world.student, world.teacher)
-    return step(batch_of(world, learner))
+    return co_learning(world, learner)(batch_of(world, learner))
 
 
 def changed(world, other):
@@ -115,14 +130,57 @@ def test_the_momentum_encoder_works_in_eval_mode(world):
     assert world.student.live.state_dict()["unit4.0.num_batches_tracked"] > 0
 
 
-def test_prediction_is_the_averaged_head_on_the_momentum_encoder():
-    world = build("fixmatch")
-    _, predict = cossl(world.method, crt(), world.student, world.teacher)
-    images = normal(3, (5, 3, 16, 16))
-    torch.testing.assert_close(predict(images), world.teacher.ema(world.student.ema.features(images)))
-    world.teacher.live.weight.data.add_(1)
-    world.student.live.init_conv.weight.data.add_(1)
-    torch.testing.assert_close(predict(images), world.teacher.ema(world.student.ema.features(images)))
+@pytest.mark.parametrize("script", COSSL_RECIPES)
+def test_recipes_couple_as_the_paper_says(script, tiny, pretrained_by, monkeypatch, tmp_path):
+    """The live head on the momentum encoder labels; the head's average on it is evaluated."""
+    recipe, coupled = importlib.import_module(Path(script).stem), SimpleNamespace()
+
+    def cossl_step_of_recipe(method, student, labeller, learner, teacher, features):
+        coupled.__dict__.update(labeller=labeller, features=features)
+        return cossl_step(method, student, labeller, learner, teacher, features)
+
+    monkeypatch.setattr(recipe, "cossl_step", cossl_step_of_recipe)
+    start = ["--resume", pretrained_by(script.replace("_cossl", "")) / "checkpoint.pth.tar"]
+    align = ["--align"] if "remix" in script else []
+    handed = handed_to_fit(script, *tiny(script), *start, *align, "--out", tmp_path / "out")
+    student, teacher, images = handed.student, handed.teacher, normal(3, (5, 3, 32, 32))
+
+    def assert_coupled():
+        features = student.ema.features(images)
+        torch.testing.assert_close(coupled.features(images), features)
+        torch.testing.assert_close(coupled.labeller(images), teacher.live(features))
+        torch.testing.assert_close(handed.predict(images), teacher.ema(features))
+
+    assert_coupled()
+    before = [function(images) for function in (coupled.labeller, handed.predict)]
+    teacher.live.weight.data.add_(1)
+    assert_coupled()
+    student.live.load_state_dict({name: value + 1 for name, value in student.live.state_dict().items()})
+    assert_coupled()
+    assert not coupled.labeller(images).allclose(before[0])
+    torch.testing.assert_close(handed.predict(images), before[1])
+    teacher.ema.weight.data.add_(2)
+    assert_coupled()
+    assert not handed.predict(images).allclose(before[1])
+    assert not (student.ema.training or teacher.ema.training)
+    assert handed.step.streams == CO_LEARNING
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("script", PRETRAINING_RECIPES)
+def test_pretraining_recipes_label_with_the_live_network_and_evaluate_its_average(script, tiny, monkeypatch, tmp_path):
+    recipe, labellers = importlib.import_module(Path(script).stem), []
+
+    def ssl_step_of_recipe(method, student, labeller):
+        labellers.append(labeller)
+        return ssl_step(method, student, labeller)
+
+    monkeypatch.setattr(recipe, "ssl_step", ssl_step_of_recipe)
+    handed = handed_to_fit(script, *tiny(script), "--out", tmp_path / "out")
+    assert labellers == [handed.student.live]
+    assert handed.predict is handed.student.ema
+    assert not handed.predict.training
+    assert (handed.step.streams, handed.teacher, handed.before) == (PRETRAINING, None, None)
 
 
 def test_tfe_blends_tail_rows_and_leaves_the_largest_class_alone():
@@ -247,17 +305,14 @@ def test_pretraining_labels_with_the_live_network_in_train_mode(method, passes):
     """As published: each pass, those that make the guesses included, moves the BatchNorm statistics."""
     world = build(method)
     network = world.student.live.eval()
-    step, predict = pretrain(world.method, world.student)
-    step(batch_of(world))
+    pretraining(world)(batch_of(world))
     assert network.state_dict()["unit4.0.num_batches_tracked"] == passes
-    assert predict is world.student.ema
-    assert not predict.training
 
 
 @pytest.mark.parametrize("name", ["mixmatch", "remixmatch"])
 def test_the_schedule_of_pretraining_reaches_the_method_at_each_step(name):
     world = build(name, lambda_u=lambda t: t / 4, w_ent=lambda t: 1 / (t + 1))
-    step, _ = pretrain(world.method, world.student)
+    step = pretraining(world)
     for t in (0, 3, 9):
         logs = step(batch_of(world, t=t))
         expected = logs["loss_x"] + t / 4 * logs["loss_u"]
@@ -266,15 +321,13 @@ def test_the_schedule_of_pretraining_reaches_the_method_at_each_step(name):
         torch.testing.assert_close(logs["loss"], expected)
 
 
-def pretraining(world):
-    return pretrain(world.method, world.student)
+def co_learning_by_crt(world) -> Step:
+    return co_learning(world, crt())
 
 
-def co_learning(world):
-    return cossl(world.method, crt(), world.student, world.teacher)
-
-
-@pytest.mark.parametrize("stage, names", [(pretraining, {"loss"}), (co_learning, {"loss", "loss_head", "acc_head"})])
+@pytest.mark.parametrize(
+    "stage, names", [(pretraining, {"loss"}), (co_learning_by_crt, {"loss", "loss_head", "acc_head"})]
+)
 def test_supervised_learns_from_labelled_images_alone(stage, names):
     """Loss and gradient are those of cross-entropy, and unlabelled images, were there any, change nothing."""
     world = build("supervised")
@@ -283,8 +336,7 @@ def test_supervised_learns_from_labelled_images_alone(stage, names):
         view.fill_(torch.nan)
     losses = []
     world.student.descend = losses.append
-    step, _ = stage(world)
-    logs = step(batch_of(world))
+    logs = stage(world)(batch_of(world))
     ((x,), y), network = world.images["labelled"], world.student.live
     expected = cross_entropy(network(x), y)
     assert set(logs) == names

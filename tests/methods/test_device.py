@@ -13,14 +13,12 @@ from dataset.batches import Batches
 from dataset.images import Images
 from dataset.pixels import Pixels
 from dataset.stream import Stream
-from dataset.streams import CO_LEARNING, PRETRAINING
 from methods import fixmatch, mixmatch, remixmatch, supervised
 from methods.averaged import Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
-from methods.cossl import cossl
-from methods.pretrain import pretrain
+from methods.step import cossl_step, ssl_step
 from models.wrn import WideResNet
-from utils.args import pick_device
+from utils.device import pick_device
 from utils.errors import UserError
 from utils.metrics import metrics
 
@@ -59,9 +57,8 @@ def streams(method) -> dict[str, Stream]:
     }
 
 
-def batches_of(streams: dict[str, Stream], names: tuple[str, ...], *parts) -> Batches:
-    """parts: the method, and the learner."""
-    return Batches({name: streams[name] for name in names}, [part.draw for part in parts], seed=0)
+def batches_of(streams: dict[str, Stream], step) -> Batches:
+    return Batches({name: streams[name] for name in step.streams}, step.draws, seed=0)
 
 
 @pytest.fixture
@@ -79,20 +76,26 @@ def head_of(student: Averaged) -> Averaged:
     return Averaged(head, torch.optim.Adam(decay_all_but_bias(head, 5e-4), 0.002), 0.999)
 
 
+def co_learning(method, student, learner):
+    teacher, features = head_of(student), student.ema.features
+    step = cossl_step(method, student, lambda images: teacher.live(features(images)), learner, teacher, features)
+    return step, lambda images: teacher.ema(features(images))
+
+
 def test_pretraining(streams, student, method):
-    step, predict = pretrain(method, student)
-    batches = batches_of(streams, PRETRAINING, method)
+    step = ssl_step(method, student, student.live)
+    batches = batches_of(streams, step)
     for t in range(2):
         assert_on_meta(step(batches.at(t)))
     (images,), labels = next(streams["test"].sweep())
-    figures = metrics(predict(images), labels, COUNTS)
+    figures = metrics(student.ema(images), labels, COUNTS)
     assert figures["recall"].is_meta
 
 
 @pytest.mark.parametrize("learner", [tfe(torch.tensor(COUNTS, device=META), 0.6), crt()], ids=["tfe", "crt"])
 def test_cossl(streams, student, method, learner):
-    step, predict = cossl(method, learner, student, head_of(student))
-    batches = batches_of(streams, CO_LEARNING, method, learner)
+    step, predict = co_learning(method, student, learner)
+    batches = batches_of(streams, step)
     for t in range(2):
         assert_on_meta(step(batches.at(t)))
     (images,), _ = next(streams["test"].sweep())
@@ -117,10 +120,11 @@ class FloatingTypes(TorchDispatchMode):
 def test_steps_follow_the_default_type(double_precision, streams, student, method):
     """From the batch on: RandAugment before it computes as Pillow does, in float32, and so do the numbers travel."""
     learner = tfe(torch.tensor(COUNTS, device=META), 0.6)
-    batch = batches_of(streams, CO_LEARNING, method, learner).at(0)
+    co_step, _ = co_learning(method, student, learner)
+    batch = batches_of(streams, co_step).at(0)
     assert {view.dtype for part in batch[1:] for view in part.views} == {torch.float64}
     numbers = {key: value.double() if value.is_floating_point() else value for key, value in batch.numbers.items()}
-    for step, _ in (pretrain(method, student), cossl(method, learner, student, head_of(student))):
+    for step in (ssl_step(method, student, student.live), co_step):
         with FloatingTypes() as types:
             step(batch._replace(numbers=numbers))
         assert types.seen.keys() == {torch.float64}, types.seen

@@ -16,13 +16,12 @@ from dataset.batches import Batch, Minibatch
 from methods.averaged import Averaged
 from methods.chunks import in_chunks
 from methods.classifier import decay_all_but_bias, tfe
-from methods.cossl import cossl
 from methods.fixmatch import fixmatch
 from methods.learning_rate import scheduled, warm_up_then_steps
 from methods.mixmatch import mixmatch
-from methods.pretrain import pretrain
 from methods.ramp import linear_rampup
 from methods.remixmatch import RunningMean, remixmatch
+from methods.step import cossl_step, ssl_step
 from models.resnet import ResNet50
 from models.torchvision_resnet import TorchvisionResNet
 from models.wrn import WideResNet
@@ -138,16 +137,18 @@ def whole(expected: dict, step: Callable, data: dict, weights: Callable[[int], d
 
 
 def pretraining(expected, method, student, data, returned, weights=lambda t: {}, rate=None, mean=None) -> Recipe:
-    step, _ = pretrain(method, student)
+    step = ssl_step(method, student, student.live)
     if rate:
-        step = scheduled(step, student.optimizer)
-        weights = lambda t: {"lr": rate(t), "next_lr": rate(t + 1)}
+        step = scheduled(step, student.optimizer, rate)
+        weights = lambda t: step.draws[-1](t, ROWS)
     modules = {"model": student.live, "ema_model": student.ema}
     return Recipe(whole(expected, step, data, weights), returned, modules, student.optimizer, mean)
 
 
 def co_learning(expected, method, student, teacher, data, returned, weights=lambda t: {}, mean=None) -> Recipe:
-    step, _ = cossl(method, tfe(torch.tensor(expected["num_per_class"]), MAX_LAM), student, teacher)
+    features, learner = student.ema.features, tfe(torch.tensor(expected["num_per_class"]), MAX_LAM)
+    labeller = lambda images: teacher.live(features(images))
+    step = cossl_step(method, student, labeller, learner, teacher, features)
     modules = {"model": student.live, "ema_model": student.ema, "head": teacher.live, "ema_head": teacher.ema}
     return Recipe(whole(expected, step, data, weights), returned, modules, student.optimizer, mean)
 

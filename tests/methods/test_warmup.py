@@ -99,9 +99,9 @@ def test_head_learns_and_its_average_follows():
     start = head.weight.detach().clone()
     optimizer = torch.optim.Adam(decay_all_but_bias(head, 5e-4), 0.01)
     teacher = Averaged(head, torch.optim.SGD(head.parameters(), 0.0), 0.99)
-    batches = SimpleNamespace(x=[([x], y)], u=[([x, x], y)])
-    plan = {"batch_size": 16, "epochs": 5, "steps": 60, "seed": 1}
-    warm_up(lambda f: f, teacher.using(optimizer), batches.x, batches.u, np.array([60, 4]), **plan)
+    labelled, unlabelled = (SimpleNamespace(sweep=sweep) for sweep in (lambda: [([x], y)], lambda views: [(views, y)]))
+    data = SimpleNamespace(labelled=labelled, unlabelled=unlabelled, counts=np.array([60, 4]))
+    warm_up(lambda f: f, teacher.using(optimizer), data, [x, x], steps=300, batch_size=16, seed=1)
     right = teacher.live(x).argmax(1) == y
     assert right.float().mean() > 0.9  # the blends, labelled as the tail class, cost the head class a few
     assert right[y == 1].all()
@@ -119,6 +119,6 @@ def test_every_feature_is_seen_once_a_pass():
 
     head = Spy(1, 2)
     teacher = Averaged(head, torch.optim.Adam(decay_all_but_bias(head, 0.0), 0.01), 0.9)
-    train_head(teacher, features, labels, batch_size=8, epochs=2, steps=5, seed=0)
+    train_head(teacher, features, labels, batch_size=8, steps=10, seed=0)
     assert sorted(seen[:40]) == sorted(seen[40:]) == features.flatten().tolist()
     assert seen[:40] != seen[40:]

@@ -4,21 +4,20 @@ import csv
 import json
 import re
 import subprocess
+import sys
+from html import unescape
 
 import numpy as np
 import pytest
-import torch
 from helpers.browser import CHROMIUM, DRIVER, browser
 from helpers.made_runs import make_published, make_run
-from helpers.scripts import ROOT, assert_refused, assert_runs, load_checkpoint, run_here, run_script
+from helpers.scripts import ROOT, assert_refused, assert_runs, run_here, run_script
 
 from reporting.charts import CURVES, PSEUDO, confusions, epochs, per_class, shifted
 from reporting.groups import group
 from reporting.logs import read_log
 from reporting.published import Figure, difference, standard_error
-from reporting.runs import find
-from training.failure import told
-from utils.errors import Interrupted, UserError
+from reporting.runs import find_runs
 
 FILES = ["classes.csv", "figures.csv", "report.html", "tables.md", "tables.tex"]
 EVIL = ["</script><script>alert(1)</script>", 'a,"b"\nc', "c|d & 5 % $x_1$", "<b>x</b>", "={cmd}", "\\"]
@@ -71,10 +70,10 @@ def test_runs_that_differ_are_rows_that_say_in_what(tmp_path):
     make_run(tmp_path / "a", tau=0.95)
     make_run(tmp_path / "b", tau=0.8)
     make_run(tmp_path / "c", tau=0.8, start=101)
-    make_run(tmp_path / "d", classifier="crt")
-    make_run(tmp_path / "e", amp=False)  # a flag that older runs don't have
+    make_run(tmp_path / "d", "FixMatch+CoSSL, cRT", classifier="crt")
+    make_run(tmp_path / "e", amp=False)  # as one that lacks the flag
     make_run(tmp_path / "f", imb_ratio_u=-100)
-    groups = group(find([tmp_path]))
+    groups = group(find_runs([tmp_path]))
     assert [one.name for one in groups] == [
         "FixMatch+CoSSL (co-learned from epoch 401, tau 0.95)",
         "FixMatch+CoSSL (co-learned from epoch 101, tau 0.8)",
@@ -84,6 +83,17 @@ def test_runs_that_differ_are_rows_that_say_in_what(tmp_path):
     ]
     assert groups[0].setting == "γ 100, unlabelled -100, num_max 1500, ratio 2"
     assert {one.setting for one in groups[1:]} == {"γ 100, num_max 1500, ratio 2"}
+
+
+def test_own_images_have_no_long_tail(tmp_path):
+    """Which these flags don't make; folders of two sizes aren't compared."""
+    for size in (16, 24):
+        make_run(tmp_path / str(size), dataset="folder", data_root="/x/birds", img_size=size, num_max=size)
+    groups = group(find_runs([tmp_path]))
+    assert [(one.dataset, one.setting) for one in groups] == [
+        ("folder birds", "16 pixels"),
+        ("folder birds", "24 pixels"),
+    ]
 
 
 def test_difference_against_the_spread():
@@ -130,7 +140,7 @@ def test_within_or_outside_is_decided_before_rounding(points, word):
     ids=str,
 )
 def test_published_figures_are_those_of_the_published_protocol(changed, expected, budget, tmp_path):
-    (one,) = group(find([make_run(tmp_path / "run", **changed)]))
+    (one,) = group(find_runs([make_run(tmp_path / "run", **changed)]))
     assert (one.paper and one.paper.mean) == expected
     assert one.versus.partition("other budget: ")[2] == budget + ")" * bool(budget)
 
@@ -139,7 +149,7 @@ def test_tables_are_whole_in_every_format(tmp_path):
     """Cells are as many as headings, the best is bold, ties are all bold."""
     for gamma in (50, 100):
         same = {"imb_ratio_l": gamma, "imb_ratio_u": gamma}
-        make_run(tmp_path / f"a{gamma}", "FixMatch", level=70, start=None, **same)
+        make_run(tmp_path / f"a{gamma}", "FixMatch", level=70, start=0, **same)
         make_run(tmp_path / f"b{gamma}", level=80, **same)
         make_run(tmp_path / f"c{gamma}", "ReMixMatch+CoSSL", level=80, align=True, **same)
     text = report(tmp_path, "--out", tmp_path / "out")
@@ -170,7 +180,7 @@ def test_charts_show_what_the_files_hold(tmp_path):
     """Means and ranges over seeds against loops over the files; classes by their number of labelled images."""
     more = {"diagnostics": True, "shifted": True, "imb_ratio_l": -100}
     runs = [make_run(tmp_path / f"s{seed}", level=80 + seed, seed=seed, **more) for seed in (1, 4)]
-    groups = group(find([tmp_path]))
+    groups = group(find_runs([tmp_path]))
     logs = [list(csv.DictReader((run / "log.txt").open(), delimiter="\t")) for run in runs]
     charts = {chart["title"]: chart["lines"][0] for chart in epochs(groups, CURVES | PSEUDO)}
     for title, column, unit in (("top-1", "top1", 1), ("used by the loss, of all (mask rate)", "mask", 100)):
@@ -196,7 +206,7 @@ def test_charts_show_what_the_files_hold(tmp_path):
     expected = [[100 * total[i, j] / sum(total[i]) for j in range(9, -1, -1)] for i in range(9, -1, -1)]
     assert np.allclose(confusions(groups)[0]["cells"], expected, atol=0.05)
     assert shifted(groups)[0]["lines"][0]["y"][:2] == [90.5, 89.5]
-    single = shifted(group(find([runs[0]])))[0]["lines"][0]
+    single = shifted(group(find_runs([runs[0]])))[0]["lines"][0]
     assert (single["low"][0], single["y"][0], single["high"][0]) == (88, 89, 90)
 
 
@@ -208,7 +218,7 @@ def test_a_figure_that_one_seed_lacks_is_drawn_of_the_others(tmp_path):
         rows[1][5] = "nan"  # top-1
         rows[2][5] = "nan" if seed == 3 else rows[2][5]
         path.write_text("\n".join(map("\t".join, rows)) + "\n")
-    (chart,) = epochs(group(find([tmp_path])), {"top1": "top-1"})
+    (chart,) = epochs(group(find_runs([tmp_path])), {"top1": "top-1"})
     (line,) = chart["lines"]
     first, second, third = ([line[part][i] for part in ("low", "y", "high")] for i in range(3))
     base = 80 + 0.2 - 1.55
@@ -260,12 +270,12 @@ def of_another_kind(run):
 
 BROKEN = {
     no_json: "summary.json is not readable JSON",
-    no_figures: "summary.json lacks classes",
-    words_for_numbers: "summary.json is damaged, see its figures of last_20_mean",
-    short_recall: "summary.json is damaged, see its recall of last_20_mean",
+    no_figures: "summary.json can't be used: it lacks start_epoch, classes, labelled_counts",
+    words_for_numbers: "summary.json can't be used: its top1 is damaged",
+    short_recall: "summary.json can't be used: its figures are of other classes than its classes",
     not_a_number: "summary.json is not readable JSON",
-    words_for_arguments: "summary.json is damaged, see its argument ratio",
-    of_another_kind: "summary.json is not that of a run",
+    words_for_arguments: "summary.json can't be used: its argument ratio is damaged",
+    of_another_kind: "summary.json can't be used: its content is damaged",
 }
 
 
@@ -276,7 +286,7 @@ def test_a_broken_run_is_listed_and_the_others_reported(spoil, tmp_path):
     text = report(tmp_path, "--out", tmp_path / "out")
     assert f"{bad}: broken; {BROKEN[spoil]}" in text
     assert [row["folders"] for row in rows_of(tmp_path / "out" / "figures.csv")] == [str(good)] * 2
-    assert BROKEN[spoil] in (tmp_path / "out" / "report.html").read_text()
+    assert BROKEN[spoil] in unescape((tmp_path / "out" / "report.html").read_text())
     assert_refused(run_here("report.py", bad, "--out", tmp_path / "none"), "nothing to report", str(bad))
     assert not (tmp_path / "none").exists()
 
@@ -302,7 +312,7 @@ def test_missing_parts_are_told(tmp_path):
     (run / "diagnostics.npz").write_bytes(b"PK")
     (run / "shifted.json").write_text('{"ratios": [1, 2], "top1": [3]}')
     text = report(run, "--out", tmp_path / "out")
-    problems = "no checkpoint; no log.txt; diagnostics.npz is not readable; shifted.json is not readable"
+    problems = "no checkpoint; no log.txt; diagnostics.npz is not readable; shifted.json can't be used: it lacks epoch"
     assert f"{run}: finished; {problems}" in text
     assert "80.00" in text
 
@@ -315,15 +325,18 @@ def test_shifted_figures_of_another_model_are_left_out(changed, words, tmp_path)
     runs = [make_run(tmp_path / f"s{seed}", seed=seed, shifted=True) for seed in (1, 2)]
     found = json.loads((runs[1] / "shifted.json").read_text())
     (runs[1] / "shifted.json").write_text(json.dumps(found | changed))
-    first, second = find([tmp_path])
+    first, second = find_runs([tmp_path])
     assert (first.problems, second.shifted) == ([], None)
     assert f"shifted.json is of {words}" in second.problems[0]
     assert "low" in shifted(group([first, second]))[0]["lines"][0]  # of the one that is left, its interval
 
 
-def test_unfinished_runs_are_listed_and_drawn(tmp_path):
+@pytest.mark.parametrize("status", ["stopped", "running"])
+def test_unfinished_runs_are_listed_and_drawn(status, tmp_path):
+    """Stopped by a signal, or killed: then nothing holds the folder's lock."""
     make_run(tmp_path / "done", seed=1)
-    stopped = make_run(tmp_path / "stopped", seed=2, logged=7, finished=False)
+    stopped = make_run(tmp_path / "stopped", seed=2, logged=7, status=status)
+    (stopped / ".lock").write_text("process 1 on here\n")
     (tmp_path / "link").symlink_to(stopped)
     text = report(tmp_path, tmp_path / "link", stopped, "--out", tmp_path / "out")
     assert text.count(f"{stopped}: unfinished; stopped after epoch 7 of 100") == 1
@@ -331,42 +344,83 @@ def test_unfinished_runs_are_listed_and_drawn(tmp_path):
     assert {row["n"] for row in rows_of(tmp_path / "out" / "figures.csv")} == {"1"}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "FixMatch+CoSSL (unfinished, seed 2)" in page and "7 of 100" in page
-    assert "<dt>version of torch</dt><dd>2.14.0</dd>" in page  # by its checkpoint
+    assert page.count("<dt>version of torch</dt><dd>2.14.1</dd>") == 2
     report(stopped, "--out", tmp_path / "only")  # curves are something to report
-    state = load_checkpoint(stopped / "checkpoint.pth.tar")
-    torch.save({k: v for k, v in state.items() if k != "versions"}, stopped / "checkpoint.pth.tar")
-    assert f"{stopped}: unfinished" in report(tmp_path, "--out", tmp_path / "out")
-    torch.save(state | {"facts": {"classes": 7}}, stopped / "checkpoint.pth.tar")
-    damaged = "checkpoint.pth.tar: damaged or of another program, see its facts"
-    assert f"{stopped}: unfinished; stopped after epoch 7 of an unknown number; {damaged}" in report(
-        tmp_path, "--out", tmp_path / "out"
-    )
+    (stopped / "log.txt").unlink()
+    text = report(tmp_path, "--out", tmp_path / "out")
+    assert f"{stopped}: unfinished; stopped after epoch 7 of 100; no log.txt" in text
+    refused = run_here("report.py", stopped, "--out", tmp_path / "none")
+    assert_refused(refused, f"{stopped}: unfinished, stopped after epoch 7 of 100, no log.txt")
+    (stopped / "summary.json").unlink()
     (stopped / "checkpoint.pth.tar").write_bytes(b"half")
     damaged = "checkpoint.pth.tar: not a readable checkpoint (truncated, or of another program)"
-    assert damaged in report(tmp_path, "--out", tmp_path / "out")
-    (stopped / "log.txt").unlink()  # nothing is left of it
-    assert f"{stopped}: broken; {damaged}; no log.txt" in report(tmp_path, "--out", tmp_path / "out")
-    refused = run_here("report.py", stopped, "--out", tmp_path / "none")
-    assert_refused(refused, f"{stopped}: broken, {damaged}, no log.txt")
+    assert f"{stopped}: broken; no summary.json; {damaged}; no log.txt" in report(tmp_path, "--out", tmp_path / "out")
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from training.folder import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_is_running_while_a_process_holds_its_lock(tmp_path):
+    run = make_run(tmp_path / "runs" / "run", logged=7, status="running")
+    over = make_run(tmp_path / "runs" / "over", seed=2)  # its summary is written before its process lets go
+    command = [sys.executable, "-c", HOLDS]
+    holders = [subprocess.Popen([*command, f], cwd=ROOT, stdout=subprocess.PIPE, text=True) for f in (run, over)]
+    try:
+        assert [holder.stdout.readline() for holder in holders] == ["held\n"] * 2
+        text = report(tmp_path / "runs", "--out", tmp_path / "out")
+        assert f"{run}: running; after epoch 7 of 100" in text and f"{over}: " not in text
+        page = (tmp_path / "out" / "report.html").read_text()
+        assert "<b>1</b> running" in page and "<b>1</b> finished" in page
+        assert "FixMatch+CoSSL (unfinished, seed 1)" in page
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.wait()
+            holder.stdout.close()
+    assert f"{run}: unfinished; stopped after epoch 7 of 100" in report(tmp_path / "runs", "--out", tmp_path / "out")
+
+
+def test_no_checkpoint_of_ours_is_opened(tmp_path, monkeypatch):
+    def opened(path, _):
+        raise AssertionError(path)
+
+    monkeypatch.setattr("reporting.runs.read_checkpoint", opened)
+    monkeypatch.setattr("training.checkpoint.load_archive", opened)
+    for status in ("finished", "running", "stopped", "failed"):
+        make_run(tmp_path / "runs" / status, status=status, diagnostics=True, shifted=True)
+    broken = make_run(tmp_path / "runs" / "broken")
+    (broken / "summary.json").write_text("{")
+    assert "report of 5 runs" in report(tmp_path / "runs", "--out", tmp_path / "out")
+    make_published(tmp_path / "runs" / "published")
+    with pytest.raises(AssertionError, match="published"):
+        report(tmp_path / "runs", "--out", tmp_path / "out")
 
 
 def test_failed_runs_are_listed_with_the_reason(tmp_path):
     make_run(tmp_path / "runs" / "done")
-    stopped = make_run(tmp_path / "runs" / "stopped", seed=2, logged=7, finished=False)
-    early = tmp_path / "runs" / "early"
-    early.mkdir()
-    for folder in (stopped, early):
-        with pytest.raises(UserError), told(folder):
-            raise UserError("--lr 9: not a number\nin step 3; start anew")
+    reason = "--lr 9: not a number in step 3; start anew"
+    failed = make_run(tmp_path / "runs" / "failed", seed=2, logged=7, status="failed", reason=reason)
+    early = make_run(tmp_path / "runs" / "early", seed=3, logged=1, status="failed", reason=reason)
+    summary = json.loads((early / "summary.json").read_text())
+    none_yet = {"epochs": 0, "epochs_averaged": 0, "last_20_mean": None, "best": None}
+    (early / "summary.json").write_text(json.dumps(summary | none_yet))
+    for name in ("log.txt", "checkpoint.pth.tar"):
+        (early / name).unlink()
     text = report(tmp_path / "runs", "--out", tmp_path / "out")
-    assert f"{stopped}: failed; --lr 9: not a number in step 3; start anew; stopped after epoch 7 of 100" in text
-    assert f"{early}: failed; --lr 9: not a number in step 3; start anew; no checkpoint; no log.txt" in text
+    assert f"{failed}: failed; stopped after epoch 7 of 100; {reason}" in text
+    assert f"{early}: failed; stopped after epoch 0 of 100; {reason}; no checkpoint" in text
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<b>2</b> failed" in page and "7 of 100" in page and '<details class="problems" open>' in page
-    assert_refused(run_here("report.py", early, "--out", tmp_path / "none"), "failed, --lr 9", "no log.txt")
-    with pytest.raises(Interrupted), told(stopped):  # goes on, and is stopped
-        raise Interrupted(15)
-    assert f"{stopped}: unfinished; stopped after epoch 7" in report(tmp_path / "runs", "--out", tmp_path / "out")
+    refused = run_here("report.py", early, "--out", tmp_path / "none")
+    assert_refused(refused, "failed, stopped after epoch 0 of 100, --lr 9", "no checkpoint")
 
 
 def test_folders_of_the_published_code(tmp_path):
@@ -381,7 +435,7 @@ def test_folders_of_the_published_code(tmp_path):
     assert last["balanced_mean"] == last["published_top1_mean"] == ""
     assert f"{run}: published code" in text
     (run / "log.txt").write_text("Epoch\ttrain_loss\tTest Loss\tbAcc\t\n1\t2\t3\t0.5\t\n2\t2\t3\t0.7\t\n")
-    (one,) = find([run])
+    (one,) = find_runs([run])
     assert one.figures["last_20_mean"]["top1"] == pytest.approx(60)
     assert one.columns["epoch"] == [1, 2]
     (run / "log.txt").write_text("Train Loss\tTest Loss\t\n1\t2\t\n")
@@ -408,27 +462,28 @@ def test_what_the_user_tells_of_the_published_code(tmp_path):
     for seed, folder in enumerate(folders, 1):
         (folder / "arguments.json").write_text(json.dumps(told | {"manualSeed": seed}))
     report(tmp_path / "old", "--out", tmp_path / "out")
-    ours, _, theirs, _ = rows_of(tmp_path / "out" / "figures.csv")
+    rows = rows_of(tmp_path / "out" / "figures.csv")
+    theirs, ours = (row for row in rows if row["statistic"] == "last-20 mean")
     assert (theirs["method"], theirs["seeds"]) == ("FixMatch+CoSSL (published code)", "1 2")
     assert (theirs["dataset"], theirs["setting"]) == (ours["dataset"], ours["setting"])
     assert theirs["published_top1_mean"] == "83.2" and "budget" not in theirs["difference"]
     assert "**80.00**" in (tmp_path / "out" / "tables.md").read_text()
     for content, words in (
         ("{", "not readable JSON"),
-        ('{"ratio": "two"}', "argument ratio"),
-        ("[1]", "each argument"),
-        ('{"lr": [1]}', "each argument"),
-        ('{"start_epoch": "x"}', "its start_epoch"),
+        ('{"ratio": "two"}', "its argument ratio is damaged"),
+        ("[1]", "its content is damaged"),
+        ('{"lr": [1]}', "its content is damaged"),
+        ('{"start_epoch": "x"}', "its argument start_epoch is damaged"),
     ):
         (folders[0] / "arguments.json").write_text(content)
-        assert f"{folders[0]}: published code; arguments.json is " in report(folders[0], "--out", tmp_path / "out")
-        assert words in find([folders[0]])[0].problems[0]
+        assert f"{folders[0]}: published code; arguments.json " in report(folders[0], "--out", tmp_path / "out")
+        assert words in find_runs([folders[0]])[0].problems[0]
 
 
 def test_hostile_names_leave_everything_whole(tmp_path):
     folder = tmp_path / 'a,b "c"\n<img src=x onerror=alert(1)>'
     run = make_run(folder, classes=EVIL, diagnostics=True, dataset="folder", data_root="/x/<i>&|")
-    stopped = make_run(tmp_path / "`x`\x1b[31m<img src=x>", finished=False)
+    stopped = make_run(tmp_path / "`x`\x1b[31m<img src=x>", status="stopped")
     text = report(tmp_path, "--out", tmp_path / "out")
     assert "\x1b" not in text
     assert [row["class"] for row in rows_of(tmp_path / "out" / "classes.csv")] == EVIL
@@ -474,12 +529,12 @@ def test_the_demo_ends_with_the_report():
 def test_the_page_in_a_browser(tmp_path):
     """Charts are drawn, tables sort, series switch; nothing is asked of the network; phones needn't scroll sideways."""
     for seed in (1, 2):
-        make_run(tmp_path / f"a{seed}", "FixMatch", 70 + seed, seed, start=None, diagnostics=True, shifted=True)
+        make_run(tmp_path / f"a{seed}", "FixMatch", 70 + seed, seed, start=0, diagnostics=True, shifted=True)
         make_run(tmp_path / f"b{seed}", level=80 + seed, seed=seed, diagnostics=True, shifted=True)
         make_run(tmp_path / f"c{seed}", level=20 * seed - 17, seed=seed, dataset="digits", epochs=4)
-    make_run(tmp_path / "supervised", "supervised", level=75, start=None)
+    make_run(tmp_path / "supervised", "supervised", level=75, start=0)
     make_run(tmp_path / "hostile", classes=[*EVIL, "x" * 90], diagnostics=True, dataset="folder", data_root="/d" * 90)
-    make_run(tmp_path / "many", classes=100, dataset="cifar100", num_max=150, finished=False, diagnostics=True)
+    make_run(tmp_path / "many", classes=100, dataset="cifar100", num_max=150, status="stopped", diagnostics=True)
     report(tmp_path, "--out", tmp_path / "out")
     names = "return [...document.querySelectorAll('table')[0].tBodies[0].rows].map(r => r.cells[0].textContent)"
     click = "document.querySelectorAll('table')[0].tHead.rows[0].cells[{}].firstChild.click();"

@@ -33,7 +33,8 @@ from reporting.shifted import (
     shifted_counts,
     shifted_figures,
 )
-from reporting.trained import predictor
+from reporting.trained import load_model
+from training.folder import discard_run
 from utils.errors import UserError
 from utils.metrics import evaluate
 
@@ -203,8 +204,7 @@ def record(out):
 
 def plain_logits(checkpoint, test, look):
     """The logits that a recipe's evaluation sees."""
-    state = load_checkpoint(checkpoint)
-    predict = predictor(state, len(state["facts"]["classes"]), torch.device("cpu"), "")
+    predict = load_model(checkpoint, "", torch.device("cpu")).predict
     images = Pixels(test, *look, torch.device("cpu"))
     stream = Stream("test", images, np.arange(len(test.labels)), ("plain",), 1, 0)
     with torch.no_grad():
@@ -324,7 +324,8 @@ def test_cifar100s_own_images_are_scored(tmp_path, monkeypatch):
     torch.manual_seed(0)
     weights = WideResNet(100, 10, 1).state_dict()
     checkpoint = tmp_path / "last.pth.tar"
-    torch.save({"epoch": 3, "ema_state_dict": weights, "emp_distb_u": torch.ones(128, 100)}, checkpoint)
+    published = {"epoch": 3, "state_dict": weights, "ema_state_dict": weights, "optimizer": {}}
+    torch.save(published | {"emp_distb_u": torch.ones(128, 100)}, checkpoint)
     flags = ["--dataset", "cifar100", "--data_root", tmp_path, "--out", tmp_path / "out", *CPU]
     assert_runs(SCRIPT, checkpoint, *flags)
     (found,) = record(tmp_path / "out")["runs"]
@@ -393,7 +394,7 @@ def diverged(folder):
 def eleven_classes(folder):
     network = WideResNet(11, 10, 1)
     weights, head = network.state_dict(), network.output.state_dict()
-    change(folder / "checkpoint.pth.tar", ema_state_dict=weights, ema_teacher=head, facts={}, history=[])
+    change(folder / "checkpoint.pth.tar", ema_state_dict=weights, ema_teacher=head, history=[])
 
 
 def no_runs(folder):
@@ -408,18 +409,24 @@ BAD_RUNS = {
     "empty": (lambda folder: (folder / "checkpoint.pth.tar").write_bytes(b""), ["not a readable checkpoint"]),
     "text": (lambda folder: (folder / "checkpoint.pth.tar").write_text("x" * 99), ["not a readable checkpoint"]),
     "no network": (lambda folder: change(folder / "checkpoint.pth.tar", ema_state_dict={}), ["of no network here"]),
-    "a list": (lambda folder: change(folder / "checkpoint.pth.tar", ema_state_dict=[1]), ["of no network here"]),
-    "no weights": (lambda folder: torch.save({"epoch": 1}, folder / "checkpoint.pth.tar"), ["lacks ema_state_dict"]),
+    "a list": (
+        lambda folder: change(folder / "checkpoint.pth.tar", ema_state_dict=[1]),
+        ["its ema_state_dict is damaged"],
+    ),
+    "no weights": (
+        lambda folder: torch.save({"epoch": 1}, folder / "checkpoint.pth.tar"),
+        ["lacks state_dict, ema_state_dict"],
+    ),
     "other data": (other_data, ["its --dataset is fashion_mnist", "evaluate them apart"]),
     "diverged": (diverged, ["aren't all numbers", "leave it out"]),
-    "classes": (eleven_classes, ["tells 11 classes apart", "has 10"]),
+    "classes": (eleven_classes, ["names 10 classes", "tells 11 apart"]),
     "counts": (
         lambda folder: change(folder / "checkpoint.pth.tar", facts={"labelled_counts": [1, 2, 3]}),
-        ["see its facts"],
+        ["lacks method, start_epoch"],
     ),
     "head": (
         lambda folder: change(folder / "checkpoint.pth.tar", ema_teacher=torch.nn.Linear(9, 10).state_dict()),
-        ["of no network here for 10 classes"],
+        ["of no network here"],
     ),
 }
 
@@ -456,12 +463,8 @@ def test_bad_flags(flags, words, runs, tmp_path):
 
 
 def test_overwriting_a_run_removes_its_shifted_figures(tmp_path):
-    from training.folder import make_folder
-
     (tmp_path / "shifted.json").write_text("{}")
-    make_folder(tmp_path, overwrite=False)
-    assert (tmp_path / "shifted.json").exists()
-    make_folder(tmp_path, overwrite=True)
+    discard_run(tmp_path)
     assert not (tmp_path / "shifted.json").exists()
 
 

@@ -10,7 +10,7 @@ from helpers.scripts import ROOT, run_script
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.limit import limit
-from benchmarks.recipe_steps import RECIPES, built, made_up
+from benchmarks.recipe_steps import RECIPES, made_up, recipe_step
 
 META = torch.device("meta")
 
@@ -35,7 +35,7 @@ class Passes(TorchDispatchMode):
 def small(recipe: str, n: int = 20_000, classes: int = 10):
     flags = ["--gpu", "cpu", "--num_max", 100, "--imb_ratio_l", 5, "--imb_ratio_u", 5, "--depth", 10]
     flags += ["--align"] if "remix" in recipe else []
-    return built(recipe, made_up(n, 100, classes, 8), *flags, device=META)
+    return recipe_step(recipe, made_up(n, 100, classes, 8), *flags, device=META)
 
 
 @pytest.mark.filterwarnings("ignore:.*to a meta parameter")

@@ -43,7 +43,7 @@ from dataset.stream import Stream
 from dataset.streams import Sampling
 from methods.averaged import Averaged
 from methods.remixmatch import RunningMean
-from utils.args import pick_device
+from utils.device import pick_device
 from utils.errors import UserError
 from utils.ranks import my_rows
 
@@ -149,22 +149,22 @@ def both_ranks(tiny, pretrained_by, tmp_path_factory):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_two_ranks_train_as_one_process_does_in_two_chunks(script, both_ranks, as_rank):
     flags, zero, one = both_ranks
-    logs = zero[script]["logs"]
-    assert logs["train"]["loss"] > 0
+    means, counts = zero[script]["logs"]
+    assert means["loss"] > 0
     torch.testing.assert_close(zero[script], one[script], rtol=0, atol=0)
     zero = {name: found for name, found in zero[script].items() if name != "logs"}
 
     run = composed(script, flags[script])
-    run.prepare()  # the head's warm-up: on the same features, or on whole batches
+    run.before()  # the head's warm-up: on the same features, or on whole batches
     chunks = Chunks(run.objects, as_rank)
     with (
         patch.object(Averaged, "descend", lambda averaged, loss: chunks.descend(averaged, loss)),
         patch.object(RunningMean, "add", lambda running, p: chunks.add(running, p)),
     ):
-        for t in range(run.args.val_iteration):
+        for t in range(run.steps):
             chunks.step(run.step, run.batches, t)
     unlabelled = run.args.batch_size * getattr(run.args, "mu", 1)
-    assert logs["counts"].sum(dim=1)[0] == run.args.val_iteration * unlabelled  # guesses of both ranks
+    assert counts.sum(dim=1)[0] == run.steps * unlabelled  # guesses of both ranks
     expected = result(run.objects)
     assert any(grad.abs().max() > 1e-4 for grad in expected["gradients"]["state_dict"].values())
     torch.testing.assert_close(zero, expected, rtol=1e-5, atol=1e-6)

@@ -21,26 +21,28 @@ from helpers.scripts import HANG, assert_refused, assert_runs, load_checkpoint, 
 from PIL import Image
 from torchvision.datasets import Food101
 
+import train_food_fix_cossl
 from dataset.augment import normalise
 from dataset.batches import Batch, Minibatch
 from dataset.crop_views import apply_crop_views, draw_crop_views
 from dataset.crops import centre_crop
-from dataset.files import ROWS, file_streams
+from dataset.files import CHUNK, file_streams
 from dataset.food101 import MEAN, STD, load_food101
 from dataset.image_loader import ChunkSampler, ImageLoader
 from dataset.long_tail import long_tailed
 from dataset.pillow_ops import cutout
 from dataset.randaugment import FUNCTIONS, apply_layers
 from dataset.stream import Stream
-from dataset.streams import CO_LEARNING as ALL
 from dataset.streams import Sampling
-from methods.averaged import STUDENT
+from methods.averaged import STUDENT, TEACHER
 from methods.chunks import in_chunks
 from methods.classifier import tfe
-from methods.learning_rate import draw_rates, warm_up_then_steps
+from methods.learning_rate import warm_up_then_steps
 from methods.method import Method
+from methods.step import CO_LEARNING as ALL
 from models.torchvision_resnet import LAYOUTS, TorchvisionResNet, depth_of
-from predict import load_model
+from reporting.trained import load_model
+from training.run import Run
 from utils.errors import UserError
 from utils.seeding import fold_in, generator
 
@@ -104,7 +106,7 @@ def test_views_are_torchvisions(food101):
     stream, t = data.unlabelled, 1
     batch = at(stream, t)
     draw = draw_crop_views(generator(1, "unlabelled views", t), stream.wanted, 40, SIZE)
-    assert [len(chunk.paths) for chunk in stream.images.chunks(stream, t)] == [32, 8] and ROWS == 32
+    assert [len(chunk.paths) for chunk in stream.images.chunks(stream, t)] == [32, 8] and CHUNK == 32
     crop = T.RandomResizedCrop(SIZE)
     crops = torch.zeros(2, 40, 3, SIZE, SIZE, dtype=torch.uint8)
     for row, member in enumerate(members(stream, t)):
@@ -189,7 +191,9 @@ def test_batches_on_meta(food101):
     """A single number stays on the host, where the optimiser's rate is read."""
     data, _ = open_streams(food101, device=torch.device("meta"))
     learner = tfe(torch.tensor(data.counts, device="meta"), 0.6)
-    _, *parts = batch = data.batches(ALL, learner.draw, draw_rates(lambda t: t / 8)).at(3)
+    _, *parts = batch = data.batches(
+        ALL, learner.draw, lambda t, rows: {"lr": np.array(t / 8), "next_lr": np.array((t + 1) / 8)}
+    ).at(3)
     assert all(part.labels.is_meta and all(view.is_meta for view in part.views) for part in parts)
     assert batch.numbers["coins"].is_meta and batch.numbers["coins"].shape == (2, 8)
     assert {name: batch.numbers[name].item() for name in ("lr", "next_lr")} == {"lr": 3 / 8, "next_lr": 0.5}
@@ -430,7 +434,7 @@ def test_chunks_have_statistics_of_their_own():
         return {"drawn": rows}
 
     x, u = normal(1, (3, 2)), normal(2, (5, 2))
-    method = in_chunks(Method({"labelled": ("weak",)}, loss, draw))
+    method = in_chunks(Method("toy", {"labelled": ("weak",)}, loss, draw))
     assert (method.views, method.draw) == ({"labelled": ("weak",)}, draw)
     batch = Batch({"tau": torch.tensor(0.3)}, Minibatch([x, u], torch.zeros(3)))
     assert method.loss(norm, norm, batch) == "loss"
@@ -450,22 +454,22 @@ def test_learning_rate():
 
 @pytest.fixture
 def caught(tiny, monkeypatch, tmp_path):
-    """Run a recipe's `main` up to the training loop: what it passes to `fit`, and to functions before that."""
+    """Run a recipe's `main` up to the training loop: what it passes to `Run.fit`, and to a function before that."""
 
-    def run(script, stage, *flags):
+    def run(script, watched, *flags):
         recipe, calls = importlib.import_module(script.removesuffix(".py")), {}
-        watched = {stage: getattr(recipe, stage), "file_streams": recipe.file_streams}
+        original = getattr(recipe, watched)
 
-        def watch(name):
-            def call(*args, **options):
-                calls[name], result = args, watched[name](*args, **options)
-                return calls.setdefault("data", result) if name == "file_streams" else result
+        def call(*args, **options):
+            calls[watched] = args
+            return original(*args, **options)
 
-            monkeypatch.setattr(recipe, name, call)
+        def fit(self, step, predict, data, steps, student, teacher=None, before=None):
+            objects = student.objects(STUDENT) | (teacher.objects(TEACHER) if teacher else {}) | step.state
+            calls.update(locals(), batches=data.batches(step.streams, *step.draws), start=self.start)
 
-        for name in watched:
-            watch(name)
-        monkeypatch.setattr(recipe, "fit", lambda *args, **kwargs: calls.update(fit=args, options=kwargs))
+        monkeypatch.setattr(recipe, watched, call)
+        monkeypatch.setattr(Run, "fit", fit)
         argv = [*tiny(script), "--epoch", 5, "--out", tmp_path / "out", *flags]
         monkeypatch.setattr(sys, "argv", ["recipe", *map(str, argv)])
         recipe.main()
@@ -482,16 +486,16 @@ def hyper(optimizer):
 
 def test_pretraining(caught):
     schedule = ["--gamma", 0.5, "--warmup_epochs", 2, "--decay_epochs", 3]
-    calls = caught(FIX, "pretrain", "--mu", 3, "--lr", 0.8, "--wd", 0.01, *schedule)
-    (_, student), data = calls["pretrain"], calls["data"]
+    calls = caught(FIX, "ssl_step", "--mu", 3, "--lr", 0.8, "--wd", 0.01, *schedule)
+    student, data, step, batches = (calls[name] for name in ("student", "data", "step", "batches"))
+    assert calls["ssl_step"][1] is student
     assert (data.labelled.wanted, data.unlabelled.wanted) == (("weak",), ("weak", "strong"))
     assert (data.labelled.batch_size, data.unlabelled.batch_size) == (8, 24)
     assert np.isin(data.labelled.members, data.unlabelled.members).all()
     assert (student.decay, student.shrink, hyper(student.optimizer)) == (0.9, 0, [(0.8, 0.01)])
-    step, batches, _, objects, args, facts, start = calls["fit"]
     assert tuple(batches.streams.values()) == (data.labelled, data.unlabelled)
-    assert (args.val_iteration, tuple(objects), start) == (67 // 24, STUDENT, None)
-    assert (facts["method"], facts["img_size"], facts["resize"]) == ("FixMatch", 16, 18)
+    assert (calls["steps"], tuple(calls["objects"]), calls["start"]) == (67 // 24, STUDENT, None)
+    assert (step.name, data.facts()["img_size"], data.facts()["resize"]) == ("FixMatch", 16, 18)
     rates, rows = [], []
     student.live.forward = lambda images: rows.append(len(images)) or normal(1, (len(images), 3)).requires_grad_()
     student.descend = lambda loss: rates.append(student.optimizer.param_groups[0]["lr"])
@@ -501,10 +505,11 @@ def test_pretraining(caught):
     assert rows == [8] * 7 * len(rates)
 
 
-def test_cossl(caught, pretrained_by):
+def test_cossl(caught, pretrained_by, monkeypatch):
     start = pretrained_by(FIX) / "checkpoint.pth.tar"
-    calls = caught(COSSL, "cossl", "--resume", start, "--lr", 0.3, "--lr_tfe", 0.7, "--wd_tfe", 0.02, "--warm_tfe", 3)
-    (method, learner, student, teacher), data = calls["cossl"], calls["data"]
+    head_flags = ["--lr", 0.3, "--lr_tfe", 0.7, "--wd_tfe", 0.02, "--warm_tfe", 3]
+    calls = caught(COSSL, "warm_up_on_batches", "--resume", start, *head_flags)
+    student, teacher, data, batches, step = (calls[name] for name in ("student", "teacher", "data", "batches", "step"))
     state = load_checkpoint(start)
     lr = state["optimizer"]["param_groups"][0]["lr"]
     assert 0 < lr < 0.04  # in the middle of the warm-up
@@ -513,31 +518,31 @@ def test_cossl(caught, pretrained_by):
     assert torch.equal(momentum, state["optimizer"]["state"][0]["momentum_buffer"])
     assert (teacher.decay, teacher.shrink, hyper(teacher.optimizer)) == (0.9, 0, [(0.3, 0.02), (0.3, 0)])
     assert data.partners.wanted == data.balanced.wanted == ("strong",)
-    _, batches, *_, prepare, _ = calls["fit"]
     assert (tuple(batches.streams), list(batches.streams.values())) == (ALL, [getattr(data, name) for name in ALL])
-    assert batches.draws == (method.draw, learner.draw)
-    encoder, head, crt, own_batches = prepare.args
-    assert (encoder, head.live, head.ema) == (student.ema.features, teacher.live, teacher.ema)
-    assert (head.decay, hyper(head.optimizer)) == (0.99, [(0.7, 0.02), (0.7, 0)])
-    ((name, balanced),) = own_batches.streams.items()
-    assert (name, prepare.keywords, balanced.balanced) == ("balanced", {"steps": 150}, True)
-    assert own_batches.name != batches.name and balanced.name != data.balanced.name
-    assert crt.draw(0, 8) == {}
-    # It starts from the momentum encoder's classifier, and leaves that as it is.
+    assert batches.draws == step.draws
+    # The head starts from the momentum encoder's classifier, and its warm-up leaves that as it is.
     own = student.ema.fc.weight.clone()
     for key in ("weight", "bias"):
         assert torch.equal(teacher.live.state_dict()[key], state["ema_state_dict"][f"fc.{key}"])
-    prepare.keywords["steps"] = 2
-    prepare()
+    assert train_food_fix_cossl.WARM_UP_STEPS == 50
+    monkeypatch.setattr(train_food_fix_cossl, "WARM_UP_STEPS", 1)
+    calls["before"]()
     assert not torch.equal(teacher.live.weight, own)
     assert torch.equal(student.ema.fc.weight, own)
+    encoder, head, crt, own_batches, steps = calls["warm_up_on_batches"]
+    assert (encoder, head.live, head.ema) == (student.ema.features, teacher.live, teacher.ema)
+    assert (head.decay, hyper(head.optimizer)) == (0.99, [(0.7, 0.02), (0.7, 0)])
+    ((name, balanced),) = own_batches.streams.items()
+    assert (name, steps, balanced.balanced) == ("balanced", 3, True)
+    assert own_batches.name != batches.name and balanced.name != data.balanced.name
+    assert crt.draw(0, 8) == {}
 
 
 def test_predict_sees_what_evaluation_sees(food101, pretrained_by, tmp_path):
     checkpoint = pretrained_by(FIX) / "checkpoint.pth.tar"
     folder = food101 / "food-101" / "images"
     assert_runs("predict.py", "--checkpoint", checkpoint, folder, "--out", tmp_path / "out.csv", "--gpu", "cpu")
-    _, predict = load_model(checkpoint, CPU)
+    predict = load_model(checkpoint, "", CPU).predict
     path, label, probability, *_ = (tmp_path / "out.csv").read_text().splitlines()[1].split(",")
     crop = TF.pil_to_tensor(centre_crop(Image.open(path).convert("RGB"), 16, 18))
     with torch.no_grad():

@@ -1,7 +1,6 @@
 """predict.py: the recipes' own probabilities, a whole CSV whatever the names, bad input."""
 
 import csv
-import importlib
 import os
 
 import numpy as np
@@ -11,9 +10,10 @@ from helpers.own_images import image_folder, write_image
 from helpers.scripts import assert_refused, assert_runs, load_checkpoint, run_here
 from PIL import Image
 
+import training.loop
 from dataset.image_files import image_files
 from models.wrn import WideResNet
-from predict import load_model
+from reporting.trained import load_model
 
 SHORT = ["--gpu", "cpu", "--batch-size", 4, "--ema-decay", 0.5, "--epoch", 1, "--val-iteration", 3]
 FOLDER = ["--dataset", "folder", "--img_size", 24, "--depth", 16, "--width", 1, *SHORT]
@@ -29,8 +29,7 @@ def read_csv(path):
 
 def checked(script, flags, monkeypatch):
     """Run a recipe: the probabilities of its test images, by what it evaluates itself after its last epoch."""
-    recipe, seen = importlib.import_module(script), []
-    original = recipe.evaluate
+    seen, original = [], training.loop.evaluate
 
     def watched(predict, batches, counts):
         batches = list(batches)
@@ -38,7 +37,7 @@ def checked(script, flags, monkeypatch):
             seen.append(torch.cat([predict(images) for images, _ in batches]).softmax(dim=1))
         return original(predict, batches, counts)
 
-    monkeypatch.setattr(recipe, "evaluate", watched)
+    monkeypatch.setattr(training.loop, "evaluate", watched)
     assert_runs(f"{script}.py", *flags)
     return seen[-1]
 
@@ -98,6 +97,11 @@ def test_the_resnets_own_probabilities(small_imagenet127, tmp_path, monkeypatch)
 
 
 FACTS = {"classes": ["cat", "dog"], "img_size": 16, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+FACTS |= {"method": "FixMatch", "start_epoch": 0}
+FACTS |= {"labelled_counts": [9, 3], "unlabelled_counts": None, "unlabelled": 30}
+# Of a run of ours, besides its networks.
+ENTRIES = {"facts": FACTS, "arguments": {"recipe": "train_cifar_fix"}, "versions": {}, "history": [], "seconds": 1.0}
+ENTRIES |= {"epoch": 1, "step": 0, "totals": {}, "optimizer": {}}
 
 
 @pytest.fixture
@@ -107,7 +111,7 @@ def saved(tmp_path):
     def save(**entries):
         torch.manual_seed(0)
         state = WideResNet(2, 10, 1).state_dict()
-        state = {"epoch": 1, "state_dict": state, "ema_state_dict": state, "facts": FACTS} | entries
+        state = ENTRIES | {"state_dict": state, "ema_state_dict": state} | entries
         path = tmp_path / "checkpoint.pth.tar"
         torch.save({key: value for key, value in state.items() if value is not None}, path)
         return path
@@ -138,14 +142,15 @@ def other_network():
 
 
 BAD_CHECKPOINTS = {
-    "published": ({"facts": None}, ["doesn't name its classes"]),
-    "facts of another kind": ({"facts": {"method": "FixMatch"}}, ["doesn't name its classes"]),
+    "published": ({"facts": None, "arguments": None}, ["doesn't name its classes"]),
+    "no facts": ({"facts": None}, ["it lacks facts"]),
+    "facts of another kind": ({"facts": {"method": "FixMatch"}}, ["it lacks start_epoch, classes"]),
+    "words for numbers": ({"facts": FACTS | {"mean": ["x"]}}, ["its mean is damaged"]),
     "no EMA": ({"ema_state_dict": None}, ["lacks ema_state_dict"]),
-    "three classes": ({"facts": FACTS | {"classes": ["a", "b", "c"]}}, ["see its facts"]),
     "no network": ({"ema_state_dict": {"weight": torch.zeros(2)}}, ["no network here"]),
     "another ResNet": ({"ema_state_dict": other_network()}, ["no network here"]),
-    "list of weights": ({"ema_state_dict": [1]}, ["no network here"]),
-    "other head": ({"ema_teacher": torch.nn.Linear(64, 3).state_dict()}, ["no network here for 2 classes"]),
+    "list of weights": ({"ema_state_dict": [1]}, ["its ema_state_dict is damaged"]),
+    "other head": ({"ema_teacher": torch.nn.Linear(64, 3).state_dict()}, ["no network here"]),
 }
 
 
@@ -222,10 +227,10 @@ def test_unwritable_out(saved, tmp_path):
 
 def test_a_loaded_model_is_in_eval_mode(saved):
     """BatchNorm takes its running statistics, so an image's company doesn't matter."""
-    facts, predict = load_model(saved(), torch.device("cpu"))
+    model = load_model(saved(), "--checkpoint", torch.device("cpu"))
     images = torch.randn(3, 3, 16, 16)
-    torch.testing.assert_close(predict(images)[:1], predict(images[:1]))
-    assert facts == FACTS
+    torch.testing.assert_close(model.predict(images)[:1], model.predict(images[:1]))
+    assert (model.facts, model.classes, model.cossl) == (FACTS, 2, False)
 
 
 def test_help():

@@ -13,10 +13,12 @@ import pytest
 from helpers.scripts import HANG, ROOT
 
 from dataset.images import Dataset, Files
+from dataset.long_tail import class_counts
 from reporting.groups import paper_of
-from reporting.protocol import NOT_PROTOCOL
-from reporting.runs import Run
-from utils.args import plain
+from reporting.protocol import NAMED_APART
+from reporting.runs import FinishedRun
+from utils.args import PLACE, SPEED, plain
+from utils.flags import with_role
 
 SCRIPTS = {
     "run_cifar10.sh": ("cifar10", 1500, ("mix", "remix", "fix"), (50, 100, 150)),
@@ -44,13 +46,13 @@ def parsed(monkeypatch):
     class Parsed(Exception):
         pass
 
-    def stop(args, *rest):
+    def stop(args):
         raise Parsed(args)
 
     def parse(command):
         _, script, *flags = shlex.split(command)
         recipe = importlib.import_module(script.removesuffix(".py"))
-        monkeypatch.setattr(recipe, "continued" if "cossl" in script else "resumed", stop)
+        monkeypatch.setattr(recipe, "open_run", stop)
         monkeypatch.setattr(sys, "argv", [script, *flags])
         with pytest.raises(Parsed) as caught:
             recipe.main()
@@ -121,7 +123,8 @@ def test_every_published_run_of_food101(parsed, no_food):
             assert (args.lr, args.wd) == (0.04, 3e-4)
             assert (args.tau, args.img_size, args.depth, args.manualSeed, args.gpu) == (0.9, 224, 50, 1, "0")
             assert args.imb_ratio_l == args.imb_ratio_u == a.imb_ratio_l
-            assert args.val_iteration == {50: 37, 100: 32}[args.imb_ratio_l]
+            sets = (class_counts(n, 101, args.imb_ratio_l).sum() for n in (250, 500))
+            assert sum(sets) // (args.mu * args.batch_size) == {50: 37, 100: 32}[args.imb_ratio_l]  # steps per epoch
         assert b.resume == a.out / "checkpoint_801.pth.tar"
         assert a.epochs >= 801 and 801 % a.copy_every == 1
         assert a.out != b.out
@@ -137,6 +140,7 @@ UNUSED = {("mix", "lambda_u"), ("cifar", "img_size"), ("food", "val_iteration")}
 @pytest.mark.parametrize("script", [*SCRIPTS, SMALL_IMAGENET, FOOD])
 def test_the_report_knows_the_published_runs_and_no_others(script, parsed, no_food):
     """Their commands have published figures; with any argument changed, none, or one marked as of another budget."""
+    decides_nothing = {*with_role(PLACE, SPEED), *NAMED_APART} - {"dataset"}
     for _, command in printed(script):
         recipe, args = parsed(command)
         _, data, *_, method, _ = recipe.removesuffix(".py").split("_")
@@ -145,7 +149,7 @@ def test_the_report_knows_the_published_runs_and_no_others(script, parsed, no_fo
         figure, budget = beside(plain(args), facts)
         assert figure is not None and budget == "", command
         for name, value in plain(args).items():
-            if value is None or {(method, name), (data, name)} & UNUSED or name in NOT_PROTOCOL - {"dataset"}:
+            if value is None or {(method, name), (data, name)} & UNUSED or name in decides_nothing:
                 continue
             other = {bool: lambda v: not v, str: lambda v: "crt"}.get(type(value), lambda v: 3 * v)(value)
             figure, budget = beside(plain(args) | {name: other}, facts)
@@ -154,7 +158,7 @@ def test_the_report_knows_the_published_runs_and_no_others(script, parsed, no_fo
 
 
 def beside(arguments, facts):
-    return paper_of(Run("folder", "finished", [], facts | {"arguments": arguments}))
+    return paper_of(FinishedRun("folder", "finished", [], facts | {"arguments": arguments}))
 
 
 def test_seeds_devices_and_folders_pass_through(parsed, tmp_path):
@@ -174,7 +178,8 @@ def python(tmp_path):
     path, notes = tmp_path / "python", tmp_path / "notes"
     path.write_text(
         f'#!/bin/bash\necho "$@" >> {notes}\n[ ! -e {tmp_path}/fail ] || exit $(cat {tmp_path}/fail)\n'
-        'while [ "$1" != --out ]; do shift; done\nmkdir -p "$2"; touch "$2/summary.json"\n'
+        'while [ "$1" != --out ]; do shift; done\nmkdir -p "$2"\n'
+        'echo \'  "status": "finished",\' > "$2/summary.json"\n'
     )
     path.chmod(0o755)
     return path

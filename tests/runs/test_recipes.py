@@ -20,13 +20,10 @@ from dataset.images import Images
 from dataset.pixels import Pixels
 from dataset.rows import draw_rows
 from dataset.stream import Stream
-from dataset.streams import CO_LEARNING
-from dataset.streams import PRETRAINING as FIRST
-from methods.averaged import STUDENT, TEACHER
-from training.folder import stamp
-from training.loop import fit
-from training.resume import FOUND
-from training.summary import SCALARS
+from methods.averaged import STUDENT, TEACHER, Averaged
+from methods.step import CO_LEARNING, Step
+from methods.step import PRETRAINING as FIRST
+from training.run import Run, open_run
 
 LR, EPOCHS, STEPS = 0.004, 4, 5
 FLAGS = ["--epoch", EPOCHS, "--val-iteration", STEPS, "--lr", LR, "--copy_every", 7]
@@ -113,13 +110,14 @@ def start(pretrained_by):
 
 @pytest.fixture
 def caught(tiny, start, monkeypatch, tmp_path):
-    """Run a recipe's `main` up to the training loop: what it passes to `fit`, and to the functions in between.
+    """Run a recipe's `main` up to the training loop: what it passes to `Run.fit`, and to the functions in between.
 
-    ssl: the SSL method's hyper-parameters by name; data: its streams.
+    ssl: the SSL method's hyper-parameters by name; made: the method.
     """
 
     def run(name, *flags):
         recipe, calls = importlib.import_module(name), {}
+        resume = ["--resume", start(name)] if name in COSSL else []
 
         def watch(name):
             original = getattr(recipe, name)
@@ -128,21 +126,22 @@ def caught(tiny, start, monkeypatch, tmp_path):
             def watched(*args, **kwargs):
                 calls[name] = args, kwargs
                 result = original(*args, **kwargs)
-                if name in ("open_data", "streams"):
-                    calls["data"] = result
                 if name in METHODS:
-                    calls["ssl"] = inspect.signature(original).bind(*args, **kwargs).arguments
+                    calls["ssl"], calls["made"] = inspect.signature(original).bind(*args, **kwargs).arguments, result
                 return result
 
             monkeypatch.setattr(recipe, name, watched)
 
-        for watched in ("pretrain", "cossl", "tfe", "open_data", "streams", *METHODS):
+        def fit(self, step, predict, data, steps, student, teacher=None, before=None):
+            objects = student.objects(STUDENT) | (teacher.objects(TEACHER) if teacher else {}) | step.state
+            calls.update(locals(), args=self.args, stage1=self.stage1, run_start=self.start)
+
+        for watched in ("ssl_step", "cossl_step", "tfe", "warm_up", "warm_up_on_batches", *METHODS):
             if hasattr(recipe, watched):
                 watch(watched)
-        monkeypatch.setattr(recipe, "fit", lambda *args, **kwargs: calls.update(fit=(args, kwargs)))
+        monkeypatch.setattr(Run, "fit", fit)
         argv = [*tiny(name), *FLAGS, *({**PRETRAINING, **COSSL})[name].flags, "--out", tmp_path / "out", *flags]
-        argv += ["--resume", start(name)] if name in COSSL else []
-        monkeypatch.setattr(sys, "argv", ["recipe", *map(str, argv)])
+        monkeypatch.setattr(sys, "argv", ["recipe", *map(str, [*argv, *resume])])
         recipe.main()
         return calls
 
@@ -170,17 +169,19 @@ def hyper(optimizer) -> list[tuple[float, float]]:
 @pytest.mark.parametrize("name", PRETRAINING)
 def test_pretraining(name, caught):
     expected, calls = PRETRAINING[name], caught(name)
-    (method, student), data, ssl = calls["pretrain"][0], calls["data"], calls["ssl"]
+    student, data, ssl, method, step = (calls[name] for name in ("student", "data", "ssl", "made", "step"))
+    assert calls["ssl_step"] == ((method, student), {"labeller": student.live})
+    assert calls["predict"] is student.ema
     assert fixed(ssl) == expected.bound
     assert (data.labelled.wanted, data.unlabelled.wanted) == (expected.labelled, expected.unlabelled)
     assert (student.decay, student.shrink) == (0.9, pytest.approx(0.02 * LR))
     assert hyper(student.optimizer) == [(LR, 0)]
-    (_, batches, _, objects, args, facts, start), options = calls["fit"]
+    batches, args = data.batches(step.streams, *step.draws), calls["args"]
     assert batches.streams == {name: getattr(data, name) for name in FIRST}
     assert (batches.draws, batches.seed) == ((method.draw,), 1)
-    assert tuple(objects) == STUDENT + ("emp_distb_u",) * (name in ALIGNING)
-    assert (args.epochs, args.val_iteration, args.copy_every, start, options) == (EPOCHS, STEPS, 7, None, {})
-    assert (facts["method"], facts["start_epoch"]) == (expected.method, 0)
+    assert tuple(calls["objects"]) == STUDENT + ("emp_distb_u",) * (name in ALIGNING)
+    assert (args.epochs, calls["steps"], args.copy_every, calls["run_start"]) == (EPOCHS, STEPS, 7, None)
+    assert (step.name, calls["stage1"], calls["before"]) == (expected.method, None, None)
     for t, share in ((0, 0), (EPOCHS * STEPS // 4, 0.25), (EPOCHS * STEPS // 2, 0.5), (EPOCHS * STEPS, 1)):
         weights = {key: share * value for key, value in expected.weights.items()}
         assert at_step(ssl, t) == pytest.approx(weights)
@@ -191,7 +192,9 @@ def test_pretraining(name, caught):
 @pytest.mark.parametrize("name", COSSL)
 def test_cossl(name, caught, start):
     expected, calls = COSSL[name], caught(name, *HEAD)
-    (method, learner, student, teacher), data, ssl = calls["cossl"][0], calls["data"], calls["ssl"]
+    method, student, labeller, learner, teacher, features = calls["cossl_step"][0]
+    data, ssl, step, objects = (calls[name] for name in ("data", "ssl", "step", "objects"))
+    assert (calls["student"], calls["teacher"]) == (student, teacher)
     assert fixed(ssl) == expected.bound
     assert at_step(ssl, 0) == at_step(ssl, EPOCHS * STEPS) == expected.weights
     assert (student.decay, student.shrink) == (0.9, pytest.approx(expected.shrink))
@@ -204,12 +207,17 @@ def test_cossl(name, caught, start):
     counts, max_lam = calls["tfe"][0]
     assert counts.tolist() == data.counts.tolist()
     assert max_lam == 0.7
-    (_, batches, _, objects, _, facts, own, _), options = calls["fit"]
+    batches = data.batches(step.streams, *step.draws)
     assert batches.streams == {name: getattr(data, name) for name in CO_LEARNING}
     assert (batches.draws, batches.seed) == ((method.draw, learner.draw), 1)
     assert tuple(objects) == STUDENT + TEACHER + ("emp_distb_u",) * (name in ALIGNING)
-    assert (own, options) == (None, {"first_copy": 8})
-    assert (facts["method"], facts["start_epoch"]) == (expected.method, 1)
+    assert (step.name, calls["run_start"], calls["stage1"]["epoch"]) == (expected.method, None, 1)
+    (images,), _ = next(data.held_out.sweep(batch_size=8))
+    with torch.no_grad():  # the live head labels, its average is evaluated, both on the momentum encoder
+        teacher.live.weight.add_(1)
+        assert torch.equal(labeller(images), teacher.live(student.ema.features(images)))
+        assert torch.equal(calls["predict"](images), teacher.ema(features(images)))
+        assert not torch.equal(labeller(images), calls["predict"](images))
     state = load_checkpoint(start(name))
     for key in ("state_dict", "ema_state_dict"):
         for entry, value in objects[key].state_dict().items():
@@ -222,21 +230,20 @@ def test_cossl(name, caught, start):
 def test_warm_up(name, caught, monkeypatch):
     """Every image passes once; the head learns with --lr_tfe, whatever co-learning takes."""
     expected, calls = COSSL[name], caught(name, *HEAD)
-    (_, _, student, teacher), data = calls["cossl"][0], calls["data"]
-    prepare = calls["fit"][0][-1]
-    encoder, head, labelled, unlabelled, counts = prepare.args
+    student, teacher, data = (calls[name] for name in ("student", "teacher", "data"))
+    calls["before"]()
+    encoder, head, own_data, views, steps, batch_size, seed = calls["warm_up"][0]
     assert encoder == student.ema.features
     assert (head.live, head.ema, head.decay, head.shrink) == (teacher.live, teacher.ema, 0.9, 0)
     assert hyper(head.optimizer) == [(0.03, 0.01), (0.03, 0)]
     assert head.optimizer is not teacher.optimizer
-    assert counts.tolist() == data.counts.tolist()
-    assert prepare.keywords == {"batch_size": 16, "epochs": 6, "steps": STEPS, "seed": 1}
+    assert (own_data, steps, batch_size, seed) == (data, 6 * STEPS, 16, 1)
     made = []
     monkeypatch.setattr(
         "dataset.pixels.draw_rows", lambda *args, **rest: made.append(args[2]) or draw_rows(*args, **rest)
     )
     labels = data.labelled.images.labels
-    for sweep, stream in ((labelled, data.labelled), (unlabelled, data.unlabelled)):
+    for sweep, stream in ((data.labelled.sweep(), data.labelled), (data.unlabelled.sweep(views), data.unlabelled)):
         assert torch.cat([batch.labels for batch in sweep]).tolist() == labels[stream.members].tolist()
     assert made == [PRETRAINING[name.removesuffix("_cossl")].labelled, expected.swept]
 
@@ -244,14 +251,15 @@ def test_warm_up(name, caught, monkeypatch):
 def test_warm_up_on_batches(caught):
     """By the learner of co-learning, on the same sets in batches of its own, with --lr_tfe."""
     calls = caught(SMALL[1], *HEAD)
-    (_, co_learner, student, teacher), data = calls["cossl"][0], calls["data"]
-    co_batches, prepare = calls["fit"][0][1], calls["fit"][0][-1]
-    encoder, head, learner, batches = prepare.args
-    assert (encoder, learner) == (student.ema.features, co_learner)
+    student, teacher, data, step = (calls[name] for name in ("student", "teacher", "data", "step"))
+    co_batches = data.batches(step.streams, *step.draws)
+    calls["before"]()
+    encoder, head, learner, batches, steps = calls["warm_up_on_batches"][0]
+    assert (encoder, learner) == (student.ema.features, calls["cossl_step"][0][3])
     assert (head.live, head.ema, head.decay, head.shrink) == (teacher.live, teacher.ema, 0.9, 0)
     assert hyper(head.optimizer) == [(0.03, 0.01), (0.03, 0)]
     assert head.optimizer is not teacher.optimizer
-    assert prepare.keywords == {"steps": 6 * STEPS}
+    assert steps == 6 * STEPS
     assert (tuple(batches.streams), batches.draws) == (("balanced", "partners"), (learner.draw,))
     batch, later = batches.at(0), co_batches.at(0)
     assert not torch.equal(batch.numbers["coins"], later.numbers["coins"])
@@ -283,7 +291,7 @@ def test_align_aims_at_the_labelled_shares(name, caught):
     calls = caught(name, "--align")
     counts, bound = calls["data"].counts, calls["ssl"]
     assert bound["target"].tolist() == pytest.approx(list(counts / counts.sum()))
-    assert bound["running_mean"] is calls["fit"][0][3]["emp_distb_u"]
+    assert bound["running_mean"] is calls["objects"]["emp_distb_u"]
 
 
 @pytest.mark.parametrize("name", COSSL)
@@ -292,7 +300,7 @@ def test_classifier(name, caught):
     head, f_x, f_u = torch.nn.Linear(8, 10), normal(1, (16, 8)), 50 * normal(2, (16, 8))
     y = torch.full((16,), 9)
     for flags, blends in (([], True), (["--classifier", "crt"], False)):
-        learner = caught(name, *flags)["cossl"][0][1]
+        learner = caught(name, *flags)["cossl_step"][0][3]
         torch.manual_seed(0)
         numbers = {name: torch.from_numpy(number) for name, number in learner.draw(0, len(y)).items()}
         loss, _ = learner.loss(head, f_x, y, f_u, numbers)
@@ -302,37 +310,51 @@ def test_classifier(name, caught):
 def test_lr_tfe_changes_the_warm_up(caught):
     heads = []
     for lr in (0.002, 0.2):
-        (_, _, _, objects, *_, prepare), _ = caught("train_cifar_fix_cossl", "--lr_tfe", lr)["fit"]
-        before = objects["teacher_head"].weight.detach().clone()
-        prepare()
-        heads.append(objects["teacher_head"].weight.detach() - before)
+        calls = caught("train_cifar_fix_cossl", "--lr_tfe", lr)
+        weight = calls["objects"]["teacher_head"].weight.detach()
+        before = weight.clone()
+        calls["before"]()
+        heads.append(weight - before)
     assert heads[1].abs().mean() > 5 * heads[0].abs().mean() > 0
 
 
-FIGURES = dict.fromkeys(SCALARS, 50.0) | {"recall": [50.0], "confusion": torch.tensor([[1]])}
+TOY_FACTS = {"classes": ["a"], "labelled_counts": [1], "unlabelled_counts": None, "unlabelled": 1}
+TOY_FACTS |= {"img_size": 8, "mean": [0.5] * 3, "std": [0.5] * 3}
 
 
-def loop_args(out, epochs, **changed):
+def loop(out, epochs, step, batches, teacher=None, **changed):
+    """Train a toy by `Run.fit`."""
     usual = {"val_iteration": 2, "manualSeed": 0, "lr": 0.1, "overwrite": False, "resume": None, "copy_every": 100}
-    usual |= {"time_limit": None, "graph": False}
-    return Namespace(out=out, epochs=epochs, **usual | changed)
+    usual |= {"time_limit": None, "graph": False, "gpu": "cpu", "recipe": "toy"}
+    network = torch.nn.Linear(1, 1)
+    student = Averaged(network, torch.optim.SGD(network.parameters(), 0.1), 0.9)
+    data = SimpleNamespace(
+        batches=lambda *_: batches,
+        test=lambda: [(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64))],
+        counts=[1],
+        facts=lambda: dict(TOY_FACTS),
+        machine=dict,
+    )
+    with open_run(Namespace(out=out, epochs=epochs, **usual | changed)) as run:
+        run.fit(Step("toy", step, (), (), {}), student.ema, data, 2, student, teacher and student)
 
 
-def loop(args, start=None, first_copy=1, steps=None):
+def numbered(steps: list):
+    """A step that notes its number, and the batches that give it."""
+
     def step(t):
-        if steps is not None:
-            steps.append(t)
+        steps.append(t)
         return {"loss": torch.tensor(float(t))}
 
-    objects, batches = {"state_dict": torch.nn.Linear(1, 1)}, SimpleNamespace(at=lambda t: t)
-    fit(step, batches, lambda: dict(FIGURES), objects, args, {"method": "toy"}, start, first_copy=first_copy)
+    return step, SimpleNamespace(at=lambda t: t)
 
 
 @pytest.mark.parametrize(
-    ("every", "first_copy", "copies"), [(100, 1, {1, 101}), (100, 101, {101}), (40, 1, {1, 41, 81}), (102, 103, set())]
+    ("every", "co_learns", "copies"),
+    [(100, False, {1, 101}), (100, True, {101}), (40, False, {1, 41, 81}), (102, True, set())],
 )
-def test_copies(every, first_copy, copies, tmp_path):
-    loop(loop_args(tmp_path, 102, copy_every=every), first_copy=first_copy)
+def test_copies(every, co_learns, copies, tmp_path):
+    loop(tmp_path, 102, *numbered([]), teacher=co_learns, copy_every=every)
     assert {path.name for path in tmp_path.glob("*.tar")} == {
         "checkpoint.pth.tar",
         *(f"checkpoint_{n}.pth.tar" for n in copies),
@@ -344,13 +366,16 @@ def test_copies(every, first_copy, copies, tmp_path):
 def test_epochs_count_on_from_a_published_checkpoint(tmp_path):
     """It has no history; steps, log and best epoch go on from its epoch all the same."""
     steps = []
-    start = {"epoch": 400, "state_dict": torch.nn.Linear(1, 1).state_dict()}
-    loop(loop_args(tmp_path, 402), start, steps=steps)
+    loop(tmp_path / "ours", 1, *numbered([]))
+    state = load_checkpoint(tmp_path / "ours" / "checkpoint.pth.tar")
+    published = {key: state[key] for key in STUDENT} | {"epoch": 400}
+    torch.save(published, tmp_path / "published.pth.tar")
+    loop(tmp_path / "on", 402, *numbered(steps), resume=tmp_path / "published.pth.tar")
     assert steps == [800, 801, 802, 803]
-    lines = (tmp_path / "log.txt").read_text().splitlines()
+    lines = (tmp_path / "on" / "log.txt").read_text().splitlines()
     assert [line.split("\t")[:2] for line in lines[1:]] == [["401", "800.5"], ["402", "802.5"]]
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert (summary["best"]["epoch"], summary["epochs"], summary["epochs_averaged"]) == (401, 2, 2)
+    summary = json.loads((tmp_path / "on" / "summary.json").read_text())
+    assert (summary["best"]["epoch"], summary["epochs"], summary["epochs_averaged"]) == (401, 402, 2)
 
 
 def test_a_resumed_run_gets_the_batches_of_one_that_was_not_interrupted(tmp_path):
@@ -358,25 +383,22 @@ def test_a_resumed_run_gets_the_batches_of_one_that_was_not_interrupted(tmp_path
     images = Images(np.random.RandomState(0).randint(0, 256, (20, 3, 16, 16)).astype(np.uint8), np.zeros(20, np.int64))
     pixels = Pixels(images, (0.5,) * 3, (0.25,) * 3, torch.device("cpu"))
     stream = Stream("toy", pixels, np.arange(20), ("strong",), 4, 3)
-    drawn = {}
+    drawn = {"a": [], "b": []}
 
-    def run(out, epochs, start=None):
+    def run(name, epochs, resume=None):
         def step(batch):
             torch.rand(5)
             (view,) = batch.labelled.views
-            drawn[out.name].append((batch.numbers["number"].item(), view.sum().item()))
+            drawn[name].append((batch.numbers["number"].item(), view.sum().item()))
             return {"loss": batch.numbers["number"]}
 
         draw = lambda t, rows: {"number": torch.rand(()).numpy()}
-        objects = {"state_dict": torch.nn.Linear(1, 1)}
-        args, batches = loop_args(out, epochs, manualSeed=3), Batches({"labelled": stream}, [draw], 3)
-        drawn.setdefault(out.name, [])
-        fit(step, batches, lambda: dict(FIGURES), objects, args, {}, start)
+        batches = Batches({"labelled": stream}, [draw], 3)
+        loop(tmp_path / f"{name}{epochs}", epochs, step, batches, manualSeed=3, resume=resume)
 
-    run(tmp_path / "a", 2)
-    run(tmp_path / "b", 1)
+    run("a", 2)
+    run("b", 1)
     torch.rand(7)
-    start = load_checkpoint(tmp_path / "b" / "checkpoint.pth.tar") | {FOUND: stamp(tmp_path / "b")}
-    run(tmp_path / "b", 2, start)
+    run("b", 2, tmp_path / "b1" / "checkpoint.pth.tar")
     assert drawn["a"] == drawn["b"]
     assert len(set(drawn["a"])) == 4

@@ -38,7 +38,7 @@ from helpers.scripts import (
 
 from dataset.images import Dataset, Images
 from dataset.long_tail import long_tailed
-from training.log import Progress
+from training.progress import Progress
 
 SUPERVISED = "train_cifar_supervised.py"
 SMALL, SMALL_COSSL = "train_small_imagenet127_fix.py", "train_small_imagenet127_fix_cossl.py"
@@ -191,7 +191,7 @@ def test_a_bar_is_drawn_at_most_twice_a_second(monkeypatch):
     progress, drawn = Progress(1, 4, 0), []
     progress.bar = SimpleNamespace(update=lambda t, force, figures: drawn.append((t, force, figures)))
     for t, now in enumerate((100.0, 100.3, 100.6, 101.2), 1):
-        monkeypatch.setattr("training.log.time", SimpleNamespace(monotonic=lambda now=now: now))
+        monkeypatch.setattr("training.progress.time", SimpleNamespace(monotonic=lambda now=now: now))
         progress.step(t, lambda t=t: {"loss": t})
     assert drawn == [(t, True, f"epoch 1/1  loss {t}") for t in (1, 3, 4)]
 

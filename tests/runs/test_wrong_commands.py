@@ -4,6 +4,7 @@ import argparse
 import ctypes
 import os
 import subprocess
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from training.checkpoint import NAME
+from training.checkpoint import LATEST
 from utils import args as flag_types
 from utils.args import Parser
 from utils.errors import UserError
@@ -64,6 +65,7 @@ BAD = {
 }
 
 
+@cache
 def parser_of(script: str) -> argparse.ArgumentParser:
     """A script's parser, as it is when it meets the command line."""
 
@@ -78,15 +80,10 @@ def parser_of(script: str) -> argparse.ArgumentParser:
     return caught.value.args[0]
 
 
-@pytest.fixture(scope="module")
-def parsers() -> dict[str, argparse.ArgumentParser]:
-    return {script: parser_of(script) for script in [*TRAIN, *OTHERS]}
-
-
 @pytest.mark.parametrize("script", [*TRAIN, *OTHERS])
-def test_every_flag_refuses_what_it_cannot_mean(script, parsers, tmp_path, monkeypatch):
+def test_every_flag_refuses_what_it_cannot_mean(script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = {name: action for action in parsers[script]._actions for name in action.option_strings}
+    options = {name: action for action in parser_of(script)._actions for name in action.option_strings}
     required = [flag for name, action in options.items() if action.required for flag in (name, "there")]
     given = 0
     for name, action in options.items():
@@ -171,7 +168,7 @@ WRONG = [
     (SHIFTED, "", "RUN"),
     (SHIFTED, "{tmp}/nowhere", "nowhere"),
     (SHIFTED, "{tmp}/file", "file"),
-    (SHIFTED, "{tmp}/empty", NAME),
+    (SHIFTED, "{tmp}/empty", LATEST),
     (SHIFTED, f"{{first}} {CHECKPOINT}", "named twice"),
     (SHIFTED, "{first} --out {tmp}/file", "--out"),
     (SHIFTED, "{first} --out {first}", "--out"),
@@ -188,7 +185,7 @@ WRONG = [
 @pytest.fixture(scope="module")
 def cossl(pretrained, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("cossl") / "run"
-    start = ["--resume", pretrained / NAME, "--out", out]
+    start = ["--resume", pretrained / LATEST, "--out", out]
     assert run_here(FIX_COSSL, *TINY, *SHORT.split(), *start).returncode == 0
     return out
 
@@ -219,7 +216,7 @@ def test_a_reader_of_the_output_that_has_ended(pretrained, tmp_path):
     out = tmp_path / "out.csv"
     reading, writing = os.pipe()
     os.close(reading)
-    flags = ["--checkpoint", pretrained / NAME, tmp_path / "image.png", "--gpu", "cpu", "--out", out]
+    flags = ["--checkpoint", pretrained / LATEST, tmp_path / "image.png", "--gpu", "cpu", "--out", out]
     result = run_script("predict.py", *flags, stdout=writing)
     os.close(writing)
     assert_refused(result, "what read the output has ended", "send it to a file")
@@ -231,7 +228,7 @@ def test_names_that_are_no_unicode_on_a_strict_output(pretrained, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     odd, env = tmp_path / "bad\udcff", environment(PYTHONIOENCODING="utf-8:strict")
     training = [FIX, *TINY, *SHORT.split(), "--out", odd]
-    predicting = ["predict.py", "--checkpoint", pretrained / NAME, tmp_path / "image.png", "--out", odd / "p.csv"]
+    predicting = ["predict.py", "--checkpoint", pretrained / LATEST, tmp_path / "image.png", "--out", odd / "p.csv"]
     for parts in (training, [*predicting, "--gpu", "cpu"]):
         result = run_script(*parts, env=env)
         assert (result.returncode, result.stderr) == (0, "")
@@ -293,9 +290,9 @@ def test_a_number_is_within_its_bounds_or_refused(text):
 
 @settings(max_examples=150)
 @given(data=st.data())
-def test_no_command_line_breaks_a_parser(parsers, data):
+def test_no_command_line_breaks_a_parser(data):
     """It is understood, refused in a line, or asks for help."""
-    parser = parsers[data.draw(st.sampled_from(sorted(parsers)))]
+    parser = parser_of(data.draw(st.sampled_from(sorted([*TRAIN, *OTHERS]))))
     known = [name for action in parser._actions for name in action.option_strings if name not in ("-h", "--help")]
     words = data.draw(
         st.lists(st.one_of(st.sampled_from(known), TEXT, st.sampled_from(["digits", "3", "0.5"])), max_size=8)

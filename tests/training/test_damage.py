@@ -11,9 +11,9 @@ import pytest
 import torch
 from helpers.scripts import FIX, TINY, assert_refused, assert_runs, assert_same, load_checkpoint, run_here, run_script
 
-from training.checkpoint import DAMAGED, NAME, load, read
-from training.log import Board
-from training.sound import TESTED
+from training.checkpoint import LATEST, UNREADABLE, load_archive, read_checkpoint
+from training.history import SCALARS
+from training.tensorboard import Board
 from utils.errors import UserError
 
 
@@ -27,15 +27,17 @@ def run_limited(limit: int, *flags: object) -> subprocess.CompletedProcess:
 def test_full_disk_keeps_the_last_checkpoint(pretrained, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(pretrained, out)
-    size = (out / NAME).stat().st_size
-    (out / NAME).unlink()
-    (out / "checkpoint_1.pth.tar").rename(out / NAME)
+    size = (out / LATEST).stat().st_size
+    (out / LATEST).unlink()
+    (out / "checkpoint_1.pth.tar").rename(out / LATEST)
     flags = [*TINY, "--val-iteration", 6, "--epoch", 2, "--out", out]
-    assert_refused(run_limited(size // 2, *flags), f"--out {out}", NAME, "File too large", "the file before it is kept")
-    assert load_checkpoint(out / NAME)["epoch"] == 1
+    assert_refused(
+        run_limited(size // 2, *flags), f"--out {out}", LATEST, "File too large", "the file before it is kept"
+    )
+    assert load_checkpoint(out / LATEST)["epoch"] == 1
     assert not list(out.glob(".*.tmp"))
     assert_runs(FIX, *flags)
-    assert_same(*(load_checkpoint(folder / NAME) for folder in (pretrained, out)))
+    assert_same(*(load_checkpoint(folder / LATEST) for folder in (pretrained, out)))
 
 
 def test_full_disk_under_tensorboard_is_an_error_of_its_own(tmp_path, capfd):
@@ -44,7 +46,7 @@ def test_full_disk_under_tensorboard_is_an_error_of_its_own(tmp_path, capfd):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))  # Python ignores the signal that comes with it
     try:
         with pytest.raises(OSError, match="too large"):
-            Board(tmp_path, 0).write({"train": {"loss": 1.0}}, 1)
+            Board(tmp_path, 0).write({"train": {"loss": 1.0}, "test": {}}, {}, 1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert capfd.readouterr().err == ""
@@ -52,28 +54,28 @@ def test_full_disk_under_tensorboard_is_an_error_of_its_own(tmp_path, capfd):
 
 @pytest.fixture(scope="module")
 def whole(pretrained) -> bytes:
-    return (pretrained / NAME).read_bytes()
+    return (pretrained / LATEST).read_bytes()
 
 
 def test_truncated_at_any_byte(whole, tmp_path):
-    path = tmp_path / NAME
+    path = tmp_path / LATEST
     places = [*range(0, 40), *random.Random(0).sample(range(len(whole)), 100), *range(len(whole) - 40, len(whole))]
     for place in places:
         path.write_bytes(whole[:place])
-        with pytest.raises(DAMAGED):
-            load(path)
+        with pytest.raises(UNREADABLE):
+            load_archive(path)
 
 
 def test_flipped_bytes_are_found_or_don_t_matter(whole, tmp_path):
-    path, chance, found = tmp_path / NAME, random.Random(1), 0
+    path, chance, found = tmp_path / LATEST, random.Random(1), 0
     original = torch.load(io.BytesIO(whole), weights_only=True)
     for _ in range(150):
         damaged = bytearray(whole)
         damaged[chance.randrange(len(whole))] ^= chance.randrange(1, 256)
         path.write_bytes(damaged)
         try:
-            assert_same(original, load(path))
-        except DAMAGED:
+            assert_same(original, load_archive(path))
+        except UNREADABLE:
             found += 1
     assert found > 75  # the others lie between the entries of the archive
 
@@ -86,14 +88,16 @@ def old(whole: bytes) -> bytes:
 
 
 def test_the_format_before_pytorch_1_6_is_read_if_it_is_whole(whole, tmp_path):
-    path, content = tmp_path / NAME, old(whole)
+    path, content = tmp_path / LATEST, old(whole)
     path.write_bytes(content)
-    assert_same(torch.load(io.BytesIO(whole), weights_only=True), read(path, "--resume", ("state_dict",)))
+    found = read_checkpoint(path, "--resume")
+    assert found.pop("file") == str(path)
+    assert_same(torch.load(io.BytesIO(whole), weights_only=True), found)
     places = [*range(0, 40), *random.Random(2).sample(range(len(content)), 60), *range(len(content) - 40, len(content))]
     for place in places:
         path.write_bytes(content[:place])
-        with pytest.raises(DAMAGED):
-            load(path)
+        with pytest.raises(UNREADABLE):
+            load_archive(path)
 
 
 def folder_of(path, whole):
@@ -126,117 +130,78 @@ def flipped(whole: bytes) -> bytes:
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_checkpoint_is_named_in_one_line(damage, whole, tmp_path):
     harm, words = DAMAGES[damage]
-    harm(tmp_path / NAME, whole)
+    harm(tmp_path / LATEST, whole)
     flags = [*TINY, "--epoch", 2, "--val-iteration", 6]
     assert_refused(
-        run_here(FIX, *flags, "--resume", tmp_path / NAME, "--out", tmp_path / "out"), "--resume", NAME, words
+        run_here(FIX, *flags, "--resume", tmp_path / LATEST, "--out", tmp_path / "out"), "--resume", LATEST, words
     )
     assert not (tmp_path / "out").exists()
     if damage != "folder":
-        assert_refused(run_here(FIX, *flags, "--out", tmp_path), f"--out {tmp_path / NAME}", words)
+        assert_refused(run_here(FIX, *flags, "--out", tmp_path), f"--out {tmp_path / LATEST}", words)
 
 
 def test_an_older_copy_goes_on_in_place_of_a_damaged_checkpoint(pretrained, whole, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(pretrained, out)
-    (out / NAME).write_bytes(flipped(whole))
+    (out / LATEST).write_bytes(flipped(whole))
     flags = [*TINY, "--epoch", 2, "--val-iteration", 6, "--out", out]
-    assert_refused(run_here(FIX, *flags), "checksum", f"rename an earlier checkpoint_N.pth.tar beside it to {NAME}")
-    (out / "checkpoint_1.pth.tar").rename(out / NAME)
+    assert_refused(run_here(FIX, *flags), "checksum", f"rename an earlier checkpoint_N.pth.tar beside it to {LATEST}")
+    (out / "checkpoint_1.pth.tar").rename(out / LATEST)
     assert_runs(FIX, *flags)
-    assert_same(*(load_checkpoint(folder / NAME) for folder in (pretrained, out)))
+    assert_same(*(load_checkpoint(folder / LATEST) for folder in (pretrained, out)))
 
 
-COUNTS, TEST = torch.zeros(5, 10, dtype=torch.int64), dict.fromkeys(sorted(TESTED), 1.0) | {"recall": [1.0] * 10}
+TESTED = dict.fromkeys(SCALARS, 50.0) | {"recall": [50.0]}
+ENTRIES = [
+    ({"epoch": True}, "epoch"),
+    ({"epoch": 1.0}, "epoch"),
+    ({"epoch": None}, "epoch"),
+    ({"step": "1"}, "step"),
+    ({"state_dict": None}, "state_dict"),
+    ({"optimizer": [1]}, "optimizer"),
+    ({"totals": {"loss": 1.0}}, "totals"),
+    ({"seconds": "1"}, "seconds"),
+    ({"arguments": None}, "arguments"),
+    ({"arguments": {"lr": [1]}}, "arguments"),
+    ({"history": None}, "history"),
+    ({"history": [{}]}, "lacks train, test"),
+    ({"history": [1]}, "history"),
+    ({"history": [{"train": {}, "test": {"loss": 1.0, "recall": "3"}}]}, "it lacks top1"),
+    ({"history": [{"train": {}, "test": TESTED | {"recall": "3"}}]}, "recall"),
+    ({"history": [{"train": {"loss": "1"}, "test": {}}]}, "train"),
+    ({"history": [{"train": {}, "test": TESTED, "counts": [[1]]}]}, "counts"),
+    ({"facts": {}}, "lacks method, start_epoch, classes"),
+    ({"facts.classes": [1, 2]}, "classes"),
+    ({"facts.classes": ()}, "classes"),
+    ({"facts.img_size": "32"}, "img_size"),
+    ({"facts.mean": ["a", "b", "c"]}, "mean"),
+    ({"facts.labelled_counts": None}, "labelled_counts"),
+    ({"facts.start_epoch": None}, "start_epoch"),
+    ({"versions": {"torch": torch.zeros(1)}}, "versions"),
+    ({"versions": [1]}, "versions"),
+]
 
 
-def row(**others) -> dict:
-    return {"train": {"loss": 1.0}, "test": TEST} | others
-
-
-@pytest.mark.parametrize(
-    "entries",
-    [
-        {"epoch": -1},
-        {"epoch": True},
-        {"step": -1},
-        {"totals": {"loss": 1.0}},
-        {"totals": {"loss": torch.zeros(2)}},
-        {"totals": {"pseudo": torch.zeros(())}},
-        {"seconds": float("nan")},
-        {"arguments": {"lr": [1]}},
-        {"history": [{}]},
-        {"history": [{"train": {}, "test": {"loss": 1.0, "recall": 3}}]},
-        {"facts": {"classes": [1, 2]}},
-        {"facts": {"img_size": 10**9}},
-        {"facts": {"mean": ["a", "b", "c"]}},
-        {"facts": {"labelled_counts": None}},
-        {"facts": {"labelled_counts": [0] * 10}},
-        {"facts": {"classes": ["\ud800"] * 10}},
-        {"arguments": {1: 2}},
-        {"arguments": {"resume": 5}},
-        {"arguments": {"lr": 10**300}},
-        {"versions": {"torch": torch.zeros(1)}},
-        {"versions": [1]},
-        {"history": [row(test={"loss": 1.0, "recall": [1.0] * 10})]},
-        {"history": [row(train={"a\tb": 1.0})]},
-        {"history": [row(test=TEST | {"gm": float("nan")})]},
-        {"history": [row(train={"loss": 10**400})]},
-        # sound by themselves, but not together with the others
-        {"epoch": 1, "history": [row()] * 2},
-        {"history": [row(test=TEST | {"recall": [1.0] * 9})]},
-        {"history": [row(counts=COUNTS[:1, :1])]},
-        {"history": [row(counts=COUNTS[:2])]},
-        {"history": [row(confusion=COUNTS)]},
-        {"facts": {"labelled_counts": [1, 2, 3]}},
-        {"totals": {"loss": torch.tensor(0.0)}},
-        {"step": 7, "totals": {"loss": torch.tensor(0.0)}},
-        {"totals": {}, "step": 3},
-        {"totals": {"pseudo": COUNTS[:, :3]}, "step": 3},
-        {"totals": {"pseudo": COUNTS[:2]}, "step": 3},
-    ],
-    ids=lambda entries: str(entries)[:60],
-)
-def test_unsound_entries_are_named(entries, pretrained, tmp_path):
-    path = tmp_path / "checkpoint.pth.tar"
-    torch.save(load_checkpoint(pretrained / NAME) | entries, path)
-    with pytest.raises(UserError, match=f"--resume .*{NAME}: damaged or of another program, see its ") as caught:
-        read(path, "--resume", ())
-    assert any(name in str(caught.value).split("see its ")[1] for name in entries)
+@pytest.mark.parametrize(("entries", "word"), ENTRIES, ids=[str(entries)[:60] for entries, _ in ENTRIES])
+def test_entries_of_other_types_are_named(entries, word, pretrained, tmp_path):
+    path, state = tmp_path / LATEST, load_checkpoint(pretrained / LATEST)
+    for name, value in entries.items():
+        *outer, key = name.split(".")
+        (state[outer[0]] if outer else state)[key] = value
+    torch.save(state, path)
+    problem = f"--resume .*{LATEST}: not a checkpoint of this kind of run, or damaged: "
+    with pytest.raises(UserError, match=problem) as caught:
+        read_checkpoint(path, "--resume")
+    assert word in str(caught.value).split("damaged: ")[1]
     flags = [*TINY, "--epoch", 2, "--val-iteration", 6, "--out", tmp_path]
-    assert_refused(run_here(FIX, *flags), f"--out {path}: damaged")
-    assert list(tmp_path.iterdir()) == [path]
+    assert_refused(run_here(FIX, *flags), f"--out {path}: not a checkpoint", word)
+    assert {file.name for file in tmp_path.iterdir()} == {LATEST, ".lock"}
 
 
-@pytest.mark.parametrize("goes_on", [True, False])
-def test_rows_of_older_versions_are_sound(goes_on, pretrained, tmp_path):
-    """They lack the calibration error, the counts of the pseudo-labels, and the checkpoint the facts of its data."""
-    state = load_checkpoint(pretrained / ("checkpoint_1.pth.tar" if goes_on else NAME))
-    state["history"] = [
-        {"train": row["train"], "test": {k: v for k, v in row["test"].items() if k != "ece"}}
-        for row in state["history"]
-    ]
-    older = ("state_dict", "ema_state_dict", "optimizer", "epoch", "history", "seconds", "arguments")
-    torch.save({key: state[key] for key in older}, tmp_path / NAME)
-    assert (
-        "mean balanced accuracy"
-        in assert_runs(FIX, *TINY, "--epoch", 2, "--val-iteration", 6, "--out", tmp_path).stdout
-    )
-
-
-def test_moments_of_other_shapes_are_refused(pretrained, tmp_path):
-    state = load_checkpoint(pretrained / "checkpoint_1.pth.tar")
-    state["optimizer"]["state"][0]["exp_avg"] = torch.zeros(3)
-    torch.save(state, tmp_path / "other.pth.tar")
-    flags = [
-        *TINY,
-        "--epoch",
-        2,
-        "--val-iteration",
-        6,
-        "--resume",
-        tmp_path / "other.pth.tar",
-        "--out",
-        tmp_path / "out",
-    ]
-    assert_refused(run_here(FIX, *flags), "other.pth.tar", "its optimizer doesn't fit")
+@pytest.mark.parametrize("key", ["epoch", "state_dict", "history", "facts", "versions", "totals"])
+def test_missing_entries_are_named(key, pretrained, tmp_path):
+    state = load_checkpoint(pretrained / LATEST)
+    del state[key]
+    torch.save(state, tmp_path / "x.pth.tar")
+    with pytest.raises(UserError, match=f"x.pth.tar: .*it lacks {key}$"):
+        read_checkpoint(tmp_path / "x.pth.tar", "--resume")

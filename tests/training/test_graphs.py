@@ -1,4 +1,4 @@
-"""CUDA graphs and what goes with them: refusals, optimisers that count on the device, the acceptance script's dry run.
+"""CUDA graphs and what goes with them: refusals, the acceptance script's dry run.
 
 The graph itself needs a GPU: `benchmarks/accept.py` compares its bits with those of eager steps.
 """
@@ -6,14 +6,11 @@ The graph itself needs a GPU: `benchmarks/accept.py` compares its bits with thos
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import torch
 from helpers.scripts import ROOT, TINY, assert_refused, run_here
 
 from benchmarks.accept import STAGES
-from training.resume import restore
 
 
 @pytest.mark.parametrize(
@@ -29,28 +26,6 @@ def test_flags_for_a_gpu_are_refused_in_one_line(script, flags, words, tmp_path)
     settings = TINY if "cifar" in script else ["--gpu", "cpu"]
     assert_refused(run_here(f"{script}.py", *settings, *flags, "--out", tmp_path / "run"), words)
     assert not (tmp_path / "run").exists()
-
-
-def trained(**options) -> torch.optim.Adam:
-    parameter = torch.nn.Parameter(torch.arange(4.0))
-    adam = torch.optim.Adam([parameter], 0.1, **options)
-    parameter.grad = torch.ones(4)
-    adam.step()
-    return adam
-
-
-@pytest.mark.parametrize("then", [False, True])
-@pytest.mark.parametrize("now", [False, True])
-def test_a_plain_adam_goes_on_as_a_fused_one_and_back(then, now):
-    """A published checkpoint's Adam isn't fused; on a GPU a fused one's count of steps must lie there."""
-    saved = trained(fused=then).state_dict()
-    adam = trained(fused=now)
-    restore({"optimizer": adam}, {"optimizer": saved}, Path("x"))
-    (parameter,) = adam.param_groups[0]["params"]
-    assert adam.param_groups[0]["fused"] is now
-    assert adam.state[parameter]["step"].device == parameter.device
-    adam.step()
-    assert adam.state[parameter]["step"] == 2
 
 
 @pytest.mark.slow

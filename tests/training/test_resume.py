@@ -23,6 +23,11 @@ from helpers.scripts import (
     summary,
 )
 
+from training.resume import check_pretraining, refuse_other_run
+from utils.args import DATA, PLACE, REFUSE, RESULT, SPEED, WARN
+from utils.errors import UserError
+from utils.flags import FLAGS, spelled, with_role
+
 EPOCHS, STEPS = 3, 4  # of each epoch
 PUBLISHED = {"epoch", "state_dict", "ema_state_dict", "optimizer"}
 PRETRAINING = PUBLISHED | {"step", "totals", "history", "seconds", "arguments", "facts", "versions"}
@@ -41,7 +46,7 @@ RECIPES = {
     "train_food_fix.py": PRETRAINING,
     "train_food_fix_cossl.py": COSSL,
 }
-REMIX, REMIX_COSSL = "train_cifar_remix.py", "train_cifar_remix_cossl.py"
+REMIX, REMIX_COSSL, COSSL_FIX = "train_cifar_remix.py", "train_cifar_remix_cossl.py", "train_cifar_fix_cossl.py"
 
 
 @pytest.fixture(params=RECIPES)
@@ -104,7 +109,8 @@ def test_another_run_in_the_folder_is_refused_unless_overwritten(pretrained, tmp
     result = run_here("train_cifar_fix.py", *flags, "--lr", "0.003", "--tau", "0.8")
     assert_refused(result, "--out", "--lr (0.002 there, 0.003 now)", "--tau (0.95 there, 0.8 now)", "--overwrite")
     cossl = [*flags, "--resume", pretrained / "checkpoint.pth.tar"]
-    assert_refused(run_here("train_cifar_fix_cossl.py", *cossl), "--out", "lacks teacher_head")
+    word = "script (train_cifar_fix there, train_cifar_fix_cossl now)"
+    assert_refused(run_here("train_cifar_fix_cossl.py", *cossl), "--out", "another run", word)
     assert (out / "checkpoint.pth.tar").read_bytes() == before
     (out / "checkpoint_101.pth.tar").touch()
     (out / "notes.txt").write_text("mine")
@@ -119,7 +125,7 @@ def test_another_run_in_the_folder_is_refused_unless_overwritten(pretrained, tmp
     ("script", "word"),
     [
         ("train_cifar_mix.py", "script (train_cifar_fix there, train_cifar_mix now)"),
-        (REMIX, "lacks emp_distb_u"),
+        (REMIX, "script (train_cifar_fix there, train_cifar_remix now)"),
         ("train_cifar_supervised.py", "script (train_cifar_fix there, train_cifar_supervised now)"),
     ],
     ids=["mix", "remix", "supervised"],
@@ -161,6 +167,93 @@ def test_a_published_checkpoint_starts_both_stages(script, own, pretrained_by, t
     result = run_here(script, *flags, "--epoch", 1, "--out", tmp_path / "none")
     assert_refused(result, "--epochs 1", "1 epochs already", "raise")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_published_checkpoint_of_another_method_lacks_its_state(pretrained, tmp_path):
+    """It has no arguments that would tell."""
+    state = load_checkpoint(pretrained / "checkpoint_1.pth.tar")
+    torch.save({key: state[key] for key in PUBLISHED}, tmp_path / "published.pth.tar")
+    flags = [*TINY, "--epoch", 2, "--val-iteration", 6, "--resume", tmp_path / "published.pth.tar"]
+    assert_refused(run_here(REMIX, *flags, "--out", tmp_path / "out"), "published.pth.tar", "its emp_distb_u")
+    assert not (tmp_path / "out").exists()
+
+
+def test_co_learning_goes_on_without_the_checkpoint_that_it_started_from(pretrained, tmp_path):
+    """That is read when a run begins; afterwards `--resume` may name anything. A finished run says so again."""
+    start, whole, out = tmp_path / "start.pth.tar", tmp_path / "whole", tmp_path / "out"
+    start.write_bytes((pretrained / "checkpoint.pth.tar").read_bytes())
+    flags = [*TINY, "--epoch", 2, "--val-iteration", 3, "--warm_tfe", 1]
+    assert_runs(COSSL_FIX, *flags, "--resume", start, "--out", whole)
+    part = run_here(COSSL_FIX, *flags, "--resume", start, "--time_limit", 1e-6, "--out", out)
+    assert part.returncode == 124, part.stderr
+    start.unlink()
+    rest = assert_runs(COSSL_FIX, *flags, "--resume", start, "--out", out)
+    assert "continuing after step 1 of epoch 1" in rest.stdout
+    assert_same(*(load_checkpoint(folder / "checkpoint.pth.tar") for folder in (whole, out)))
+    assert summary(out) == summary(whole)
+    for name in (start, tmp_path / "another.pth.tar"):
+        end = assert_runs(COSSL_FIX, *flags, "--resume", name, "--out", out)
+        assert "mean balanced accuracy" in end.stdout
+        assert "epoch 1/" not in end.stdout and "epoch 2/" not in end.stdout
+        assert summary(out)["arguments"]["resume"] == str(start)  # where it came from
+    result = run_here(COSSL_FIX, *flags, "--resume", start, "--out", tmp_path / "new")
+    assert_refused(result, f"--resume {start}: no such file")
+    assert not (tmp_path / "new").exists()
+
+
+OF_RUN = {name: 1 for name in FLAGS} | {"recipe": "train_cifar_fix"}
+
+
+def refuse(then: dict, free: set[str] = frozenset()) -> None:
+    refuse_other_run({"arguments": then}, OF_RUN, free, "--out x: holds another run", "take another folder")
+
+
+@pytest.mark.parametrize("name", [*with_role(RESULT, DATA, SPEED), "recipe"])
+def test_a_run_does_not_go_on_with_another_value(name):
+    for then in (OF_RUN | {name: 2}, {key: value for key, value in OF_RUN.items() if key != name}):
+        with pytest.raises(UserError) as caught:
+            refuse(then)
+        difference = f"{spelled(name)} ({then.get(name)} there, {OF_RUN[name]} now)"
+        assert str(caught.value) == f"--out x: holds another run: {difference}; take another folder"
+        refuse(then, {name})
+
+
+@pytest.mark.parametrize("name", with_role(PLACE))
+def test_where_and_how_long_a_run_goes_on_is_free(name):
+    refuse(OF_RUN | {name: 2})
+    refuse({key: value for key, value in OF_RUN.items() if key != name})
+
+
+def test_all_that_differs_is_named_and_published_checkpoints_have_no_arguments():
+    with pytest.raises(UserError, match=r"--lr .*--batch-size|--batch-size .*--lr"):
+        refuse(OF_RUN | {"lr": 2, "batch_size": 3, "gpu": 4})
+    refuse_other_run({}, OF_RUN, set(), "", "")
+
+
+@pytest.mark.parametrize("name", [*FLAGS, "recipe"])
+def test_what_co_learning_makes_of_a_pretraining_with_another_value(name, capsys):
+    """Refused, warned of, or free; an argument that one of the stages lacks says nothing."""
+    now, path = OF_RUN | {"recipe": "train_cifar_fix_cossl"}, Path("x.pth.tar")
+    stages = FLAGS[name].stages if name in FLAGS else WARN
+    then = {"epoch": 1, "step": 0, "arguments": OF_RUN | {name: 2}}
+    if stages == REFUSE:
+        with pytest.raises(UserError, match=f"--resume x.pth.tar: pre-trained otherwise: {spelled(name)} "):
+            check_pretraining(then, now, path)
+    else:
+        check_pretraining(then, now, path)
+    warned = f"warning: --resume x.pth.tar was pre-trained otherwise: {spelled(name)} (2 there, {OF_RUN[name]} now)\n"
+    assert capsys.readouterr().err == (warned if stages == WARN else "")
+    if name != "recipe":
+        check_pretraining({"epoch": 1, "arguments": {"recipe": "train_cifar_fix"}}, now, path)
+    check_pretraining({"epoch": 1}, now, path)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_pretraining_in_the_middle_of_an_epoch_is_warned_of(capsys):
+    check_pretraining({"epoch": 3, "step": 2}, OF_RUN, Path("x.pth.tar"))
+    assert capsys.readouterr().err == "warning: --resume x.pth.tar was saved in the middle of epoch 4\n"
+    with pytest.raises(UserError, match=r"--resume x\.pth\.tar: a CoSSL checkpoint, give one of pre-training"):
+        check_pretraining({"epoch": 3, "teacher_head": {}}, OF_RUN, Path("x.pth.tar"))
 
 
 def test_running_mean_starts_anew_in_cossl(pretrained_by, tmp_path):

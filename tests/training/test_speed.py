@@ -3,17 +3,15 @@ wait for the device.
 """
 
 import ctypes
-import importlib
 import subprocess
 import sys
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
 import torch
 import torch._inductor.config
 from helpers.golden import normal
-from helpers.scripts import ROOT, TINY, assert_refused, assert_runs, load_checkpoint, run_here, steps
+from helpers.scripts import ROOT, TINY, assert_refused, assert_runs, handed_to_fit, load_checkpoint, run_here, steps
 
 from dataset.batches import Batch, Minibatch
 from methods import fixmatch, mixmatch, remixmatch, supervised
@@ -197,16 +195,15 @@ RECIPES = sorted(path.name for path in ROOT.glob("train_*.py"))
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_whole_steps_of_recipes_on_meta(recipe, tiny, pretrained_by, monkeypatch, tmp_path):
     """The recipe's own step, where a read by the host raises. See `test_device.py`."""
-    module, ran = importlib.import_module(Path(recipe).stem), []
-    monkeypatch.setattr(module, "pick_device", lambda gpu: torch.device("meta"))
-    fit = lambda step, batches, *rest, **more: ran.extend(step(batches.at(t)) for t in range(2))
-    monkeypatch.setattr(module, "fit", fit)
     resume = []
     if "cossl" in recipe:
         resume = ["--resume", pretrained_by(recipe.replace("_cossl", "")) / "checkpoint.pth.tar"]
-    assert_runs(recipe, *tiny(recipe), *resume, *["--align"] * ("remix" in recipe), "--out", tmp_path)
-    assert len(ran) == 2
-    assert all(value.is_meta for logs in ran for value in logs.values())
+    align = ["--align"] if "remix" in recipe else []
+    monkeypatch.setattr("training.run.pick_device", lambda gpu: torch.device("meta"))
+    handed = handed_to_fit(recipe, *tiny(recipe), *resume, *align, "--out", tmp_path)
+    batches = handed.data.batches(handed.step.streams, *handed.step.draws)
+    logs = [handed.step(batches.at(t)) for t in range(2)]
+    assert all(value.is_meta for values in logs for value in values.values())
 
 
 def every_method():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.golden import golden, integers, normal
 
-from training.summary import SCALARS
+from training.history import SCALARS
 from utils.metrics import evaluate, metrics
 
 FRACTIONS = ("many", "medium", "few", "gm")

@@ -1,15 +1,13 @@
-"""The summary of a run's epochs, as numbers and as a file."""
+"""The figures of a run's epochs: their summary as numbers, and `log.txt`."""
 
 import json
 import math
-import os
 from pathlib import Path
 
-import pytest
 import torch
 
-from training.summary import SCALARS, summarise, versions
-from utils.files import atomic_write_text, to_json
+from training.history import SCALARS, log_columns, summarise, versions, write_log
+from utils.files import to_json
 
 
 def epoch(balanced: float, **others) -> dict:
@@ -18,7 +16,7 @@ def epoch(balanced: float, **others) -> dict:
 
 def test_summary_averages_the_last_twenty():
     summary = summarise([epoch(float(n), loss=50.0 - n) for n in range(1, 31)])
-    assert (summary["epochs"], summary["epochs_averaged"]) == (30, 20)
+    assert summary["epochs_averaged"] == 20
     assert summary["last_20_mean"]["balanced"] == 20.5  # of 11 .. 30
     assert summary["last_20_mean"]["loss"] == 29.5
     assert summary["last_20_mean"]["recall"] == [20.5, None, 41]
@@ -26,10 +24,12 @@ def test_summary_averages_the_last_twenty():
 
 def test_summary_of_a_short_run():
     summary = summarise([epoch(10.0), epoch(30.0)])
-    assert (summary["epochs"], summary["epochs_averaged"]) == (2, 2)
+    assert summary["epochs_averaged"] == 2
     assert summary["last_20_mean"]["top1"] == 20
-    with pytest.raises(ValueError, match="no epoch"):
-        summarise([])
+
+
+def test_before_its_first_epoch_a_run_has_no_figures():
+    assert summarise([]) == {"epochs_averaged": 0, "last_20_mean": None, "best": None}
 
 
 def test_summary_takes_each_figures_own_best():
@@ -62,22 +62,16 @@ def test_versions_are_valid_json():
     assert found["cpus"] >= 1
 
 
-def test_atomic_write_leaves_nothing_beside_the_file(tmp_path: Path):
-    path = tmp_path / "summary.json"
-    atomic_write_text(path, "old\n")
-    with pytest.raises(UnicodeEncodeError):
-        atomic_write_text(path, "\ud800")
-    assert path.read_text() == "old\n"
-    atomic_write_text(path, "new é\n")
-    assert path.read_text(encoding="utf-8") == "new é\n"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_content_is_on_the_disk_before_its_name_and_then_the_name(tmp_path: Path, monkeypatch):
-    """Only then does a file survive a power cut: content to the disk, rename, folder to the disk."""
-    done, fsync, replace = [], os.fsync, Path.replace
-    name = lambda handle: Path(f"/proc/self/fd/{handle}").readlink().name
-    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(("to disk", name(handle))), fsync(handle)))
-    monkeypatch.setattr(Path, "replace", lambda old, new: (done.append(("renamed", new.name)), replace(old, new)))
-    atomic_write_text(tmp_path / "x", "text")
-    assert done == [("to disk", ".x.tmp"), ("renamed", "x"), ("to disk", tmp_path.name)]
+def test_log_has_a_line_per_epoch_up_to_the_last(tmp_path: Path):
+    """The training's loss and the test's have names of their own; a run of the published code lacks its first rows."""
+    rows = [{"train": {"loss": 1 / n, "mask": 0.5}, "test": epoch(10.0 * n, loss=2.0)} for n in (1, 2)]
+    rows = [row | {"pseudo": {"pl_kl": math.nan}} for row in rows]
+    columns = log_columns(rows[0])
+    assert (columns["loss"], columns["test_loss"]) == (1, 2)
+    assert columns.keys() == {"mask", "test_loss", "pl_kl", *SCALARS}
+    write_log(tmp_path / "log.txt", rows, 5)
+    header, *lines = [line.split("\t") for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert header == ["epoch", *columns]
+    assert [line[0] for line in lines] == ["4", "5"]
+    assert [float(line[header.index("balanced")]) for line in lines] == [10, 20]
+    assert lines[0][header.index("pl_kl")] == "nan"

@@ -1,0 +1,75 @@
+"""A flag knows itself: what it decides, and that it is one thing wherever it is declared."""
+
+import importlib
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from helpers.scripts import ROOT
+
+import dataset
+from utils import flags
+from utils.args import DATA, PLACE, REFUSE, RESULT, SPEED, WARN, Flag
+from utils.flags import FLAGS, GROUPS, spelled, with_role
+
+RECIPES = sorted(path.name for path in ROOT.glob("train_*.py"))
+
+
+def every_declaration() -> dict[str, list[Flag]]:
+    """All flags of all groups, those within others included, by their names."""
+    found = defaultdict(list)
+    for group in vars(flags).values():
+        if isinstance(group, tuple) and group and all(isinstance(one, Flag) for one in group):
+            for one in group:
+                found[one.name].append(one)
+    return found
+
+
+def test_every_flag_is_found_by_its_name():
+    assert set(FLAGS) == set(every_declaration())
+    assert {one.name for group in GROUPS for one in group} == set(FLAGS)
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_every_flag_has_a_role_help_and_a_default(name):
+    for one in every_declaration()[name]:
+        assert one.role in (DATA, RESULT, SPEED, PLACE)
+        assert one.stages in ("", WARN, REFUSE)
+        assert one.options["help"]
+        assert "default" in one.options
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_name_means_the_same_in_every_group(name):
+    assert len({(one.role, one.stages) for one in every_declaration()[name]}) == 1
+
+
+def test_roles_are_a_partition():
+    parts = [with_role(role) for role in (DATA, RESULT, SPEED, PLACE)]
+    assert sorted(name for part in parts for name in part) == sorted(FLAGS)
+    assert all(parts)
+
+
+def test_what_can_be_chosen_is_what_can_be_loaded():
+    assert set(FLAGS["dataset"].options["choices"]) == set(dataset.NAMES)
+
+
+def test_a_flag_is_spelled_as_on_the_command_line():
+    names = ("epochs", "batch_size", "lambda_u", "imb_ratio_l", "recipe", "unheard_of")
+    spellings = ["--epochs", "--batch-size", "--lambda-u", "--imb_ratio_l", "script", "--unheard_of"]
+    assert [spelled(name) for name in names] == spellings
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_all_that_a_recipe_takes_is_a_flag(recipe, monkeypatch):
+    """So that nothing of a run is without a role. Its data set may be given by the recipe itself."""
+    module, found = importlib.import_module(Path(recipe).stem), {}
+    resume = ["--resume", "x"] if "cossl" in recipe else []
+    monkeypatch.setattr(sys, "argv", [recipe, *resume])
+    monkeypatch.setattr(module, "open_run", lambda args: found.update(vars(args)) or sys.exit())
+    with pytest.raises(SystemExit):
+        module.main()
+    assert found.pop("recipe") == Path(recipe).stem
+    assert found.keys() <= FLAGS.keys()
+    assert found.keys() >= {one.name for one in flags.RUN}

@@ -1,0 +1,150 @@
+"""All flags of the training scripts, in groups; `FLAGS` finds one by its name."""
+
+from argparse import BooleanOptionalAction
+from pathlib import Path
+
+from utils.args import (
+    DATA,
+    PLACE,
+    REFUSE,
+    SPEED,
+    WARN,
+    Flag,
+    flag,
+    gpu,
+    image_size,
+    minutes,
+    non_negative_float,
+    non_negative_int,
+    nonzero_int,
+    path,
+    path_or_none,
+    positive_float,
+    positive_int,
+    positive_share,
+    sensible_float,
+    share,
+    spare_cpus,
+    switch,
+    worker_count,
+    wrn_depth,
+)
+
+_LIMIT = "minutes of training after which the run is saved and ends with exit code 124; the same command continues"
+_COMPILE = "compile the network's features, in a mode of torch.compile (reduce-overhead: CUDA graphs)"
+_TF32 = "CUDA: compute float32's convolutions and products in TF32, with 10 bits of fraction"
+_BENCHMARK = "CUDA: cuDNN takes the fastest algorithm by trial; a resumed run then isn't exact to the bit"
+_MODES = ("default", "reduce-overhead")
+RUN = (
+    flag("--epochs --epoch", positive_int, None, "epochs to train"),
+    flag("--batch-size", positive_int, 64, "labelled images per step"),
+    flag("--lr --learning-rate", positive_float, 0.002, "learning rate"),
+    flag("--ema-decay", share, 0.999, "share of the moving average kept per step"),
+    flag("--data_root", path, Path("data"), "folder of the data sets; missing ones are downloaded", role=PLACE),
+    flag("--manualSeed", non_negative_int, 0, "seed of the split and of training", stages=WARN),
+    flag("--gpu", gpu, "0", "number of the CUDA device (torchrun: left out), or 'cpu'", role=PLACE),
+    flag("--out", path, Path("result"), "folder for checkpoints, log and summary", role=PLACE),
+    flag("--copy_every", positive_int, 100, "epochs between the checkpoints kept as copies", role=PLACE),
+    flag("--time_limit", minutes, None, _LIMIT, role=PLACE, metavar="MINUTES"),
+    switch("--overwrite", "discard the run that --out holds", PLACE),
+    switch("--amp", "compute the network's features in bfloat16"),
+    switch("--channels_last", "lay out images and activations with the channels last", SPEED),
+    flag("--compile", str, None, _COMPILE, role=SPEED, nargs="?", choices=_MODES, const="default"),
+    switch("--tf32", _TF32, action=BooleanOptionalAction),
+    switch("--cudnn_benchmark", _BENCHMARK, SPEED),
+)
+# For recipes whose flags say how many steps an epoch has, and whose batches have the same shapes in every step.
+STEPS = (
+    flag("--val-iteration", positive_int, 500, "steps per epoch"),
+    switch("--graph", "CUDA: a training step is one CUDA graph, with the same bits", PLACE),
+)
+_BOTH = {"role": DATA, "stages": WARN}
+LONG_TAIL = (
+    flag("--num_max", positive_int, 1500, "labelled images of the largest class", **_BOTH),
+    flag("--ratio", positive_float, 2.0, "unlabelled per labelled image of the largest class", **_BOTH),
+    flag("--imb_ratio_l", nonzero_int, 100, "gamma of the labelled set: largest / smallest class", **_BOTH),
+    flag("--imb_ratio_u", nonzero_int, 100, "gamma of the unlabelled set; negative: reversed", **_BOTH),
+)
+_DATASETS = ("cifar10", "cifar100", "fashion_mnist", "digits", "folder")
+_DATASET = "data set; folder: your own images in DATA_ROOT/labelled/CLASS, /unlabelled and /test/CLASS"
+_RESIZED = "side to which images of --dataset folder are resized, pixels; a multiple of 8"
+_SIZE = {"role": DATA, "stages": REFUSE}
+CIFAR = (
+    *STEPS,
+    flag("--dataset", str, "cifar10", _DATASET, stages=REFUSE, choices=_DATASETS),
+    flag("--img_size", image_size, 32, _RESIZED, **_SIZE),
+    switch("--skip_corrupt", "leave out unreadable images of --dataset folder, and say which", PLACE),
+    *LONG_TAIL,
+    flag("--width", positive_int, 2, "width factor of the Wide ResNet", stages=REFUSE),
+    flag("--depth", wrn_depth, 28, "depth of the Wide ResNet, 6 n + 4", stages=REFUSE),
+)
+SMALL_IMAGENET = (
+    *STEPS,
+    flag("--img_size", int, 32, "side of the images, pixels", choices=(32, 64), **_SIZE),
+    flag("--labeled_percent", positive_share, 0.1, "share of each class that is labelled, 0 to 1", **_BOTH),
+    flag("--mu", positive_int, 1, "unlabelled images per labelled one in a step"),
+    flag("--width", positive_int, 64, "channels of the ResNet-50's first stage", stages=REFUSE),
+)
+_WORKERS = "processes that decode images ahead of the steps; 0: this one does, when a step asks"
+FOOD = (
+    flag("--wd", non_negative_float, 3e-4, "weight decay of SGD"),
+    flag("--mu", positive_int, 2, "unlabelled images per labelled one in a step"),
+    *LONG_TAIL,
+    flag("--img_size", image_size, 224, "side of the crops, pixels; a multiple of 8", **_SIZE),
+    flag("--depth", int, 50, "depth of the ResNet", choices=(10, 18, 34, 50), stages=REFUSE),
+    flag("--workers", worker_count, spare_cpus(), _WORKERS, role=PLACE),
+    switch("--skip_corrupt", "replace unreadable images by others, and say which and how many", PLACE),
+)
+FOOD_DEFAULTS = {
+    "dataset": "food101",
+    "batch_size": 256,
+    "lr": 0.04,
+    "num_max": 250,
+    "imb_ratio_l": 50,
+    "imb_ratio_u": 50,
+    "graph": False,
+}
+# The learning rate of Food-101's pre-training: linear warm-up, then steps.
+SCHEDULE = (
+    flag("--gamma", positive_float, 0.1, "factor on the learning rate every DECAY_EPOCHS epochs"),
+    flag("--warmup_epochs", non_negative_int, 5, "epochs over which the learning rate grows from 0"),
+    flag("--decay_epochs", positive_int, 30, "epochs between two steps of the learning rate"),
+)
+_CONTINUE = "checkpoint of this run to continue from; by itself, a run continues from the last one in --out"
+PRETRAIN = (flag("--resume", path_or_none, None, _CONTINUE, role=PLACE),)
+FIXMATCH = (flag("--tau", share, 0.95, "confidence from which on a pseudo-label is used", stages=WARN),)
+_LAMBDA_U = "weight of the unlabelled loss (not used by train_cifar_mix_cossl, as published: there it is 1)"
+MIXING = (
+    flag("--mix_alpha", sensible_float, 0.75, "MixUp: lambda ~ Beta(mix_alpha, mix_alpha)", stages=WARN),
+    flag("--T", sensible_float, 0.5, "temperature that sharpens the guessed labels", stages=WARN),
+    flag("--lambda-u", non_negative_float, 75, _LAMBDA_U),
+)
+REMIXMATCH = (
+    *MIXING,
+    flag("--w_rot", non_negative_float, 0.5, "weight of the rotation loss", stages=WARN),
+    flag("--w_ent", non_negative_float, 0.5, "weight of the strong view's loss on the guessed label", stages=WARN),
+    switch("--align", "align the guesses with the labelled class distribution", stages=WARN),
+)
+_CLASSIFIER = "how the balanced head learns after its warm-up: TFE, or cRT, which blends nothing"
+_STAGE1 = "pre-training checkpoint that co-learning starts from; read when a run begins"
+COSSL = (
+    flag("--resume", path, None, _STAGE1, role=PLACE, required=True),
+    flag("--classifier", str, "tfe", _CLASSIFIER, choices=("tfe", "crt")),
+    flag("--max_lam", share, 0.8, "TFE: smallest share of the tail feature in a blend"),
+    flag("--lr_tfe", positive_float, 0.002, "learning rate of the balanced head"),
+    flag("--wd_tfe", non_negative_float, 5e-4, "weight decay of the balanced head's weight"),
+    flag("--warm_tfe", positive_int, 10, "epochs of the balanced head's warm-up"),
+)
+
+GROUPS = (RUN, CIFAR, SMALL_IMAGENET, FOOD, SCHEDULE, PRETRAIN, FIXMATCH, REMIXMATCH, COSSL)
+FLAGS: dict[str, Flag] = {one.name: one for group in GROUPS for one in group}
+
+
+def spelled(name: str) -> str:
+    """How the argument `name` of a run is spelled on the command line; its script isn't a flag."""
+    return FLAGS[name].names[0] if name in FLAGS else "script" if name == "recipe" else f"--{name}"
+
+
+def with_role(*roles: str) -> list[str]:
+    """The names of the flags of these roles."""
+    return [name for name, one in FLAGS.items() if one.role in roles]
