@@ -8,6 +8,8 @@ One pass over the test set answers for all ratios. Source: the published script 
 Shape legend: N test images (N, 3, S, S), C classes.
 """
 
+from utils.start import run_main
+
 import os
 import sys
 import time
@@ -37,7 +39,6 @@ from utils.args import Parser, gpu, image_size, path, positive_int, spare_cpus
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable, printable
-from utils.main import run_main
 
 NAMES = (*dataset.NAMES, "small_imagenet127", "food101")
 SIDES = {"folder": 32, "small_imagenet127": 32, "food101": 224}  # of images whose size is a choice, unless it is told

@@ -8,6 +8,8 @@ recipes evaluate: the momentum encoder, with its own classifier, or in CoSSL wit
 Shape legend: N images (N, 3, S, S), C classes.
 """
 
+from utils.start import run_main
+
 import csv
 from argparse import Namespace
 from functools import partial
@@ -25,7 +27,6 @@ from utils.args import Parser, gpu, path, positive_int
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable, printable, replacing
-from utils.main import run_main
 
 TOP = 3
 

@@ -9,6 +9,8 @@ Memory: a few times that of one training batch (each 0.4 GB at 32 pixels, 1.6 GB
 Shape legend: N images of S x S pixels.
 """
 
+from utils.start import run_main
+
 import math
 import sys
 from collections.abc import Callable
@@ -22,8 +24,7 @@ from dataset.safe_pickle import PICKLE_ERRORS, load_arrays
 from dataset.small_imagenet127 import NUM_CLASSES, SIZES, class_map, file_names
 from utils.args import Parser, path
 from utils.errors import UserError
-from utils.files import check_writable, printable, replacing
-from utils.main import run_main
+from utils.files import check_writable, printable, replacing, warn
 
 FILES = {"train": [f"train_data_batch_{i}" for i in range(1, 11)], "val": ["val_data"]}
 OFFICIAL = {"train": 1_281_167, "val": 50_000}
@@ -52,7 +53,7 @@ def main() -> None:
     print(histogram(names, **counts))
     for part, official in OFFICIAL.items():
         if counts[part].sum() != official:
-            print(f"warning: {counts[part].sum()} {part} images, the full set has {official}", file=sys.stderr)
+            warn(f"{counts[part].sum()} {part} images, the full set has {official}")
     print(f"results: {printable(args.out)}")
 
 

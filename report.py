@@ -7,6 +7,8 @@ seed are one row: mean, standard deviation (n - 1), n. Writes report.html (one f
 tables.tex, figures.csv and classes.csv; prints the tables.
 """
 
+from utils.start import run_main
+
 from pathlib import Path
 
 from reporting.csv_files import classes_csv, figures_csv
@@ -18,7 +20,6 @@ from reporting.tables import section_tables, sections
 from utils.args import Parser, path
 from utils.errors import UserError
 from utils.files import atomic_write_text, check_writable, printable
-from utils.main import run_main
 
 
 def main() -> None:

@@ -3,7 +3,9 @@
 # for 500 epochs, and co-learned (CoSSL) for 100 epochs from the checkpoint of epoch 401.
 # A run that is finished is skipped, one that was interrupted goes on.
 set -euo pipefail
-cd "$(dirname "$0")"
+unset CDPATH
+script="$(readlink -f -- "$0")"
+cd -- "$(dirname -- "$script")"
 . scripts/published_runs.sh
 
 for method in mix "remix --align" fix; do

@@ -3,11 +3,13 @@
 # report on the two. Two to four minutes on two CPU cores after installation.
 # Usage: bash run_demo.sh [--method fix|mix|remix] [--seed N] [--gpu N|cpu]
 set -euo pipefail
-cd "$(dirname "$0")"
+unset CDPATH
+script="$(readlink -f -- "$0")"
+cd -- "$(dirname -- "$script")"
 method=fix seed=1 gpu=cpu
 while [ $# -gt 0 ]; do
     case "$1" in
-        --help) sed -n '2,4s/^# //p' "$0"; exit ;;
+        --help) sed -n '2,4s/^# //p' "$script"; exit ;;
         --method | --seed | --gpu) [ $# -gt 1 ] || { echo "error: $1 needs a value; see --help" >&2; exit 2; } ;;&
         --method) method="$2"; shift 2 ;;
         --seed) seed="$2"; shift 2 ;;

@@ -3,7 +3,9 @@
 # for 200 epochs from the checkpoint of epoch 801.
 # A run that is finished is skipped, one that was interrupted goes on.
 set -euo pipefail
-cd "$(dirname "$0")"
+unset CDPATH
+script="$(readlink -f -- "$0")"
+cd -- "$(dirname -- "$script")"
 about_data="folder that food-101 lies in, downloaded if missing"
 . scripts/published_runs.sh
 

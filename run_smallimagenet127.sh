@@ -3,7 +3,9 @@
 # (CoSSL) for 100 epochs from the checkpoint of epoch 401.
 # A run that is finished is skipped, one that was interrupted goes on.
 set -euo pipefail
-cd "$(dirname "$0")"
+unset CDPATH
+script="$(readlink -f -- "$0")"
+cd -- "$(dirname -- "$script")"
 about_data="folder that prepare_small_imagenet_127.py made, for both sizes"
 . scripts/published_runs.sh
 

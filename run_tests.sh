@@ -2,7 +2,9 @@
 # Set up .venv if need be, check style, format and types, run the tests; with --fast none that starts processes or takes seconds.
 # Further arguments go to pytest: bash run_tests.sh -k resume
 set -euo pipefail
-cd "$(dirname "$0")"
+unset CDPATH
+script="$(readlink -f -- "$0")"
+cd -- "$(dirname -- "$script")"
 if [ "${1:-}" = --fast ]; then
     shift
     set -- -m "not slow and not ranks" "$@"

@@ -6,6 +6,8 @@
 Afterwards, train_cifar_fix_cossl.py co-learns from DIR/checkpoint_401.pth.tar.
 """
 
+from utils.start import run_main
+
 from pathlib import Path
 
 import torch
@@ -19,7 +21,6 @@ from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
 from utils.flags import CIFAR, FIXMATCH, PRETRAIN, RUN
-from utils.main import run_main
 
 
 def main() -> None:

@@ -5,6 +5,8 @@
         --max_lam 0.6 --manualSeed 1 --gpu 0
 """
 
+from utils.start import run_main
+
 from pathlib import Path
 
 import torch
@@ -21,7 +23,6 @@ from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
 from utils.flags import CIFAR, COSSL, FIXMATCH, RUN
-from utils.main import run_main
 
 
 def main() -> None:
@@ -43,8 +44,7 @@ def main() -> None:
         # As published: FixMatch's script trains the head with --lr, and takes --lr_tfe for the warm-up only.
         head = nn.Linear(network.output.in_features, len(data.classes)).to(run.device)
         teacher = Averaged(head, head_adam(head, args.lr, args.wd_tfe), args.ema_decay)
-        counts = torch.from_numpy(data.counts).to(run.device)
-        learner = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
+        learner = tfe(data.counts, args.max_lam, run.device) if args.classifier == "tfe" else crt()
 
         # Pseudo-labels: by the live head on the momentum encoder. Evaluated: the head's average on it.
         def labeller(images: Tensor) -> Tensor:

@@ -6,6 +6,8 @@
 Afterwards, train_cifar_mix_cossl.py co-learns from DIR/checkpoint_401.pth.tar.
 """
 
+from utils.start import run_main
+
 from pathlib import Path
 
 import torch
@@ -13,14 +15,13 @@ import torch
 from dataset.streams import open_data
 from methods.averaged import Averaged, adam
 from methods.mixmatch import mixmatch
-from methods.ramp import linear_rampup
+from methods.schedules import linear_rampup
 from methods.step import ssl_step
 from models.wrn import WideResNet
 from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
 from utils.flags import CIFAR, MIXING, PRETRAIN, RUN
-from utils.main import run_main
 
 
 def main() -> None:

@@ -6,21 +6,22 @@
 Afterwards, train_cifar_remix_cossl.py co-learns from DIR/checkpoint_401.pth.tar.
 """
 
+from utils.start import run_main
+
 from pathlib import Path
 
 import torch
 
 from dataset.streams import open_data
 from methods.averaged import Averaged, adam
-from methods.ramp import linear_rampup
 from methods.remixmatch import VIEWS, RunningMean, remixmatch
+from methods.schedules import linear_rampup
 from methods.step import ssl_step
 from models.wrn import WideResNet
 from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
 from utils.flags import CIFAR, PRETRAIN, REMIXMATCH, RUN
-from utils.main import run_main
 
 
 def main() -> None:

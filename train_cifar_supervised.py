@@ -6,6 +6,8 @@
 Any train_cifar_*_cossl.py can co-learn from its checkpoints, too.
 """
 
+from utils.start import run_main
+
 from pathlib import Path
 
 import torch
@@ -19,7 +21,6 @@ from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
 from utils.flags import CIFAR, PRETRAIN, RUN
-from utils.main import run_main
 
 
 def main() -> None:

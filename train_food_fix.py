@@ -6,28 +6,26 @@
 Afterwards, train_food_fix_cossl.py co-learns from DIR/checkpoint_801.pth.tar.
 """
 
+from utils.start import run_main
+
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch.optim import SGD
 
-from dataset.files import file_streams
-from dataset.food101 import load_food101
+from dataset.food101 import open_food101
 from dataset.image_loader import open_loader
-from dataset.long_tail import long_tailed
-from dataset.streams import Sampling
 from methods.averaged import Averaged
 from methods.chunks import in_chunks
 from methods.fixmatch import VIEWS, fixmatch
-from methods.learning_rate import scheduled, warm_up_then_steps
+from methods.schedules import scheduled, warm_up_then_steps
 from methods.step import ssl_step
 from models.torchvision_resnet import TorchvisionResNet
 from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
 from utils.flags import FIXMATCH, FOOD, FOOD_DEFAULTS, PRETRAIN, RUN, SCHEDULE
-from utils.main import run_main
 
 ONE_STRONG_VIEW = VIEWS | {"unlabelled": ("weak", "strong")}  # as published
 
@@ -36,12 +34,8 @@ def main() -> None:
     flags, defaults = (RUN, FOOD, PRETRAIN, SCHEDULE, FIXMATCH), FOOD_DEFAULTS | {"epochs": 90, "tau": 0.9}
     args = recipe_args(Path(__file__), __doc__, *flags, **defaults)
     with open_run(args) as run, open_loader(args, run.device) as loader:
-        images = load_food101(args.data_root)
-        split = long_tailed(images, args, include_labelled=True)
-        sampling = Sampling(args.batch_size, args.manualSeed, args.mu)
-        data = file_streams(images, split, ONE_STRONG_VIEW, sampling, loader)
-        print(data.table())
-        steps = len(split.unlabelled) // (args.mu * args.batch_size)  # the unlabelled set once an epoch
+        data = open_food101(args, ONE_STRONG_VIEW, loader)
+        steps = len(data.unlabelled.members) // data.unlabelled.batch_size  # the unlabelled set once an epoch
 
         torch.manual_seed(args.manualSeed)
         network = TorchvisionResNet(len(data.classes), args.depth).to(run.device)

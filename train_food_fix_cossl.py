@@ -5,6 +5,8 @@
         --epoch 200 --tau 0.90 --resume DIR/checkpoint_801.pth.tar --out DIR2 --max_lam 0.6 --manualSeed 1 --gpu 0
 """
 
+from utils.start import run_main
+
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -13,11 +15,8 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
-from dataset.files import file_streams
-from dataset.food101 import load_food101
+from dataset.food101 import open_food101
 from dataset.image_loader import open_loader
-from dataset.long_tail import long_tailed
-from dataset.streams import Sampling
 from methods.averaged import Averaged
 from methods.chunks import in_chunks
 from methods.classifier import crt, decay_all_but_bias, tfe
@@ -29,7 +28,6 @@ from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
 from utils.flags import COSSL, FIXMATCH, FOOD, FOOD_DEFAULTS, RUN
-from utils.main import run_main
 
 ONE_STRONG_VIEW = VIEWS | {"unlabelled": ("weak", "strong")}  # as published
 DEFAULTS = FOOD_DEFAULTS | {"epochs": 20, "ema_decay": 0.9, "max_lam": 0.6, "lr_tfe": 0.04, "warm_tfe": 5}
@@ -40,11 +38,7 @@ def main() -> None:
     args = recipe_args(Path(__file__), __doc__, RUN, FOOD, COSSL, FIXMATCH, **DEFAULTS)
     with open_run(args) as run, open_loader(args, run.device) as loader:
         stage1 = run.pretrained(args.resume)
-        images = load_food101(args.data_root)
-        split = long_tailed(images, args, include_labelled=True)
-        sampling = Sampling(args.batch_size, args.manualSeed, args.mu)
-        data = file_streams(images, split, ONE_STRONG_VIEW, sampling, loader)
-        print(data.table())
+        data = open_food101(args, ONE_STRONG_VIEW, loader)
 
         # Representation: FixMatch trains the network, a momentum encoder follows it.
         torch.manual_seed(args.manualSeed)
@@ -58,8 +52,7 @@ def main() -> None:
         # Classifier: a linear head learns on class-balanced, frozen features. It has learnt in pre-training.
         head = deepcopy(student.ema.output).requires_grad_()
         teacher = Averaged(head, sgd(decay_all_but_bias(head, args.wd_tfe), args.lr), args.ema_decay)
-        counts = torch.from_numpy(data.counts).to(run.device)
-        learner = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
+        learner = tfe(data.counts, args.max_lam, run.device) if args.classifier == "tfe" else crt()
 
         # Pseudo-labels: by the live head on the momentum encoder. Evaluated: the head's average on it.
         def labeller(images: Tensor) -> Tensor:
@@ -74,7 +67,7 @@ def main() -> None:
             warm_up_on_batches(features, fresh, crt(), batches, args.warm_tfe * WARM_UP_STEPS)
 
         step = cossl_step(in_chunks(fixmatch(args.tau)), student, labeller, learner, teacher, features)
-        steps = len(split.unlabelled) // (args.mu * args.batch_size)  # the unlabelled set once an epoch
+        steps = len(data.unlabelled.members) // data.unlabelled.batch_size  # the unlabelled set once an epoch
         run.fit(step, predict, data, steps, student, teacher, before)
 
 

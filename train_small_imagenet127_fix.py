@@ -6,13 +6,13 @@
 Afterwards, train_small_imagenet127_fix_cossl.py co-learns from DIR/checkpoint_401.pth.tar.
 """
 
+from utils.start import run_main
+
 from pathlib import Path
 
 import torch
 
-from dataset.long_tail import labelled_share
-from dataset.small_imagenet127 import load_small_imagenet127
-from dataset.streams import Sampling, streams
+from dataset.small_imagenet127 import open_small_imagenet127
 from methods.averaged import Averaged, adam
 from methods.fixmatch import fixmatch
 from methods.step import ssl_step
@@ -21,7 +21,6 @@ from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
 from utils.flags import FIXMATCH, PRETRAIN, RUN, SMALL_IMAGENET
-from utils.main import run_main
 
 
 def main() -> None:
@@ -29,11 +28,7 @@ def main() -> None:
     args = recipe_args(Path(__file__), __doc__, *flags, epochs=500, dataset="small_imagenet127")
     with open_run(args) as run:
         method = fixmatch(args.tau)
-        images = load_small_imagenet127(args.data_root, args.img_size)
-        split = labelled_share(images, args.labeled_percent, args.manualSeed)
-        sampling = Sampling(args.batch_size, args.manualSeed, args.mu, learner_view="weak")
-        data = streams(images, split, method.views, sampling, run.device)
-        print(data.table())
+        data = open_small_imagenet127(args, method.views, run.device)
 
         torch.manual_seed(args.manualSeed)
         network = ResNet50(len(data.classes), args.width).to(run.device)

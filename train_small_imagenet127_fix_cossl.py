@@ -5,14 +5,14 @@
         --max_lam 0.6 --manualSeed 1 --gpu 0
 """
 
+from utils.start import run_main
+
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from dataset.long_tail import labelled_share
-from dataset.small_imagenet127 import load_small_imagenet127
-from dataset.streams import Sampling, streams
+from dataset.small_imagenet127 import open_small_imagenet127
 from methods.averaged import Averaged, adam
 from methods.classifier import crt, head_adam, tfe
 from methods.fixmatch import fixmatch
@@ -23,7 +23,6 @@ from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
 from utils.flags import COSSL, FIXMATCH, RUN, SMALL_IMAGENET
-from utils.main import run_main
 
 
 def main() -> None:
@@ -32,11 +31,7 @@ def main() -> None:
     with open_run(args) as run:
         stage1 = run.pretrained(args.resume)
         method = fixmatch(args.tau)
-        images = load_small_imagenet127(args.data_root, args.img_size)
-        split = labelled_share(images, args.labeled_percent, args.manualSeed)
-        sampling = Sampling(args.batch_size, args.manualSeed, args.mu, learner_view="weak")
-        data = streams(images, split, method.views, sampling, run.device)
-        print(data.table())
+        data = open_small_imagenet127(args, method.views, run.device)
 
         # Representation: FixMatch trains the network, a momentum encoder follows it.
         torch.manual_seed(args.manualSeed)
@@ -50,8 +45,7 @@ def main() -> None:
         # As published: FixMatch's script trains the head with --lr, and takes --lr_tfe for the warm-up only.
         head = nn.Linear(network.output.in_features, len(data.classes)).to(run.device)
         teacher = Averaged(head, head_adam(head, args.lr, args.wd_tfe), args.ema_decay)
-        counts = torch.from_numpy(data.counts).to(run.device)
-        learner = tfe(counts, args.max_lam) if args.classifier == "tfe" else crt()
+        learner = tfe(data.counts, args.max_lam, run.device) if args.classifier == "tfe" else crt()
 
         # Pseudo-labels: by the live head on the momentum encoder. Evaluated: the head's average on it.
         def labeller(images: Tensor) -> Tensor:

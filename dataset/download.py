@@ -1,22 +1,24 @@
 """Downloads: one process at a time; a failed one is a line that says which files to put where, and leaves nothing."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from utils.errors import UserError
+from utils.files import NOT_SUPPORTED, printable, warn
 
 _LOCK = ".download.lock"
 
 
 def await_download(root: Path) -> None:
     """Wait until no other process downloads to `root`: what it has unpacked so far is not the whole."""
-    if (root / _LOCK).exists():
-        with _locked(root):
-            pass
+    with suppress(PermissionError):  # another user's, who downloads no more or leaves nothing to read
+        if (root / _LOCK).exists():
+            with _locked(root):
+                pass
 
 
 @contextmanager
@@ -45,8 +47,18 @@ def downloading(what: str, files: str, home: str, root: Path, folder: Path) -> I
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
     """The lock ends with the process. Its file is removed while it is held; who waits for it notices that."""
-    with FileLock(root / _LOCK):
-        try:
-            yield
-        finally:
-            (root / _LOCK).unlink()
+    lock = FileLock(root / _LOCK)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        print(f"waiting for another process that downloads to {printable(root)}", flush=True)
+        lock.acquire()
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NOT_SUPPORTED:
+            raise
+        warn(f"--data_root {root}: cannot be locked; see to it that no other process downloads to it")
+    try:
+        yield
+    finally:
+        (root / _LOCK).unlink(missing_ok=True)
+        lock.release()

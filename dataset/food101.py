@@ -5,17 +5,42 @@ Shape legend: N images (75,750 training, 25,250 test, JPEGs of up to 512 pixels)
 
 import json
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from dataset.download import await_download, downloading
+from dataset.files import file_streams
+from dataset.image_loader import ImageLoader
 from dataset.images import Dataset, Files
+from dataset.long_tail import ImbalanceFlags, long_tailed
+from dataset.streams import Data, Sampling
 from utils.errors import UserError
 
 _HOME = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/"
 FOLDER, PARTS = "food-101", ("images", "meta/train.json", "meta/test.json")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 REMEDY = f"unpack food-101.tar.gz from {_HOME} anew"
+
+
+class FoodFlags(ImbalanceFlags, Protocol):
+    """The flags of the Food-101 recipes that say what is trained on."""
+
+    data_root: Path
+    batch_size: int
+    mu: int
+
+
+def open_food101(args: FoodFlags, wanted: dict[str, tuple[str, ...]], loader: ImageLoader) -> Data:
+    """The streams of a long-tailed Food-101; prints the class counts. wanted: the views of the SSL method.
+
+    Raises UserError where files or flags are wrong.
+    """
+    images = load_food101(args.data_root)
+    split = long_tailed(images, args, include_labelled=True)
+    data = file_streams(images, split, wanted, Sampling(args.batch_size, args.manualSeed, args.mu), loader)
+    print(data.table())
+    return data
 
 
 def load_food101(root: Path) -> Dataset:

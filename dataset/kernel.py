@@ -5,7 +5,6 @@
 Shape legend: N images (N, 3, S, S), R rows of W numbers, see `dataset.rows`.
 """
 
-import sys
 from collections.abc import Callable
 from ctypes import c_int, c_void_p
 from functools import lru_cache
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.files import warn
 
 TABLES = 3072 + 768  # bytes of shared memory for a histogram and a table of levels, three channels each
 PARAMETERS = (c_void_p, c_void_p, c_void_p, c_void_p, c_int, c_int)
@@ -34,7 +34,7 @@ def render_kernel() -> Callable[[Tensor, Tensor, Tensor, Tensor], None] | None:
         _loaded(torch.cuda.current_device())
     except (ImportError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        print(f"warning: views are made by many small kernels instead of one: {reason}", file=sys.stderr)
+        warn(f"views are made by many small kernels instead of one: {reason}")
         return None
     return launch_render
 

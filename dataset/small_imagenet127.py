@@ -5,10 +5,14 @@ Shape legend: N images (1,281,167 training, 50,000 test), 3 channels, S x S pixe
 
 import csv
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import torch
 
 from dataset.images import Dataset, Images
+from dataset.long_tail import labelled_share
+from dataset.streams import Data, Sampling, streams
 from utils.errors import UserError
 
 NUM_CLASSES, SIZES = 127, (32, 64)
@@ -33,6 +37,28 @@ def class_map() -> tuple[np.ndarray, tuple[str, ...]]:
 def file_names(part: str, size: int) -> tuple[str, str]:
     """The prepared files of a part, `train` or `val`: uint8 pixels (N, 3, S, S), and int64 labels (N,)."""
     return f"{part}_{size}_images.npy", f"{part}_{size}_labels.npy"
+
+
+class SmallImagenetFlags(Protocol):
+    """The flags of the recipes that say what is trained on."""
+
+    data_root: Path
+    img_size: int
+    labeled_percent: float
+    batch_size: int
+    mu: int
+    manualSeed: int
+
+
+def open_small_imagenet127(args: SmallImagenetFlags, wanted: dict[str, tuple[str, ...]], device: torch.device) -> Data:
+    """The streams of the prepared set; prints the class counts. wanted: the views of the SSL method; classifier
+    learning sees weak ones (published code). Raises UserError where files or flags are wrong.
+    """
+    images = load_small_imagenet127(args.data_root, args.img_size)
+    split = labelled_share(images, args.labeled_percent, args.manualSeed)
+    data = streams(images, split, wanted, Sampling(args.batch_size, args.manualSeed, args.mu, "weak"), device)
+    print(data.table())
+    return data
 
 
 def load_small_imagenet127(root: Path, size: int) -> Dataset:

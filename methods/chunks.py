@@ -1,7 +1,4 @@
-"""Batches that go through the network piece by piece.
-
-Shape legend: N images (N, 3, S, S), C classes.
-"""
+"""Batches of images (N, 3, S, S) that go through the network piece by piece."""
 
 from typing import Any
 

@@ -3,7 +3,6 @@
 Shape legend: B class-balanced labelled features f_x (B, D) with labels y (B,), partners f_u (B, D), C classes.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from methods.averaged import adam
-from methods.method import Learner, Logs
+from methods.method import Learner, Logs, Network
 
 
 def blend(f_x: Tensor, f_u: Tensor, chosen: Tensor, lam: Tensor) -> Tensor:
@@ -20,13 +19,14 @@ def blend(f_x: Tensor, f_u: Tensor, chosen: Tensor, lam: Tensor) -> Tensor:
     return torch.where(chosen[:, None], lam[:, None] * f_x + (1 - lam[:, None]) * f_u, f_x)
 
 
-def tfe(counts: Tensor, max_lam: float) -> Learner:
+def tfe(counts: Any, max_lam: float, device: torch.device | None = None) -> Learner:
     """Tail-class Feature Enhancement (paper, section 4.2).
 
-    counts: (C,) labelled images per class, on the device of the features. A row of class c is blended with
-    probability (n_max - n_c) / n_max, with lambda ~ U(max_lam, 1) on its own feature; it keeps its label.
+    counts: (C,) labelled images per class; device: of the features. A row of class c is blended with probability
+    (n_max - n_c) / n_max, with lambda ~ U(max_lam, 1) on its own feature; it keeps its label.
     Drawn are uniform numbers (2, B): the coins, and where between max_lam and 1 lambda lies.
     """
+    counts = counts if isinstance(counts, Tensor) else torch.from_numpy(counts).to(device)
     chance = (counts.max() - counts) / counts.max()
 
     def draw(t: int, rows: int) -> dict[str, np.ndarray]:
@@ -48,9 +48,7 @@ def crt() -> Learner:
     return Learner("cRT", loss)
 
 
-def on_frozen_features(
-    encoder: Callable[[Tensor], Tensor], head: nn.Module, learner: Learner, batch: Any
-) -> tuple[Tensor, Logs]:
+def on_frozen_features(encoder: Network, head: nn.Module, learner: Learner, batch: Any) -> tuple[Tensor, Logs]:
     """The learner's loss and figures on the balanced images of a batch and on as many partners, if it has any.
 
     encoder: images -> features (B, D), which get no gradient.
@@ -69,10 +67,7 @@ def _head_loss(head: nn.Module, features: Tensor, y: Tensor) -> tuple[Tensor, Lo
 
 def decay_all_but_bias(head: nn.Linear, weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups for an optimiser: weight decay on the weight, none on the bias (published code)."""
-    return [
-        {"params": [head.weight], "weight_decay": weight_decay},
-        {"params": [head.bias], "weight_decay": 0.0},
-    ]
+    return [{"params": [head.weight], "weight_decay": weight_decay}, {"params": [head.bias], "weight_decay": 0.0}]
 
 
 def head_adam(head: nn.Linear, lr: float, weight_decay: float) -> torch.optim.Adam:

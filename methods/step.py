@@ -11,7 +11,7 @@ Shape legend: B images (3, S, S), D features, C classes.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from methods.averaged import Averaged
 from methods.classifier import on_frozen_features
@@ -51,12 +51,7 @@ def ssl_step(method: Method, student: Averaged, labeller: Network) -> Step:
 
 
 def cossl_step(
-    method: Method,
-    student: Averaged,
-    labeller: Network,
-    learner: Learner,
-    teacher: Averaged,
-    features: Callable[[Tensor], Tensor],
+    method: Method, student: Averaged, labeller: Network, learner: Learner, teacher: Averaged, features: Network
 ) -> Step:
     """Co-learning. features: images -> (B, D), of the momentum encoder.
 

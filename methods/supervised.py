@@ -1,7 +1,4 @@
-"""The baseline that uses no unlabelled image: cross-entropy on the labelled ones.
-
-Shape legend: B labelled images (3, S, S), C classes.
-"""
+"""The baseline that uses no unlabelled image: cross-entropy on B labelled ones (3, S, S)."""
 
 from typing import Any
 

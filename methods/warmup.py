@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from methods.averaged import Averaged
 from methods.classifier import on_frozen_features
-from methods.method import Learner
+from methods.method import Learner, Network
 from utils.seeding import generator
 
 BlendDraw = Callable[[int, int, int], tuple[np.ndarray, np.ndarray]]
@@ -70,7 +70,7 @@ def _first(rank: Tensor, n: int) -> Tensor:
 
 @torch.no_grad()
 def collect(
-    encoder: Callable[[Tensor], Tensor], labelled: Iterable[Any], unlabelled: Iterable[Any]
+    encoder: Network, labelled: Iterable[Any], unlabelled: Iterable[Any]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """f_x (N, D), y (N,), and for the unlabelled images f_u (U, D), f_weak (U, D); every image passes once.
 
@@ -95,13 +95,7 @@ def train_head(teacher: Averaged, features: Tensor, labels: Tensor, batch_size: 
 
 
 def warm_up(
-    encoder: Callable[[Tensor], Tensor],
-    teacher: Averaged,
-    data: Any,
-    views: tuple[str, ...],
-    steps: int,
-    batch_size: int,
-    seed: int,
+    encoder: Network, teacher: Averaged, data: Any, views: tuple[str, ...], steps: int, batch_size: int, seed: int
 ) -> None:
     """Build the balanced feature set of the labelled and unlabelled images, and train `teacher` on it, in place.
 
@@ -116,9 +110,7 @@ def warm_up(
     train_head(teacher, features, labels, batch_size, steps, seed)
 
 
-def warm_up_on_batches(
-    encoder: Callable[[Tensor], Tensor], teacher: Averaged, learner: Learner, batches: Any, steps: int
-) -> None:
+def warm_up_on_batches(encoder: Network, teacher: Averaged, learner: Learner, batches: Any, steps: int) -> None:
     """Train `teacher`, a new head, its EMA a copy, for `steps` steps by the classifier learner, in place.
 
     encoder: images -> features (B, D), the momentum encoder in eval mode; batches: `at(t)` gives balanced images, and

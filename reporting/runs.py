@@ -82,7 +82,9 @@ def read_run(folder: Path) -> FinishedRun:
         run.problems.append("no checkpoint")
     if run.columns or run.status == "broken" or run.about.get("epochs"):
         run.problems += log_problems
-    run.diagnostics = read_diagnostics(folder / "diagnostics.npz", len(run.about.get("classes", [])), run.problems)
+    if run.status == "broken":
+        return run
+    run.diagnostics = read_diagnostics(folder / "diagnostics.npz", len(run.about["classes"]), run.problems)
     run.shifted = read_shifted(folder / "shifted.json", run.last_epoch, run.arguments.get("dataset"), run.problems)
     return run
 

@@ -6,9 +6,10 @@ Shape legend: E epochs, C classes, R ratios of shifted test sets.
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from training.schema import fault
 from utils.files import read_json

@@ -1,13 +1,13 @@
 # Sourced by run_*.sh, with their options: reads the options, then `pair` adds a published run and `launch` runs or
 # prints them all. Needs bash 4.4 and GNU xargs.
-usage="usage: bash $(basename "$0") [--print] [--seeds 1,2,3] [--gpus 0,1] [--data_root DIR] [--out DIR]"
+usage="usage: bash $(basename "$script") [--print] [--seeds 1,2,3] [--gpus 0,1] [--data_root DIR] [--out DIR]"
 refuse() { echo "error: $1; $usage" >&2; exit 2; }
 
 print='' seeds=1 gpus=0 data_root=data out=results
 while [ $# -gt 0 ]; do
     case "$1" in
         --help)
-            sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+            sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$script"
             echo "$usage"
             echo "  --print      print one shell line per run instead, for a scheduler"
             echo "  --seeds      seeds of the splits and of training, each a run of its own (default: $seeds)"

@@ -3,12 +3,11 @@
 import fcntl
 import os
 import socket
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.files import read_json, warn
 
 LOCK = ".lock"
 WRITTEN = (
@@ -31,32 +30,62 @@ def discard_run(out: Path) -> None:
         path.unlink()
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Within, no other process can enter the folder `out`.
-
-    The lock is on `out`/.lock, which stays there; it ends with its process, however that ends. (It is one of lockf, for
-    flock's would pass on to the worker processes, which may live a little longer.) Where the file system has no locks,
-    a line on stderr says so. Raises UserError if another process is within, or the folder can't be written to.
+def refuse_results(out: Path) -> None:
+    """Raise UserError if a folder without a last checkpoint holds files that a run would replace: of more than the
+    beginning of its first epoch.
     """
-    try:
-        file = (out / LOCK).open("a+")
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written to ({error.strerror}); take another folder") from error
-    with file:
+    with suppress(ValueError, TypeError, LookupError):
+        if read_json(out / "summary.json")["epochs"] == 0:
+            return
+    for path in (path for pattern in WRITTEN for path in out.glob(pattern)):
+        if not path.name.endswith(".tmp"):
+            remedy = "take another folder, or --overwrite"
+            raise UserError(f"--out {out}: holds {path.name} of another run, and no last checkpoint; {remedy}")
+
+
+class Lock:
+    """Of a folder `out`, for this process: on `out`/.lock, which stays there.
+
+    It ends with its process, however that ends. (It is one of lockf, for flock's would pass on to the worker processes,
+    which may live a little longer.) Where the file system has no locks, a line on stderr says so. Raises UserError if
+    another process has it, or the folder can't be written to.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.path = out, out / LOCK
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.file = self.path.open("a+", errors="replace")
+        except OSError as error:
+            raise UserError(f"--out {out}: cannot be written to ({error.strerror}); take another folder") from error
+        try:
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            file.seek(0)
-            holder = " ".join(file.read(200).split()) or "another process"
+            self.file.seek(0)
+            holder = " ".join(self.file.read(200).split()) or "another process"
+            self.file.close()
             remedy = "wait for its end, or take another folder"
             raise UserError(f"--out {out}: {holder} is training there; {remedy}") from None
         except OSError as error:
-            about = f"cannot be locked ({error.strerror}); see to it that no other run uses it"
-            print(f"warning: --out {out}: {about}", file=sys.stderr)
-        file.truncate(0)
-        print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
-        yield
+            warn(f"--out {out}: cannot be locked ({error.strerror}); see to it that no other run uses it")
+        self.file.truncate(0)
+        print(f"process {os.getpid()} on {socket.gethostname()}", file=self.file, flush=True)
+
+    def check(self) -> None:
+        """Raise UserError if the folder isn't the one that was locked: before each write."""
+        mine = os.fstat(self.file.fileno())
+        try:
+            there = self.path.stat()
+        except OSError:
+            there = None
+        if there is None or (there.st_ino, there.st_dev) != (mine.st_ino, mine.st_dev):
+            problem = "was removed while this run trained in it, and may be another run's by now"
+            raise UserError(f"--out {self.out}: {problem}; nothing more is written")
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
 
 
 def in_use(out: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from training.checkpoint import LATEST, finite, save_checkpoint
 from training.diagnostics import pseudo_columns, selects, write_diagnostics
+from training.folder import Lock
 from training.history import summarise, versions, write_log
 from training.schema import Facts, Row
 from training.tensorboard import Board
@@ -36,6 +37,7 @@ class Recorder:
         self.versions = start.get("versions", versions()) if over else versions()
         self.began: float = time.monotonic() - start.get("seconds", 0.0)
         self.board = Board(self.out / "tensorboard", self.done)
+        self.lock: Lock | None = None  # of the folder, once a run has it
 
     @property
     def rates(self) -> str:
@@ -51,6 +53,7 @@ class Recorder:
 
     def epoch(self, row: Row, machine: dict[str, float]) -> None:
         """Complete the row of an epoch that is over, and save all. machine: figures of how it went here."""
+        self._check_lock()
         if "counts" in row:
             row["pseudo"] = pseudo_columns(row["counts"], self.facts, selects(row["train"]))
         for earlier in self.history:  # the latest is enough
@@ -75,6 +78,7 @@ class Recorder:
 
     def save(self, totals: Totals, names: Sequence[str] = (LATEST,)) -> None:
         """A checkpoint after the whole epochs and the steps of `totals`. Raises UserError if a weight is no number."""
+        self._check_lock()
         state: dict[str, Any] = {key: thing.state_dict() for key, thing in self.objects.items()}
         if not finite(state):
             n = self.done + (totals.step > 0)
@@ -90,6 +94,7 @@ class Recorder:
 
     def summarise(self, status: str, reason: str = "") -> dict[str, Any]:
         """Write `summary.json`, and return it. status, reason: see `schema.Summary`."""
+        self._check_lock()
         figures = summarise([row["test"] for row in self.history])
         if figures["best"]:
             figures["best"]["epoch"] += self.done - len(self.history)
@@ -102,7 +107,7 @@ class Recorder:
 
     def fail(self, error: Exception) -> None:
         """Say in the summary why the run ends."""
-        with suppress(OSError):  # where the folder can't be written to, the error itself is all that is left
+        with suppress(OSError, UserError):  # where the folder can't be written to, the error itself is all that is left
             self.summarise("failed", " ".join(str(error).split()) or type(error).__name__)
 
     def conclude(self) -> None:
@@ -114,6 +119,10 @@ class Recorder:
             f"(best {best['balanced']:.2f} % in epoch {best['epoch']}), geometric mean {mean['gm']:.2f} %, "
             f"top-1 {mean['top1']:.2f} %\nresults: {self.out}"
         )
+
+    def _check_lock(self) -> None:
+        if self.lock is not None:
+            self.lock.check()
 
     def _seconds(self) -> float:
         """Wall time of all parts of the run."""

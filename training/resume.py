@@ -3,7 +3,6 @@
 State: what `read_checkpoint` returns. Arguments, facts: see training.schema.
 """
 
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from training.checkpoint import LATEST, read_checkpoint
 from utils.args import PLACE, REFUSE, WARN
 from utils.errors import UserError
+from utils.files import warn
 from utils.flags import FLAGS, spelled, with_role
 
 State = dict[str, Any]
@@ -36,16 +36,17 @@ def starting_point(out: Path, path: Path | None, overwrite: bool, arguments: Map
         state = read_checkpoint(out / LATEST, "--out")
         if "arguments" not in state:
             raise UserError(f"--out {out}: holds a run of the published code; take another folder, or --overwrite")
-        remedy = "take another folder (there, --resume makes a run longer), or --overwrite"
+        longer = "" if cossl else " (there, --resume makes a run longer)"
+        remedy = f"take another folder{longer}, or --overwrite"
         refuse_other_run(state, arguments, set(), f"--out {out}: holds another run", remedy)
         return state
     if cossl or path is None:
         return None
     state = read_checkpoint(path, "--resume")
     refuse_cossl(state, path)
-    longer = set() if inside else {"epochs"}  # in a folder of its own, a run may be made longer
+    free = set() if inside else {"epochs"}  # in a folder of its own, a run may be made longer
     remedy = "give the same arguments, or a new --out"
-    refuse_other_run(state, arguments, longer, f"--resume {path}: of another run", remedy)
+    refuse_other_run(state, arguments, free, f"--resume {path}: of another run", remedy)
     return state
 
 
@@ -68,7 +69,7 @@ def check_pretraining(state: State, now: Mapping[str, Any], path: Path) -> None:
     """
     refuse_cossl(state, path)
     if state.get("step"):
-        print(f"warning: --resume {path} was saved in the middle of epoch {state['epoch'] + 1}", file=sys.stderr)
+        warn(f"--resume {path} was saved in the middle of epoch {state['epoch'] + 1}")
     now = {**now, "recipe": now["recipe"].removesuffix("_cossl")}
     then = state.get("arguments", now)
     both = now.keys() & then.keys()
@@ -79,7 +80,7 @@ def check_pretraining(state: State, now: Mapping[str, Any], path: Path) -> None:
     if found[REFUSE]:
         raise UserError(f"--resume {path}: pre-trained otherwise: {found[REFUSE]}; give the same arguments")
     if other := ", ".join(filter(None, [found[WARN], differing(now, then, ["recipe"])])):
-        print(f"warning: --resume {path} was pre-trained otherwise: {other}", file=sys.stderr)
+        warn(f"--resume {path} was pre-trained otherwise: {other}")
 
 
 def refuse_cossl(state: State, path: Path) -> None:
@@ -104,7 +105,7 @@ def same_classes(state: State, facts: Mapping[str, Any]) -> None:
     if _differing_facts(state, facts, ("classes",)):
         raise UserError(f"{name}: pre-trained on other classes; pre-train on those of --data_root")
     if _differing_facts(state, facts, ("labelled_counts",)):
-        print(f"warning: {name} was pre-trained on another number of labelled images", file=sys.stderr)
+        warn(f"{name} was pre-trained on another number of labelled images")
 
 
 def _differing_facts(state: State, facts: Mapping[str, Any], names: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from methods.averaged import STUDENT, TEACHER, Averaged, load_states
 from methods.step import Step
 from training import resume
 from training.checkpoint import LATEST, read_checkpoint
-from training.folder import discard_run, locked, make_folder
+from training.folder import Lock, discard_run, make_folder, refuse_results
 from training.graphs import by_number
 from training.loop import train
 from training.recorder import Recorder
@@ -22,7 +22,7 @@ from utils.args import plain
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable
-from utils.ranks import agree, rank, start_alike
+from utils.ranks import Disconnected, agree, rank, start_alike
 from utils.stop import Stop, Stopped, end_on_signals
 
 
@@ -35,20 +35,22 @@ def open_run(args: Namespace) -> Iterator["Run"]:
     it, or where it can't be written to.
     """
     check_writable(args.out)
-    with ExitStack() as held:
-        if there := args.out.is_dir() and rank() == 0:
-            held.enter_context(locked(args.out))
-        yield Run(args, held, there)
+    run = Run(args, Lock(args.out) if args.out.is_dir() and rank() == 0 else None)
+    try:
+        yield run
+    finally:
+        if run.lock:
+            run.lock.file.close()
 
 
 class Run:
-    """held: what ends with the run, its lock for one; locked: whether that is there yet, or comes with the folder.
+    """lock: of the folder; None where that isn't there yet, and on all ranks but the first.
 
     start: the checkpoint that the run goes on from, None for a new one. stage1: that it began with, once it is read.
     """
 
-    def __init__(self, args: Namespace, held: ExitStack, locked: bool) -> None:
-        self.args, self.held, self.locked, self.arguments = args, held, locked, plain(args)
+    def __init__(self, args: Namespace, lock: Lock | None) -> None:
+        self.args, self.lock, self.arguments = args, lock, plain(args)
         self.start = resume.starting_point(args.out, args.resume, args.overwrite, self.arguments)
         self.stage1: dict[str, Any] | None = None
         self.device = pick_device(args.gpu)
@@ -101,7 +103,7 @@ class Run:
         objects = student.objects(STUDENT) | (teacher.objects(TEACHER) if teacher else {}) | step.state
         recorder, totals = self._recorder({"method": step.name, "start_epoch": 0} | data.facts(), objects, steps)
         numbered = by_number(step.train, data.batches(step.streams, *step.draws), objects, self.args.graph)
-        self._claim()
+        self._claim(recorder)
         try:
             if rank() == 0:
                 recorder.open()
@@ -113,7 +115,7 @@ class Run:
             if rank() == 0:
                 recorder.conclude()
         except Exception as error:
-            if rank() == 0 and not isinstance(error, Stopped):
+            if rank() == 0 and not isinstance(error, (Stopped, Disconnected)):  # these leave a run that goes on
                 recorder.fail(error)
             raise
 
@@ -138,18 +140,21 @@ class Run:
         agree(place, "--out: not all processes see the same checkpoint; it must be a folder that all machines share")
         return recorder, totals
 
-    def _claim(self) -> None:
+    def _claim(self, recorder: Recorder) -> None:
         """Have the folder, its lock, and nothing in it that `--overwrite` discards."""
         out = self.args.out
         if rank():
             return
-        if not self.locked:
+        if self.lock is None:
             make_folder(out)
-            self.held.enter_context(locked(out))
+            self.lock = Lock(out)
             if (out / LATEST).exists():
                 raise UserError(f"--out {out}: another process has trained there meanwhile; give the command once more")
+        recorder.lock = self.lock
         if self.args.overwrite:
             discard_run(out)
+        elif self.start is None:
+            refuse_results(out)
 
 
 def _prepare(before: Callable[[], None]) -> None:

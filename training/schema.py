@@ -4,10 +4,10 @@ Shape legend: C classes, K rows of counts of pseudo-labels, see methods.pseudo_l
 """
 
 import types
-from typing import Any, TypedDict, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from torch import Tensor
-from typing_extensions import NotRequired, get_type_hints, is_typeddict
+from typing_extensions import NotRequired, TypedDict, get_type_hints, is_typeddict
 
 Arguments = dict[str, str | int | float | bool | None]
 Recall = list[float | None]  # (C,), percent; None for a class that the test set lacks

@@ -10,7 +10,6 @@ Shape legend: B images (B, 3, S, S), D features.
 import ctypes
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from methods.averaged import Averaged
 from utils.device import use_tf32
 from utils.errors import UserError
+from utils.files import warn
 from utils.ranks import world_size
 
 MMAP_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -4, -3, -1  # of glibc's mallopt
@@ -96,7 +96,7 @@ def check(flags: SpeedFlags, device: str) -> None:
         raise UserError("--amp: this GPU doesn't compute in bfloat16; leave --amp out")
     if flags.amp and device == "cpu" and not computes_in_bfloat16(cpu_capabilities()):
         slower = "there a step takes 1.5 (AVX-512) to 8 times (AVX2) as long as in float32"
-        print(f"warning: --amp: this processor doesn't compute in bfloat16, and {slower}", file=sys.stderr)
+        warn(f"--amp: this processor doesn't compute in bfloat16, and {slower}")
     compiler = os.environ.get("CXX", "g++")
     if flags.compile and device == "cpu" and not shutil.which(compiler):
         raise UserError(f"--compile: needs a C++ compiler, here {compiler}; install it, or leave --compile out")

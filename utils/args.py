@@ -124,4 +124,5 @@ def path_or_none(text: str) -> Path | None:
 def spare_cpus() -> int:
     """How many worker processes this one may have: its share of the CPUs that it may use, 8 at most."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(1, cpus // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return min(8, max(1, cpus // max(1, int(processes) if processes.isdecimal() else 1)))

@@ -4,12 +4,30 @@ import errno
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.errors import UserError
+
+# What calls that a file system lacks give; other errors are of the disk.
+NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOLCK}
+
+
+def one_line(text: object) -> str:
+    """For stderr: names of files may hold newlines, and what a terminal obeys."""
+    return printable(" ".join(str(text).splitlines()))
+
+
+def warn(text: str) -> None:
+    """One line on stderr."""
+    print(f"warning: {one_line(text)}", file=sys.stderr)
+
+
+warn_once = lru_cache(warn)
 
 
 def jsonable(value: Any) -> Any:
@@ -40,7 +58,7 @@ def _no_json(text: str) -> NoReturn:
     raise ValueError(text)  # NaN and the like
 
 
-def printable(text: str | Path) -> str:
+def printable(text: object) -> str:
     """In characters that a line on any terminal, a file and a figure can hold: files' names may hold anything."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
@@ -66,8 +84,11 @@ def _to_disk(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that can't do it with folders
+        if error.errno not in NOT_SUPPORTED:
             raise
+        if error.errno != errno.EINVAL:  # which is usual for folders
+            folder = path if path.is_dir() else path.parent
+            warn_once(f"{folder}: its file system can't say when a file is on the disk ({error.strerror})")
     finally:
         os.close(handle)
 

@@ -114,6 +114,8 @@ def _reaching() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo's own; NCCL's and the store's derive from it
+        if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
+            raise UserError(f"MASTER_PORT {os.environ['MASTER_PORT']}: in use; take another port") from error
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, to the processes that are left: these end anyway
         reason = re.sub(r"^\[\S+\] ", "", " ".join(str(error).split()))  # without its place in the source
         raise Disconnected(reason.split(". ")[0]) from error

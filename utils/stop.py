@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 from types import FrameType
@@ -12,8 +12,12 @@ from typing import NoReturn, TypeVar
 from utils.ranks import rank, world_size
 
 T = TypeVar("T")
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "interrupted (SIGTERM)"}
+REASONS = {  # SIGHUP: the terminal was closed; SIGUSR1: Slurm's --signal
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "interrupted (SIGTERM)",
+    signal.SIGHUP: "interrupted (SIGHUP)",
+    signal.SIGUSR1: "interrupted (SIGUSR1)",
+}
 TIME_IS_UP = 124  # exit code of `timeout`; after a signal it is that of shells, 128 + its number
 REPEATED = 0.5  # seconds within which a signal is no second one: GNU's timeout and Slurm's srun send it twice
 # --overwrite would delete the checkpoint, and --resume of a copy go back to that.
@@ -59,8 +63,13 @@ def end_on_signals(goes_on: str = GOES_ON) -> None:
             reason += ", which torchrun sends where another process of the run has ended"
         end_at_once(128 + number, f"{reason}: {goes_on}")
 
-    for number in SIGNALS:
-        signal.signal(number, handle)
+    _handle_signals(handle)
+
+
+def _handle_signals(handle: Callable[[int, FrameType | None], None]) -> None:
+    for number in REASONS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, handle)
 
 
 class Stop:
@@ -100,10 +109,11 @@ class Stop:
                 end_at_once(128 + number, f"{REASONS[signal.Signals(number)]}, once more: {GOES_ON}")
 
         if world_size() == 1:
-            for number in SIGNALS:
-                signal.signal(number, handle)
-        yield
-        end_on_signals()
+            _handle_signals(handle)
+        try:
+            yield
+        finally:
+            end_on_signals()
 
     def check(self, timed: bool = True) -> None:
         """Raise Due if the run is to end; with timed False after a signal only. Under torchrun nothing is raised."""

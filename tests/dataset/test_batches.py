@@ -71,8 +71,12 @@ def test_a_step_draws_nothing(recipe):
     assert_draws_nothing(it.step, it.batches)
 
 
-def test_a_step_of_food_draws_nothing(tiny, tmp_path):
-    it = composed("train_food_fix.py", [*map(str, tiny("train_food_fix.py")), "--epoch", "1", "--out", str(tmp_path)])
+@pytest.mark.parametrize("data_set", ["food", "small_imagenet127"])
+@pytest.mark.parametrize("stage", ["", "_cossl"])
+def test_a_step_of_other_data_sets_draws_nothing(data_set, stage, tiny, pretrained_by, tmp_path):
+    script, steps = f"train_{data_set}_fix{stage}.py", [] if data_set == "food" else ["--val-iteration", 2]
+    start = ["--resume", pretrained_by(f"train_{data_set}_fix.py") / "checkpoint.pth.tar"] if stage else []
+    it = composed(script, [str(word) for word in [*tiny(script), *steps, *start, "--epoch", 1, "--out", tmp_path]])
     assert_draws_nothing(it.step, it.batches)
 
 

@@ -14,12 +14,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))  # for a process of its own
 
+from utils.start import run_main
+
 from dataset.image_loader import ImageLoader
 from methods.averaged import STUDENT, TEACHER
 from training.run import Run
 from training.totals import Totals
 from utils.errors import UserError
-from utils.main import run_main
 from utils.ranks import agree, mean_over_ranks, rank, start_alike
 
 STEPS = 3

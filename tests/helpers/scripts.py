@@ -1,5 +1,7 @@
 """Scripts run as a user runs them, and what they leave compared."""
 
+from utils.start import run_main
+
 import importlib
 import io
 import json
@@ -15,7 +17,6 @@ from unittest.mock import patch
 import torch
 
 from training.run import Run
-from utils.main import run_main
 
 ROOT = Path(__file__).parent.parent.parent
 # Seconds after which what a test waits for is taken to hang. Nothing comes near it, however loaded the machine is.

@@ -17,10 +17,9 @@ from methods.averaged import Averaged
 from methods.chunks import in_chunks
 from methods.classifier import decay_all_but_bias, tfe
 from methods.fixmatch import fixmatch
-from methods.learning_rate import scheduled, warm_up_then_steps
 from methods.mixmatch import mixmatch
-from methods.ramp import linear_rampup
 from methods.remixmatch import RunningMean, remixmatch
+from methods.schedules import linear_rampup, scheduled, warm_up_then_steps
 from methods.step import cossl_step, ssl_step
 from models.resnet import ResNet50
 from models.torchvision_resnet import TorchvisionResNet

@@ -8,8 +8,8 @@ from helpers.golden import golden, integers, normal
 from dataset.batches import Batch, Minibatch
 from methods import fixmatch, mixmatch, remixmatch
 from methods.mixing import draw_mixup, forward_interleaved, interleave, mixup, sharpen
-from methods.ramp import linear_rampup
 from methods.remixmatch import RunningMean, align, draw_turns, turn
+from methods.schedules import linear_rampup
 
 CLASSES, ROWS = 4, 5
 GOLDEN = golden("losses_ema_interleave.json")

@@ -360,8 +360,8 @@ def test_unfinished_runs_are_listed_and_drawn(status, tmp_path):
 HOLDS = """
 import sys, time
 from pathlib import Path
-from training.folder import locked
-with locked(Path(sys.argv[1])):
+from training.folder import Lock
+with Lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """

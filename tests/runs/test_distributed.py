@@ -283,10 +283,10 @@ def test_a_mistake_is_one_line(tmp_path):
 LEAVES = """if True:
     import atexit
     from contextlib import nullcontext
-    from utils import main, ranks
+    from utils import ranks, start
     ranks.joined = nullcontext
     atexit.register(print, "Python was taken down")
-    main.run_main(lambda: print("trained"))
+    start.run_main(lambda: print("trained"))
 """
 
 

@@ -37,8 +37,8 @@ from dataset.streams import Sampling
 from methods.averaged import STUDENT, TEACHER
 from methods.chunks import in_chunks
 from methods.classifier import tfe
-from methods.learning_rate import warm_up_then_steps
 from methods.method import Method
+from methods.schedules import warm_up_then_steps
 from methods.step import CO_LEARNING as ALL
 from models.torchvision_resnet import LAYOUTS, TorchvisionResNet, depth_of
 from reporting.trained import load_model

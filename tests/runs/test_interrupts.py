@@ -36,7 +36,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import utils.stop
 from training.checkpoint import LATEST
-from training.folder import locked
+from training.folder import Lock
 from training.loop import train_epoch
 from training.run import Run
 from training.totals import Totals
@@ -496,7 +496,7 @@ def test_a_second_run_in_the_folder_is_refused_until_the_first_one_is_dead(tmp_p
         process.kill()
         process.wait()
     assert_refused(run_here(*report), f"{tmp_path}: unfinished, stopped after epoch 0 of 1")
-    with locked(tmp_path):
+    with Lock(tmp_path):
         pass
 
 

@@ -204,7 +204,7 @@ def test_cossl(name, caught, start):
     first = PRETRAINING[name.removesuffix("_cossl")]
     wanted = [stream.wanted for stream in (data.labelled, data.unlabelled, data.balanced, data.partners)]
     assert wanted == [first.labelled, first.unlabelled, expected.learner, expected.learner]
-    counts, max_lam = calls["tfe"][0]
+    counts, max_lam, _ = calls["tfe"][0]
     assert counts.tolist() == data.counts.tolist()
     assert max_lam == 0.7
     batches = data.batches(step.streams, *step.draws)

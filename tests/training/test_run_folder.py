@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from helpers.scripts import FIX, HANG, ROOT, TINY, assert_refused, run_here
 
-from training.folder import discard_run, in_use, locked, make_folder
+from training.folder import Lock, discard_run, in_use, make_folder
 from utils.errors import UserError
 
 HOLDS = """
 import sys
 from pathlib import Path
-from training.folder import locked
-with locked(Path(sys.argv[1])):
+from training.folder import Lock
+with Lock(Path(sys.argv[1])):
     print("within", flush=True)
     sys.stdin.read()
 print("left", flush=True)
@@ -45,7 +45,7 @@ def test_a_folder_is_in_use_while_another_process_is_within(tmp_path):
     with another_process(tmp_path) as process:
         assert in_use(tmp_path)
         holder = f"process {process.pid} on "
-        with pytest.raises(UserError, match=f"--out {tmp_path}: {holder}.* is training there; wait"), locked(tmp_path):
+        with pytest.raises(UserError, match=f"--out {tmp_path}: {holder}.* is training there; wait"), Lock(tmp_path):
             pass
         assert in_use(tmp_path)  # those who asked took nothing away
         assert_refused(run_here(FIX, *TINY, "--out", tmp_path), holder, "is training there")
@@ -53,7 +53,7 @@ def test_a_folder_is_in_use_while_another_process_is_within(tmp_path):
         process.stdin.close()  # it leaves
         assert process.stdout.readline() == "left\n"
         assert not in_use(tmp_path)
-    with locked(tmp_path):
+    with Lock(tmp_path):
         assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
 
 
@@ -83,5 +83,5 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"--out {tmp_path}/file: cannot be made"):
         make_folder(tmp_path / "file")
-    with pytest.raises(UserError, match=f"--out {tmp_path}/none: cannot be written to"), locked(tmp_path / "none"):
+    with pytest.raises(UserError, match=f"--out {tmp_path}/none: cannot be written to"), Lock(tmp_path / "none"):
         pass

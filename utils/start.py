@@ -1,17 +1,43 @@
-"""How a script starts, and how it ends: exit code, and one line on stderr where something is wrong."""
+"""How a script starts, and how it ends: exit code, and one line on stderr where something is wrong.
+
+Scripts import it before all else, so that a signal or a missing package during their imports is one line, too: it is
+the only module that does something when it is imported.
+"""
 
 import io
 import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
 
 from utils import ranks
 from utils.errors import UserError
+from utils.files import one_line
 from utils.ranks import Disconnected
 from utils.stop import GOES_ON, Stopped, end_at_once, end_on_signals
 
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)  # PyTorch's words, CPU and GPU
+
+
+def _guard_imports() -> None:
+    """Until `run_main` goes on: a signal ends the script, and a missing package is one line."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, ModuleNotFoundError):
+            end_at_once(2, f"error: {error}; install what is missing: pip install -r requirements.txt")
+        sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = hook
+    end_on_signals()
+
+
+if (
+    Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent
+    == Path(__file__).resolve().parents[1]
+):
+    _guard_imports()
 
 
 def run_main(main: Callable[[], None]) -> None:
@@ -21,6 +47,7 @@ def run_main(main: Callable[[], None]) -> None:
     the others do so with exit code 1.
     """
     end_on_signals()
+    _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: files' names need not be Unicode
     code, line = _outcome(main)
@@ -29,6 +56,15 @@ def run_main(main: Callable[[], None]) -> None:
     if code:
         print(line, file=sys.stderr, flush=True)
         raise SystemExit(code)
+
+
+def _open_closed_streams() -> None:
+    """Where standard streams are closed (`>&-`), they lead nowhere: else files of ours would get their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 - for the whole process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
 def _outcome(main: Callable[[], None]) -> tuple[int, str]:
@@ -41,12 +77,12 @@ def _outcome(main: Callable[[], None]) -> tuple[int, str]:
     except Stopped as stopped:
         return stopped.code, str(stopped)
     except UserError as error:
-        line = f"error: {' '.join(str(error).splitlines())}"  # names of files may hold newlines
+        line = f"error: {one_line(error)}"
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python's own last flush can go
         line = f"error: what read the output has ended (broken pipe); send it to a file; {GOES_ON}"
     except OSError as error:  # a file that vanished, a full disk, a folder where a file should be
-        line = f"error: {error}; check the path and the space on its disk"
+        line = f"error: {one_line(error)}; check the path and the space on its disk"
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
             raise

@@ -1,4 +1,4 @@
-"""A learning rate that is a function of the step: nothing to save, nothing to rewind."""
+"""Weights and learning rates that are functions of the step: nothing to save, nothing to rewind."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +8,14 @@ import torch
 
 from methods.method import Logs
 from methods.step import Step
+
+
+def linear_rampup(epoch: float, length: float) -> float:
+    """How the weight of an unlabelled loss grows: epoch / length, kept within 0 and 1; 1 where length is 0; in epochs.
+
+    Source: MixMatch, section 3.5 (Berthelot et al. 2019).
+    """
+    return min(max(epoch / length, 0.0), 1.0) if length else 1.0
 
 
 def warm_up_then_steps(t: int, lr: float, gamma: float, warm_up: int, every: int) -> float:
