@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
-from dataset.image_files import DAMAGED, open_image, reason
+from dataset.image_files import DAMAGED, as_rgb, open_image, reason
 from utils.seeding import fold_in
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -44,10 +44,11 @@ class Decoded(NamedTuple):
 
 
 def read_rgb(path: str) -> Image.Image:
-    """As torchvision's Food101 does. Raises one of DAMAGED for a file that isn't an image."""
+    """As torchvision's Food101 does with what JPEGs hold. Raises one of DAMAGED for a file that isn't an image."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of files that it reads nevertheless, and doesn't name
-        return open_image(path).convert("RGB")
+        with open_image(path) as image:
+            return as_rgb(image)
 
 
 def random_crop(image: Image.Image, size: int) -> Image.Image:
