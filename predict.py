@@ -37,7 +37,7 @@ def main() -> None:
     model = load_model(args.checkpoint, "--checkpoint", device := pick_device(args.gpu))
     if not (facts := model.facts):
         raise UserError(f"--checkpoint {args.checkpoint}: doesn't name its classes (it is of the published code)")
-    files = find(args.images)
+    files = find(args.images, args.skip_corrupt)
     if any(args.out.exists() and args.out.samefile(file) for file in (args.checkpoint, *files)):
         raise UserError(f"--out {args.out}: would replace the checkpoint, or an image given; take another file")
     shape = partial(centre_crop, resize=facts["resize"]) if "resize" in facts else square  # as its training did
@@ -69,11 +69,13 @@ def command_line() -> Namespace:
     return parser.parse_args()
 
 
-def find(paths: list[Path]) -> list[Path]:
-    """The files themselves, and the image files in the folders. Raises UserError for a path where nothing is."""
+def find(paths: list[Path], skip_corrupt: bool) -> list[Path]:
+    """The files themselves, and the image files in the folders. Raises UserError for a path where nothing is, and as
+    `image_files` does.
+    """
     found = []
     for given in paths:
-        files = image_files(given) if given.is_dir() else [given] if given.is_file() else []
+        files = image_files(given, skip_corrupt) if given.is_dir() else [given] if given.is_file() else []
         if not files:
             raise UserError(f"{given}: no such image, or a folder without any; check the path")
         found += files

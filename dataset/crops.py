@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
-from dataset.image_files import DAMAGED, as_rgb, open_image, reason
+from dataset.image_files import DAMAGED, open_image, reason
+from dataset.image_modes import as_rgb
 from utils.seeding import fold_in
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.image_files import image_files, read_images
+from dataset.image_files import foreign, image_files, read_images
 from dataset.images import Dataset, Images
 from dataset.long_tail import LongTailed
 from utils.errors import UserError
@@ -26,13 +26,12 @@ def load_folder(root: Path, size: int, include_labelled: bool, skip_corrupt: boo
     `split` and `read_images`. Raises `UserError` for folders that are missing or empty, for images in labelled/ and
     test/ outside of class folders, for classes in test/ that labelled/ lacks, and for damaged images.
     """
-    classes = _classes(root / "labelled")
-    unknown = sorted(set(_classes(root / "test")) - set(classes))
-    if unknown:
+    folders = [root / part for part in ("labelled", "unlabelled", "test")]
+    paths = {folder: image_files(folder, skip_corrupt) if folder.is_dir() else [] for folder in folders}
+    classes, tested = (_classes(folder, paths[folder]) for folder in folders[::2])
+    if unknown := sorted(set(tested) - set(classes)):
         raise UserError(f"{root / 'test'}: holds classes that labelled/ lacks: {', '.join(unknown)}")
-    labelled = _read(root / "labelled", classes, size, skip_corrupt)
-    unlabelled = _read(root / "unlabelled", classes, size, skip_corrupt)
-    test = _read(root / "test", classes, size, skip_corrupt)
+    labelled, unlabelled, test = (_read(*part, classes, size, skip_corrupt) for part in paths.items())
 
     pixels = np.concatenate([labelled.pixels, unlabelled.pixels])
     if (unlabelled.labels == UNKNOWN).any():
@@ -49,27 +48,27 @@ def load_folder(root: Path, size: int, include_labelled: bool, skip_corrupt: boo
     return dataset, LongTailed(everything[: len(labelled.labels)], members, counts, known)
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
-    """Names of the class folders. Raises UserError if there are too few, one is empty, or images lie beside them."""
+def _classes(folder: Path, paths: list[Path]) -> tuple[str, ...]:
+    """Names of the class folders, in which the images `paths` lie. Raises UserError if there are too few, one is empty,
+    or images lie beside them.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; {LAYOUT}")
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not foreign(path.name))
     if len(names) < 1 + (folder.name == "labelled"):
         needed = "two or more" if folder.name == "labelled" else "some"
         raise UserError(f"{folder}: has {len(names)} class folders and needs {needed}; {LAYOUT}")
-    paths = image_files(folder)
     for path in paths:
         if path.parent == folder:
             raise UserError(f"{path}: lies in no class folder; move it into one, or to unlabelled/")
     filled = {path.relative_to(folder).parts[0] for path in paths}
     if empty := [name for name in names if name not in filled]:
-        raise UserError(f"{folder / empty[0]}: holds no image; put some there, or remove the folder")
+        raise UserError(f"{folder / empty[0]}: holds no image of its own; put some there, or remove the folder")
     return tuple(names)
 
 
-def _read(folder: Path, classes: tuple[str, ...], size: int, skip_corrupt: bool) -> Images:
-    """All images below a folder, labelled by `_label`."""
-    paths = image_files(folder) if folder.is_dir() else []
+def _read(folder: Path, paths: list[Path], classes: tuple[str, ...], size: int, skip_corrupt: bool) -> Images:
+    """The images `paths` below a folder, labelled by `_label`."""
     if not paths:
         raise UserError(f"{folder}: holds no image; {LAYOUT}")
     number = {name: c for c, name in enumerate(classes)}

@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,32 +15,43 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from dataset.image_modes import as_rgb
 from utils.errors import UserError
+from utils.files import printable, walk
 
 # What Pillow raises for files that are cut short, are no images, or unpack to absurd sizes.
 DAMAGED = (OSError, SyntaxError, ValueError, MemoryError, EOFError, struct.error, Image.DecompressionBombError)
 # What is read, whatever a file is called: for other formats, as PostScript, Pillow starts other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
-BITS, PHOTOMETRIC, WHITE_IS_0 = 258, 262, 0  # tags of TIFF, by which Pillow leaves grey values of 12 and 16 bits alone
+# What file managers and storage boxes leave in folders.
+FOREIGN = {"@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found"}
+FOREIGN |= {"__macosx", "thumbs.db", "desktop.ini"}
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The image files in a folder and the folders below it, by their endings, sorted. Links are followed, but not back
-    to a folder that they lie in; what is hidden (other programs' thumbnails and notes) is left out.
+def image_files(folder: Path, skip_corrupt: bool = False) -> list[Path]:
+    """The image files in a folder and the folders below it, by their endings, sorted; see `walk` for links. How many
+    files have other endings is said on stderr. What is hidden or other programs' is left out.
+
+    Raises UserError for folders that can't be read and links to nothing; with skip_corrupt they are left out and named.
     """
     from torchvision.datasets.folder import IMG_EXTENSIONS  # here, for it takes seconds, and most runs don't need it
 
-    found = (Path(base, name) for base, names in _walk(folder) for name in names)
-    shown = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return sorted(path for path in shown if path.suffix.lower() in IMG_EXTENSIONS)
+    found, problems = walk(folder, foreign)
+    for path, problem in sorted(problems.items()):
+        if not skip_corrupt:
+            raise UserError(f"{path}: {problem}; mend or remove it, or give --skip_corrupt")
+        print(f"skipped {printable(path)}: {problem}", file=sys.stderr)
+    files = sorted(base / name for base, names in found.items() for name in names)
+    kinds = Counter(path.suffix.lower() for path in files if path.suffix.lower() not in IMG_EXTENSIONS)
+    if kinds:
+        endings = ", ".join(f"{n} {ending or 'without one'}" for ending, n in kinds.most_common(9))
+        print(f"{printable(folder)}: files whose ending is not read: {printable(endings)}", file=sys.stderr)
+    return [path for path in files if path.suffix.lower() in IMG_EXTENSIONS]
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """(folder, names of its files) of a folder and those below it."""
-    for base, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(base)
-        folders[:] = [name for name in folders if not f"{real}/".startswith(f"{os.path.realpath(f'{base}/{name}')}/")]
-        yield base, names
+def foreign(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or another program's."""
+    return name.startswith(".") or name.lower() in FOREIGN
 
 
 Shape = Callable[[Image.Image, int], Image.Image]
@@ -59,37 +71,12 @@ def read_image(path: Path, size: int, shape: Shape = square) -> np.ndarray:
         return np.asarray(shape(as_rgb(image), size)).transpose(2, 0, 1)
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
-    """The decoded image with 8 bits a channel. Grey values of 16 (or 12) bits are scaled by 255 / 65535 (or 4095) and
-    rounded; transparent pixels are composed on white. Raises ValueError for values whose range isn't known: floats, and
-    integers that are signed or of 32 bits.
-    """
-    image.load()
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):  # at most 16 bits there
-        return _scaled(image).convert("RGB")
-    if image.mode[0] in "IF":
-        kind = "floats" if image.mode[0] == "F" else "signed or 32-bit integers"
-        raise ValueError(f"its pixels are {kind}, of unknown range: save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        colours = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _scaled(image: Image.Image) -> Image.Image:
-    """16 bits of grey as 8."""
-    tags, values = getattr(image, "tag_v2", {}), np.asarray(image)  # a TIFF's
-    grey = np.rint(values * (255 / (2 ** tags.get(BITS, (16,))[0] - 1)))
-    grey[values == image.info.get("transparency", -1)] = 255
-    return Image.fromarray((255 - grey if tags.get(PHOTOMETRIC) == WHITE_IS_0 else grey).astype(np.uint8))
-
-
 def open_image(path: str | Path) -> Image.Image:
     """An image, which is decoded when its pixels are asked for. Raises one of DAMAGED for a file of no format in
     FORMATS, and for what is no file: opening a pipe would wait for ever.
     """
     if not Path(path).is_file():
-        raise OSError("not a file")
+        raise OSError("not a file, or a link to nothing")
     return Image.open(path, formats=FORMATS)
 
 

@@ -4,7 +4,6 @@ Shape legend: E epochs, C classes.
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from reporting.summaries import PUBLISHED, published_summary, read_arguments, re
 from training.checkpoint import LATEST, read_checkpoint
 from training.folder import in_use
 from utils.errors import UserError
+from utils.files import walk
 
 HELD = ("summary.json", "log.txt", LATEST)  # by what the folder of a run is known
 
@@ -53,21 +53,21 @@ class FinishedRun:
 
 
 def find_runs(roots: list[Path]) -> list[FinishedRun]:
-    """All runs in the folders and below, in the order of their paths, each folder once. UserError for no folder."""
-    found: dict[str, Path] = {}
+    """All runs in the folders and below, in the order of their paths, each folder once; see `walk` for links. What
+    can't be looked into is a broken run. UserError for no folder.
+    """
+    found: dict[str, tuple[Path, str]] = {}
     for root in roots:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; give folders of runs, or one that they lie in")
-        for folder in _folders(root):
-            found.setdefault(os.path.realpath(folder), folder)
-    return [read_run(folder) for folder in found.values()]
-
-
-def _folders(root: Path) -> Iterator[Path]:
-    for folder, below, files in os.walk(root):
-        below.sort()
-        if any(name in files for name in HELD):
-            yield Path(folder)
+        folders, problems = walk(root)
+        runs = {folder: "" for folder, names in folders.items() if not set(HELD).isdisjoint(names)}
+        for path, problem in problems.items():
+            runs |= {path.parent: ""} if path.name in HELD else {path: problem}
+        for path, problem in sorted(runs.items()):
+            found.setdefault(os.path.realpath(path), (path, problem))
+    places = found.values()
+    return [FinishedRun(str(path), "broken", [why]) if why else read_run(path) for path, why in places]
 
 
 def read_run(folder: Path) -> FinishedRun:

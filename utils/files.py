@@ -1,11 +1,11 @@
-"""Files that are whole at any moment, and text that fits into them: JSON, printable names."""
+"""Files that are whole at any moment, text that fits into them (JSON, printable names), and the files of a folder."""
 
 import errno
 import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -61,6 +61,39 @@ def _no_json(text: str) -> NoReturn:
 def printable(text: object) -> str:
     """In characters that a line on any terminal, a file and a figure can hold: files' names may hold anything."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def walk(root: Path, left_out: Callable[[str], bool] | None = None) -> tuple[dict[Path, list[str]], dict[Path, str]]:
+    """{folder: names of its files} of a folder and those below it; {path: problem} of folders that can't be read, and
+    of links to nothing. Links are followed, and each folder comes once, by a path without links if it has one.
+
+    left_out: names of files and folders that aren't looked at.
+    """
+    found: dict[Path, list[str]] = {}
+    problems, seen, ahead = {}, set(), [root]
+    links: list[Path] = []
+    while ahead or links:
+        folder = ahead.pop() if ahead else links.pop(0)
+        if (real := os.path.realpath(folder)) in seen:
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(folder) as entries:
+                inside = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            problems[folder] = f"a folder that can't be read ({error.strerror})"
+            continue
+        found[folder] = []
+        for entry in inside:
+            if left_out is not None and left_out(entry.name):
+                continue
+            if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110 - Path.exists may raise
+                problems[folder / entry.name] = "a link to what isn't there, or out of reach"
+            elif entry.is_dir():
+                (links if entry.is_symlink() else ahead).append(folder / entry.name)
+            else:
+                found[folder].append(entry.name)
+    return found, problems
 
 
 @contextmanager

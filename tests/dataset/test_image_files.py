@@ -1,14 +1,18 @@
 """Pixels of every kind, and what lies among images."""
 
+import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.own_images import write_image
+from helpers.own_images import image_folder, without_permission, write_image
 from PIL import Image
 
 from dataset.crops import read_rgb
-from dataset.image_files import DAMAGED, read_image
+from dataset.folder import load_folder
+from dataset.image_files import DAMAGED, image_files, read_image
+from utils.errors import UserError
 
 RAMP = np.arange(65536).reshape(256, 256)
 LEVELS = np.array([[round(int(v) / 257) for v in row] for row in RAMP])
@@ -98,3 +102,71 @@ def test_opaque_pixels_keep_their_bits(read, tmp_path):
     plain.convert("RGBA").save(tmp_path / "alpha.png")
     for name in ("plain.png", "alpha.png"):
         np.testing.assert_array_equal(read(tmp_path / name), np.asarray(plain))
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def circle(path: Path) -> None:
+    path.symlink_to(path)
+
+
+OUT_OF_REACH = {"folder": without_permission, "link": dangling, "link to itself": circle}
+
+
+@pytest.mark.parametrize("place", ["labelled/eel", "labelled/cat/more", "unlabelled/more", "test/dog/more"])
+@pytest.mark.parametrize("kind", OUT_OF_REACH)
+def test_what_cannot_be_seen_is_named_or_skipped(kind, place, tmp_path, monkeypatch, capsys):
+    """Not a class that vanishes, nor images of one."""
+    root = image_folder(tmp_path / "data")
+    whole, _ = load_folder(root, 16, True, False)
+    OUT_OF_REACH[kind](root / place, *[monkeypatch] * (kind == "folder"))
+    with pytest.raises(UserError, match=f"{place}: .*--skip_corrupt"):
+        load_folder(root, 16, True, False)
+    assert not capsys.readouterr().err
+    if (kind, place) == ("folder", "labelled/eel"):  # a class without images
+        with pytest.raises(UserError, match="labelled/eel: holds no image"):
+            load_folder(root, 16, True, True)
+    else:
+        left, _ = load_folder(root, 16, True, True)
+        assert left.classes == whole.classes and len(left.train.labels) == len(whole.train.labels)
+    assert f"skipped {root / place}: " in capsys.readouterr().err
+
+
+def test_endings_that_are_not_read_are_counted(tmp_path, capsys):
+    for name in ("1.png", "a/2.heic", "3.HEIC", "4.avif", "a/5.gif", "notes"):
+        write_image(tmp_path / "images" / name, 1, format="PNG")
+    assert image_files(tmp_path / "images") == [tmp_path / "images" / "1.png"]
+    said = f"{tmp_path / 'images'}: files whose ending is not read: 2 .heic, 1 .avif, 1 .gif, 1 without one\n"
+    assert capsys.readouterr().err == said
+
+
+def test_files_of_other_programs_count_for_nothing(tmp_path, capsys):
+    for name in (
+        "@eaDir/1.png",
+        "#recycle/1.png",
+        "__MACOSX/1.png",
+        ".hidden/1.png",
+        "Thumbs.db",
+        ".DS_Store",
+        "._1.png",
+    ):
+        write_image(tmp_path / name, 1, format="PNG")
+        write_image(tmp_path / "a" / name, 1, format="PNG")
+    (tmp_path / ".link").symlink_to("nowhere")
+    write_image(tmp_path / "a" / "1.png", 1)
+    assert image_files(tmp_path) == [tmp_path / "a" / "1.png"]
+    assert not capsys.readouterr().err
+
+
+def test_links_are_followed_and_each_folder_counts_once(tmp_path):
+    """By its own path, where it lies below; links to what lies elsewhere, even to what is hidden, hold images."""
+    write_image(tmp_path / "images" / "real" / "1.png", 1)
+    write_image(tmp_path / "images" / ".store" / "2.png", 1)
+    write_image(tmp_path / "elsewhere" / "3.png", 1)
+    links = {"a": "real", "z": "real", "b": ".store", "c": "../elsewhere", "d": "../elsewhere", "real/up": ".."}
+    for name, target in links.items():
+        (tmp_path / "images" / name).symlink_to(target)
+    found = [os.path.relpath(path, tmp_path / "images") for path in image_files(tmp_path / "images")]
+    assert found == ["b/2.png", "c/3.png", "real/1.png"]

@@ -1,8 +1,10 @@
 """Shared by the tests of users' own images: image files of every kind, and a folder of them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 
@@ -30,3 +32,16 @@ def image_folder(root: Path, known: bool = False) -> Path:
         for i in range(3):
             write_image(root / "test" / name / f"{i}.png", 100 + i)
     return root
+
+
+def without_permission(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a folder that can't be listed, as its owner or another user finds it; for root nothing is closed."""
+    folder.mkdir(parents=True)
+    listed = os.scandir
+
+    def scandir(path):
+        if os.fspath(path) == os.fspath(folder):
+            raise PermissionError(13, "Permission denied", os.fspath(folder))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from helpers.browser import CHROMIUM, DRIVER, browser
 from helpers.made_runs import make_published, make_run
+from helpers.own_images import without_permission
 from helpers.scripts import ROOT, assert_refused, assert_runs, run_here, run_script
 
 from reporting.charts import CURVES, PSEUDO, confusions, epochs, per_class, shifted
@@ -355,6 +356,18 @@ def test_unfinished_runs_are_listed_and_drawn(status, tmp_path):
     (stopped / "checkpoint.pth.tar").write_bytes(b"half")
     damaged = "checkpoint.pth.tar: not a readable checkpoint (truncated, or of another program)"
     assert f"{stopped}: broken; no summary.json; {damaged}; no log.txt" in report(tmp_path, "--out", tmp_path / "out")
+
+
+def test_what_cannot_be_looked_into_is_listed_and_links_are_followed(tmp_path, monkeypatch):
+    make_run(tmp_path / "elsewhere" / "run", seed=1)
+    make_run(tmp_path / "results" / "here", seed=2)
+    for name, target in {"a": "../elsewhere", "b": "../elsewhere/run", "c": "nowhere", "d": "."}.items():
+        (tmp_path / "results" / name).symlink_to(target)
+    without_permission(tmp_path / "results" / "locked", monkeypatch)
+    text = report(tmp_path / "results", "--out", tmp_path / "out")
+    assert f"{tmp_path}/results/locked: broken; a folder that can't be read (Permission denied)" in text
+    assert f"{tmp_path}/results/c: broken; a link to what isn't there" in text
+    assert "report of 4 runs" in text
 
 
 HOLDS = """

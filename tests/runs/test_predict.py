@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from helpers.own_images import image_folder, write_image
+from helpers.own_images import image_folder, without_permission, write_image
 from helpers.scripts import assert_refused, assert_runs, load_checkpoint, run_here
 from PIL import Image
 
@@ -173,7 +173,7 @@ BAD_IMAGES = {
     "empty folder": (["empty"], ["empty: no such image, or a folder without any"]),
     "one of two": (["1.png", "empty"], ["empty: no such image"]),
     "corrupt": (["1.png", "bad.jpg"], ["bad.jpg: not a readable image", "--skip_corrupt"]),
-    "corrupt in a folder": (["."], ["bad.jpg: not a readable image", "--skip_corrupt"]),
+    "corrupt in a folder": (["more"], ["bad.jpg: not a readable image", "--skip_corrupt"]),
     "no image": (["notes.txt"], ["notes.txt: not a readable image"]),
     "no path": ([], ["images"]),
 }
@@ -186,6 +186,8 @@ def test_bad_images(kind, saved, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "bad.jpg").write_bytes(b"no image")
     refused(["--checkpoint", saved(), *(tmp_path / name for name in names)], words, tmp_path)
 
 
@@ -204,17 +206,35 @@ def test_bad_flags(flags, words, tmp_path):
 
 
 def test_skip_corrupt(saved, tmp_path):
-    write_image(tmp_path / "1.png", 1)
-    (tmp_path / "0.jpg").write_bytes(b"no image")
-    flags = ["--checkpoint", saved(), tmp_path, "--skip_corrupt", "--out", tmp_path / "out.csv", *CPU]
+    images = tmp_path / "images"
+    write_image(images / "1.png", 1)
+    (images / "0.jpg").write_bytes(b"no image")
+    flags = ["--checkpoint", saved(), images, "--skip_corrupt", "--out", tmp_path / "out.csv", *CPU]
     result = assert_runs("predict.py", *flags)
-    assert result.stderr == f"skipped 1 unreadable images: {tmp_path / '0.jpg'}\n"
-    assert [row["file"] for row in read_csv(tmp_path / "out.csv")] == [str(tmp_path / "1.png")]
-    (tmp_path / "1.png").write_bytes(b"")
+    assert result.stderr == f"skipped 1 unreadable images: {images / '0.jpg'}\n"
+    assert [row["file"] for row in read_csv(tmp_path / "out.csv")] == [str(images / "1.png")]
+    (images / "1.png").write_bytes(b"")
     (tmp_path / "out.csv").unlink()
     result = run_here("predict.py", *flags)
     assert (result.returncode, result.stderr.splitlines()[1:]) == (2, ["error: no readable image; give other files"])
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_what_cannot_be_seen_is_named(saved, tmp_path, monkeypatch):
+    """Folders and links that hold images, perhaps; and files that aren't read."""
+    images = tmp_path / "images"
+    for name in ("1.png", "2.heic"):
+        write_image(images / name, 1, format="PNG")
+    (images / "link").symlink_to("nowhere")
+    without_permission(images / "locked", monkeypatch)
+    flags = ["--checkpoint", saved(), images]
+    refused(flags, ["images/link: a link to what isn't there", "--skip_corrupt"], tmp_path)
+    result = assert_runs("predict.py", *flags, "--skip_corrupt", "--out", tmp_path / "out.csv", *CPU)
+    assert [row["file"] for row in read_csv(tmp_path / "out.csv")] == [str(images / "1.png")]
+    link, locked, endings = result.stderr.splitlines()
+    assert link.startswith(f"skipped {images / 'link'}: ") and locked.startswith(f"skipped {images / 'locked'}: ")
+    assert endings == f"{images}: files whose ending is not read: 1 .heic"
+    refused(["--checkpoint", saved(), images / "locked"], ["images/locked: a folder that can't be read"], tmp_path)
 
 
 def test_unwritable_out(saved, tmp_path):
