@@ -4,6 +4,7 @@ Shape legend: N training images (labelled, then unlabelled), 3 channels, S x S p
 """
 
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -54,17 +55,22 @@ def _classes(folder: Path, paths: list[Path]) -> tuple[str, ...]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; {LAYOUT}")
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not foreign(path.name))
+    names = sorted({_name(path.name) for path in folder.iterdir() if path.is_dir() and not foreign(path.name)})
     if len(names) < 1 + (folder.name == "labelled"):
         needed = "two or more" if folder.name == "labelled" else "some"
         raise UserError(f"{folder}: has {len(names)} class folders and needs {needed}; {LAYOUT}")
     for path in paths:
         if path.parent == folder:
             raise UserError(f"{path}: lies in no class folder; move it into one, or to unlabelled/")
-    filled = {path.relative_to(folder).parts[0] for path in paths}
+    filled = {_name(path.relative_to(folder).parts[0]) for path in paths}
     if empty := [name for name in names if name not in filled]:
         raise UserError(f"{folder / empty[0]}: holds no image of its own; put some there, or remove the folder")
     return tuple(names)
+
+
+def _name(text: str) -> str:
+    """In one spelling: file systems and unpacking programs write é as one character or as two."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _read(folder: Path, paths: list[Path], classes: tuple[str, ...], size: int, skip_corrupt: bool) -> Images:
@@ -83,7 +89,7 @@ def _label(path: Path, number: dict[str, int]) -> int:
     """The class (0 .. C-1) that the first folder on a path is called; or a loose file, up to one of its `_` or `.`, as
     in `cat_12.jpg`, where the longest counts; -1 for none.
     """
-    first, *rest = path.parts
+    first, *rest = map(_name, path.parts)
     names = [first] if rest else [first[: cut.start()] for cut in re.finditer("[_.]", first)]
     return next((number[name] for name in reversed(names) if name in number), UNKNOWN)
 

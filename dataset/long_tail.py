@@ -10,6 +10,7 @@ import numpy as np
 
 from dataset.images import Dataset
 from utils.errors import UserError
+from utils.files import printable
 
 
 class LongTailed(NamedTuple):
@@ -119,21 +120,31 @@ def labelled_share(dataset: Dataset, share: float, seed: int) -> LongTailed:
     return LongTailed(labelled, np.arange(len(labels)), n_l, sizes)
 
 
-def describe(counts: np.ndarray, unlabelled_counts: np.ndarray | None, unlabelled: int) -> str:
-    """The class counts of both sets, int (C,) each, as a table of at most 100 columns for printing.
+def describe(
+    counts: np.ndarray,
+    unlabelled_counts: np.ndarray | None,
+    unlabelled: int,
+    classes: Sequence[str] = (),
+    again: int = 0,
+) -> str:
+    """The class counts of both sets, int (C,) each, as a table of at most 100 columns, in blocks of lines.
 
-    unlabelled: images in the unlabelled set, all that is said of it where its counts are unknown (None).
-
-    Columns are classes; where they don't fit in one block, 10 or 20 (...) classes go in each block of lines.
+    unlabelled: images in the unlabelled set, all that is said of it where its counts are unknown (None); classes: their
+    names, numbers if none are given or one doesn't fit; again: how many of the unlabelled are labelled.
     """
     titles = ["class", f"{counts.sum()} labelled", f"{unlabelled} unlabelled"]
-    rows = [row for row in (np.arange(len(counts)), counts, unlabelled_counts) if row is not None]
-    margin = max(map(len, titles))
-    width = 1 + max(len(str(row.max())) for row in rows)
-    per_block = max(10, (100 - margin) // width // 10 * 10)
-    lines = []
-    for start in range(0, len(counts), per_block):
+    margin, names = max(map(len, titles)), [printable(name) for name in classes]
+    if max(map(len, names), default=100) >= 100 - margin:
+        names = [str(c) for c in range(len(counts))]
+    rows = [names, *([str(n) for n in row] for row in (counts, unlabelled_counts) if row is not None)]
+    gap = 2 if any(" " in name for name in names) else 1
+    widths = [gap + max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines, start = [], 0
+    while start < len(names):
+        end = start + int(np.searchsorted(np.cumsum(widths[start:]), 100 - margin, side="right"))
         for title, row in zip(titles, rows, strict=False):
-            cells = (f"{n:>{width}}" for n in row[start : start + per_block])
+            cells = (f"{cell:>{width}}" for cell, width in zip(row[start:end], widths[start:end], strict=True))
             lines.append(f"{title:>{margin}}" + "".join(cells))
-    return "\n".join([*lines, *titles[len(rows) :]])
+        start = end
+    note = [f"{again} of the unlabelled are the labelled ones again"] if again else []
+    return "\n".join([*lines, *titles[len(rows) :], *note])

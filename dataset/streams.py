@@ -53,7 +53,9 @@ class Data(NamedTuple):
 
     def table(self) -> str:
         """The class counts, for printing."""
-        return describe(self.counts, self.unlabelled_counts, len(self.unlabelled.members))
+        members = self.unlabelled.members
+        again = int(np.isin(self.labelled.members, members).sum())
+        return describe(self.counts, self.unlabelled_counts, len(members), self.classes, again)
 
     def machine(self) -> dict[str, float]:
         """Figures of how the epoch that ends here went on this machine."""

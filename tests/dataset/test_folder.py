@@ -305,6 +305,9 @@ def test_training(script, known, tmp_path):
         result = assert_runs(script.replace(".py", "_cossl.py"), *flags, *start, "--out", tmp_path / "cossl")
         assert not result.stderr
         assert ("9 unlabelled" if script == METHODS[1] else " unlabelled") in result.stdout
+        table = result.stdout.splitlines()
+        assert table[0].split() == ["class", "cat", "dog"]
+        assert ("10 of the unlabelled are the labelled ones again" in table) == (script == FIX)
     summary = json.loads((tmp_path / "first" / "summary.json").read_text())
     unlabelled = 19 if script == FIX else 9
     counts = ([11, 8] if script == FIX else [5, 4]) if known else None
@@ -364,6 +367,21 @@ def test_a_changed_folder_and_a_co_learning_run(folder, tmp_path):
     assert_runs(FIX_COSSL, *flags)
     write_image(folder / "unlabelled" / "99.png", 0)
     assert_refused(run_here(FIX_COSSL, *flags), "--data_root: not the images", "(unlabelled differ)")
+
+
+def test_names_in_either_form_of_unicode_are_one_class(folder):
+    """As archives made on other systems have them, in the parts of the folder and in the names of files."""
+    composed, apart = "k\u00e4fer", "ka\u0308fer"
+    for name in (composed, apart):
+        write_image(folder / "labelled" / name / f"{len(name)}.png", 0)
+    write_image(folder / "test" / apart / "1.png", 0)
+    shutil.rmtree(folder / "unlabelled")
+    for name in (f"{composed}_1.png", f"{apart}.2.png", f"{apart}/3.png"):
+        write_image(folder / "unlabelled" / name, 0)
+    dataset, split = load_folder(folder, 16, False, False)
+    assert dataset.classes == ("cat", "dog", composed)
+    assert (split.counts.tolist(), split.unlabelled_counts.tolist()) == ([6, 4, 2], [0, 0, 3])
+    assert dataset.test.labels.tolist() == [0] * 3 + [1] * 3 + [2]
 
 
 def test_names_in_any_encoding(folder, tmp_path):

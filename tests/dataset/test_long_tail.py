@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def test_bad_flags_are_user_errors(toy, changed, words):
     assert all(word in message for word in words), message
 
 
-@pytest.mark.parametrize(("num_classes", "lines"), [(10, 3), (100, 15), (127, 21)])
+@pytest.mark.parametrize(("num_classes", "lines"), [(10, 3), (100, 15), (127, 18)])
 def test_describe_shows_every_count_in_aligned_blocks(num_classes, lines):
     counts, unlabelled = class_counts(150, num_classes, 20), class_counts(300, num_classes, -20)
     table = describe(counts, unlabelled, unlabelled.sum()).split("\n")
@@ -154,8 +155,26 @@ def test_describe_shows_every_count_in_aligned_blocks(num_classes, lines):
 @pytest.mark.parametrize("num_classes", [2, 100])
 def test_describe_without_counts_of_the_unlabelled_images(num_classes):
     counts = class_counts(150, num_classes, 20)
-    *table, last = describe(counts, None, 321).split("\n")
+    *table, last = describe(counts, None, counts.sum()).split("\n")
     *both, unlabelled = describe(counts, counts, counts.sum()).split("\n")
-    assert last == "321 unlabelled"
+    assert last == f"{counts.sum()} unlabelled"
     assert [line.split() for line in table] == [line.split() for line in both if "unlabelled" not in line]
     assert "unlabelled" in unlabelled
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 127])
+def test_describe_names_the_classes(num_classes):
+    """Each name stands right above its count; control characters of folders' names don't reach the terminal."""
+    names = [f"{'very ' * (c % 3)}odd{c}" for c in range(num_classes - 1)] + ["red\x1b[31m"]
+    counts = class_counts(150, num_classes, 20)
+    *table, again = describe(counts, counts, counts.sum(), names, 7).split("\n")
+    assert again == "7 of the unlabelled are the labelled ones again"
+    assert max(map(len, table)) <= 100 and "\x1b" not in "".join(table)
+    shown = iter(zip([*names[:-1], "red\\x1b[31m"], counts.tolist(), strict=True))
+    for heads, labelled, unlabelled in zip(table[::3], table[1::3], table[2::3], strict=True):
+        assert labelled.split()[2:] == unlabelled.split()[2:]
+        for end in [place.end() for place in re.finditer(r"\d+", labelled)][1:]:
+            name, count = next(shown)
+            assert heads[:end].endswith(f" {name}") and labelled[:end].endswith(f" {count}")
+    assert not list(shown)
+    assert describe(counts, None, 5, ["n" * 90, *names[1:]]) == describe(counts, None, 5)
