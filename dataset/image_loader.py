@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain, count, takewhile
+from multiprocessing import Lock, queues
 from typing import Protocol
 
 import torch
@@ -18,6 +19,7 @@ from utils.ranks import mean_over_ranks, rank, world_size
 
 LAST_SECONDS = 20  # that a worker lives on after SIGTERM
 AHEAD = 4  # chunks per worker that are begun before they are asked for
+_REMEDY = "lower --workers, or free memory, also in /dev/shm (in a container, start it with a larger --shm-size)"
 # Where a worker dies after it has announced a result, fetching it fails by one of these, before its end is noticed.
 LOST = (ConnectionResetError, ConnectionRefusedError, EOFError)
 
@@ -52,7 +54,12 @@ class ImageLoader:
         if self.expected != (chunks, t):
             self.sampler.chunks = chain.from_iterable(takewhile(bool, map(chunks, count(t))))
             self.loader = self._open() if self.loader is None else self.loader
-            self.results = iter(self.loader)
+            try:
+                # More than the queues need: where there is no room, torch's own half-made ones leave a traceback.
+                [Lock() for _ in range(16 + 4 * self.workers if self.workers else 0)]
+                self.results = iter(self.loader)
+            except OSError as error:  # /dev/shm has no room for a lock, or the machine none for a process
+                raise UserError(f"--workers {self.workers}: no worker can start ({error}); {_REMEDY}") from None
         self.expected = chunks, t + 1
         return [self._checked(next(self.results)) for _ in chunks(t)]
 
@@ -81,8 +88,7 @@ class ImageLoader:
             for _ in range(self.workers + 1):  # that handler may raise once more for each worker, also in here
                 with suppress(RuntimeError):
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            remedy = "lower --workers, or free memory, also in /dev/shm"
-            raise UserError(f"--workers {self.workers}: a worker process died; {remedy}") from None
+            raise UserError(f"--workers {self.workers}: a worker process died; {_REMEDY}") from None
         finally:
             self.close()
 
@@ -134,8 +140,9 @@ def _begin(worker: int) -> None:
 
     After SIGTERM, by which Python ends what is left of them, they live on for the step that a run still finishes. On
     Linux they end with that process even if it is killed: by their copies of its connections other ranks would not
-    notice.
+    notice. A worker that can't pass its crops on, as /dev/shm is full, ends: they would be awaited for ever.
     """
+    queues.Queue._on_queue_feeder_error = staticmethod(lambda *_: os._exit(1))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     signal.signal(signal.SIGINT, signal.SIG_IGN)

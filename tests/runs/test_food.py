@@ -3,6 +3,7 @@
 import importlib
 import json
 import multiprocessing
+import multiprocessing.synchronize
 import os
 import shutil
 import signal
@@ -299,6 +300,23 @@ def test_a_worker_that_dies_is_one_line(food101):
             batches.at(t)
     with pytest.raises(RuntimeError, match="another"), loader.running():
         raise RuntimeError("another")
+
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+def test_workers_that_cannot_deliver_are_one_line(food101, tiny, tmp_path, monkeypatch):
+    """Their crops find no room in /dev/shm, or their locks."""
+    flags = [*tiny(FIX), "--data_root", food101, "--workers", 2, "--out", tmp_path / "out", "--epoch", 1]
+    words = "--workers 2", "/dev/shm", "lower --workers"
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)  # in the workers, who inherit it
+        assert_refused(run_here(FIX, *flags), "a worker process died", *words)
+    with monkeypatch.context() as patched:
+        patched.setattr(multiprocessing.synchronize.SemLock, "__init__", full)
+        assert_refused(run_here(FIX, *flags), "no worker can start", "No space left on device", *words)
+    assert_workers_end()
 
 
 @pytest.mark.parametrize(
