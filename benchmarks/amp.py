@@ -21,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.saved import finished
+from utils.args import path
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST, STAGES = 4, {"": "FixMatch", "_cossl": "FixMatch+CoSSL"}
@@ -55,8 +56,8 @@ def main() -> None:
     parser.add_argument("--flags", default="--amp", help="what is compared with no flags")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--data_root", type=Path, default=Path("data"), help="folder of the data sets")
-    parser.add_argument("--out", type=Path, default=Path("results/amp"), help="folder of the runs")
+    parser.add_argument("--data_root", type=path, default=Path("data"), help="folder of the data sets")
+    parser.add_argument("--out", type=path, default=Path("results/amp"), help="folder of the runs")
     args = parser.parse_args()
     began, out, kinds = time.monotonic(), args.out.resolve(), ("", args.flags)
     folders = {

@@ -32,7 +32,7 @@ from benchmarks.recipe_steps import RECIPES, made_up, recipe_step
 from benchmarks.timing import ABOUT_CLOCK, CLOCKS, cpu_name, seconds
 from dataset.images import Dataset
 from training.speed import keep_memory
-from utils.args import gpu, positive_int, wrn_depth
+from utils.args import gpu, path, positive_int, wrn_depth
 from utils.device import pick_device
 from utils.files import atomic_write_text, to_json
 
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--depth", type=wrn_depth, default=28, help="of the Wide ResNet, width 2")
     parser.add_argument("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help=ABOUT_CLOCK)
-    parser.add_argument("--out", type=Path, default=Path("step.json"), help="file for all samples, in seconds")
+    parser.add_argument("--out", type=path, default=Path("step.json"), help="file for all samples, in seconds")
     args = parser.parse_args()
     images, times, first = made_up(), {}, {}
     device = pick_device(args.gpu)

@@ -26,7 +26,6 @@ def load(name: str, root: Path) -> Dataset:
 
     Raises `UserError` for files that are missing, damaged or not to be had.
     """
-    root = Path(root).expanduser()
     try:
         await_download(root)
         return LOADERS[name](root)

@@ -50,7 +50,6 @@ def load_food101(root: Path) -> Dataset:
     (published code). Nothing is decoded here. Raises `UserError` for a download that fails, for parts that are missing
     or damaged, for classes without images, and for classes in test that training lacks.
     """
-    root = root.expanduser()
     await_download(root)
     folder = root if (root / "meta").is_dir() else root / FOLDER
     if not folder.exists():

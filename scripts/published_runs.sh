@@ -22,6 +22,7 @@ while [ $# -gt 0 ]; do
         *) refuse "$1: unknown" ;;
     esac
 done
+out="${out/#\~\//$HOME/}"
 [[ "$seeds" =~ ^[0-9]+(,[0-9]+)*$ ]] || refuse "--seeds $seeds: expected numbers with commas between them"
 [[ "$gpus" =~ ^([0-9]+|cpu)(,([0-9]+|cpu))*$ ]] || refuse "--gpus $gpus: expected device numbers with commas, or cpu"
 mapfile -t seeds < <(tr , '\n' <<< "$seeds" | sed 's/^0*\(.\)/\1/')

@@ -112,13 +112,14 @@ def gpu(text: str) -> str:
 
 
 def path(text: str) -> Path:
+    """A path; `~` is the user's home, which a shell leaves as it is in --out=~/x."""
     if not text:
         raise argparse.ArgumentTypeError("expected a path, got ''")
-    return Path(text)
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path's raises for ~nobody
 
 
 def path_or_none(text: str) -> Path | None:
-    return Path(text) if text else None
+    return path(text) if text else None
 
 
 def spare_cpus() -> int:

@@ -6,11 +6,11 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from helpers.scripts import ROOT
+from helpers.scripts import ROOT, assert_refused, run_here
 
 import dataset
 from utils import flags
-from utils.args import DATA, PLACE, REFUSE, RESULT, SPEED, WARN, Flag
+from utils.args import DATA, PLACE, REFUSE, RESULT, SPEED, WARN, Flag, path
 from utils.flags import FLAGS, GROUPS, spelled, with_role
 
 RECIPES = sorted(path.name for path in ROOT.glob("train_*.py"))
@@ -73,3 +73,24 @@ def test_all_that_a_recipe_takes_is_a_flag(recipe, monkeypatch):
     assert found.pop("recipe") == Path(recipe).stem
     assert found.keys() <= FLAGS.keys()
     assert found.keys() >= {one.name for one in flags.RUN}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_tilde_is_the_home_in_every_path(recipe, monkeypatch, tmp_path):
+    """A shell leaves it as it is in --out=~/x."""
+    module, found = importlib.import_module(Path(recipe).stem), {}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [recipe, "--out=~/out", "--data_root=~/data", "--resume=~/x.pth.tar"])
+    monkeypatch.setattr(module, "open_run", lambda args: found.update(vars(args)) or sys.exit())
+    with pytest.raises(SystemExit):
+        module.main()
+    expected = {"out": tmp_path / "out", "data_root": tmp_path / "data", "resume": tmp_path / "x.pth.tar"}
+    assert expected.items() <= found.items()
+
+
+def test_a_tilde_is_the_home_for_reading_scripts_too(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert_refused(run_here("report.py", "~/runs"), f"{tmp_path}/runs: no such folder")
+    assert_refused(run_here("predict.py", "--checkpoint=~/x", "~/a.png"), f"--checkpoint {tmp_path}/x: no such file")
+    assert_refused(run_here("eval_shifted_test_distribution.py", "~/run"), f"{tmp_path}/run")
+    assert path("~nobody-here/x") == Path("~nobody-here/x") and path("a/~/x") == Path("a/~/x")
