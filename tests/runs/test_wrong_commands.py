@@ -159,7 +159,7 @@ WRONG = [
     ("predict.py", "--checkpoint {tmp}/file {tmp}/file", "--checkpoint"),
     ("predict.py", f"--checkpoint {CHECKPOINT} {{tmp}}/file --out {{tmp}}/file/below.csv", "--out"),
     ("predict.py", f"--checkpoint {CHECKPOINT} {{tmp}}/image.png --out {CHECKPOINT}", "would replace the checkpoint"),
-    ("predict.py", f"--checkpoint {CHECKPOINT} {{tmp}} --out {{tmp}}/empty/../link.png", "or an image given"),
+    ("predict.py", f"--checkpoint {CHECKPOINT} {{tmp}}/image.png --out {{tmp}}/empty/../link.png", "or an image given"),
     ("report.py", "", "RESULTS_DIR"),
     ("report.py", "{tmp}/nowhere", "nowhere"),
     ("report.py", "{tmp}/file", "file"),
