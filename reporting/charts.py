@@ -13,6 +13,7 @@ import numpy as np
 
 from reporting.groups import METRICS, THIRDS, Group
 from reporting.shifted import place
+from reporting.tables import words_for
 
 CURVES = METRICS | {"test_loss": "test loss", "loss": "training loss", "ece": "expected calibration error"}
 NATS = {"test_loss", "loss", "pl_kl"}
@@ -34,7 +35,7 @@ SHARES = {"acc_u", "acc_selected", "mask"}  # the log has shares of 1
 
 
 def dots(groups: list[Group], metric: str) -> list[dict[str, Any]]:
-    """Last-20 mean of every seed, their mean and standard deviation, the published figure: {"kind": "dots", "rows"}."""
+    """{"kind": "dots", "rows"}: the mean of the last epochs of every seed, their mean and deviation, the published one."""
     rows = []
     for series, group in enumerate(groups):
         if group.finished and (figure := group.figures["last_20_mean"][metric]):
@@ -42,7 +43,7 @@ def dots(groups: list[Group], metric: str) -> list[dict[str, Any]]:
             paper = group.paper.mean if group.paper and metric == "top1" else None
             row = {"series": series, "label": group.name, "seeds": seeds, "mean": _short(figure.mean)}
             rows.append(row | {"sd": figure.sd and _short(figure.sd), "paper": paper})
-    title = f"{METRICS[metric]}, last-20 mean"
+    title = f"{METRICS[metric]}, {words_for('last_20_mean', [g for g in groups if g.finished])}"
     return [{"kind": "dots", "title": title, "unit": "%", "rows": rows}] if rows else []
 
 
@@ -80,7 +81,7 @@ def per_class(groups: list[Group]) -> list[dict[str, Any]]:
         base = {"kind": "line", "unit": "%", "xlabel": "class, most frequent first"}
         base |= {"names": [names[i] for i in order], "area": [counts[i] for i in order] if counts else None}
         recall = {s: [r.figures["last_20_mean"]["recall"] for r in g.runs] for s, g in here.items() if g.finished}
-        charts.append(base | {"title": "test recall, last-20 mean", "lines": _over_classes(recall, order)})
+        charts.append(base | {"title": "test recall, mean of the last epochs", "lines": _over_classes(recall, order)})
         for figure, title in LAST.items():
             last = {s: [values[-1] for values in _diagnostics(g, figure) if len(values)] for s, g in here.items()}
             charts.append(base | {"title": f"{title}, last epoch", "lines": _over_classes(last, order)})

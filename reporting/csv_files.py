@@ -6,8 +6,9 @@ Shape legend: C classes.
 import csv
 import io
 
-from reporting.groups import METRICS, STATISTICS, Group
+from reporting.groups import METRICS, Group
 from reporting.published import Figure
+from reporting.summaries import STATISTICS
 
 
 def figures_csv(groups: list[Group]) -> str:
@@ -28,7 +29,7 @@ def figures_csv(groups: list[Group]) -> str:
 
 
 def classes_csv(groups: list[Group]) -> str:
-    """Recall per class, last-20 mean: a line per group and class."""
+    """Recall per class, mean of the last epochs: a line per group and class."""
     rows = [["dataset", "setting", "method", "class", "labelled", "recall_mean", "recall_sd", "n"]]
     for group in groups:
         counts = group.counts or [""] * len(group.classes)

@@ -13,13 +13,12 @@ from typing import Any
 from reporting.protocol import dataset_of, method_of, protocol_of, setting_of, word
 from reporting.published import Figure, difference, other_budget, published
 from reporting.runs import FinishedRun
-from reporting.summaries import PUBLISHED
+from reporting.summaries import PUBLISHED, STATISTICS
 from utils.args import DATA
 from utils.flags import with_role
 
 THIRDS = ("many", "medium", "few")  # of the classes, by their labelled images
 METRICS = {"top1": "top-1", "balanced": "balanced accuracy", "gm": "geometric mean"} | {name: name for name in THIRDS}
-STATISTICS = {"last_20_mean": "last-20 mean", "best": "best"}
 
 
 @dataclass
@@ -61,7 +60,7 @@ class Group:
 
     @property
     def averaged(self) -> str:
-        """Epochs that the last-20 mean is over."""
+        """Over how many epochs the mean of the last ones is."""
         return " or ".join(map(str, sorted({run.about["epochs_averaged"] for run in self.runs})))
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 
 from reporting.logs import read_log
 from reporting.side_files import read_diagnostics, read_shifted
-from reporting.summaries import PUBLISHED, published_summary, read_arguments, read_summary
+from reporting.summaries import PUBLISHED, STATISTICS, published_summary, read_arguments, read_summary
 from training.checkpoint import LATEST, read_checkpoint
 from training.folder import in_use
 from utils.errors import UserError
@@ -23,8 +23,8 @@ HELD = ("summary.json", "log.txt", LATEST)  # by what the folder of a run is kno
 class FinishedRun:
     """One folder. status: finished, running, unfinished, failed, broken, published code; problems: in words, one each.
 
-    about: what `summary.json` says; figures: {"last_20_mean", "best"}: {name: number or None, "recall": (C,)}, None
-    unless finished; columns: {name: (E,)} of `log.txt`; diagnostics, shifted: the contents of diagnostics.npz and
+    about: what `summary.json` says; figures: statistic -> {name: number or None, "recall": (C,)}, None unless
+    finished; columns: {name: (E,)} of `log.txt`; diagnostics, shifted: the contents of diagnostics.npz and
     shifted.json, None without.
     """
 
@@ -98,7 +98,7 @@ def _ours(run: FinishedRun, folder: Path) -> None:
         return
     status, done, wanted = (run.about[name] for name in ("status", "epochs", "arguments"))
     if status == "finished":
-        run.status, run.figures = status, {name: run.about[name] for name in ("last_20_mean", "best")}
+        run.status, run.figures = status, {name: run.about.get(name) or {} for name in STATISTICS}
     elif status == "running" and in_use(folder):
         run.status = status
         run.problems.append(f"after epoch {done} of {wanted.get('epochs')}")
@@ -124,4 +124,4 @@ def _published(run: FinishedRun, folder: Path, published_log: bool) -> None:
     if "top1" not in run.columns:
         run.problems.append("log.txt has no accuracies")
         return
-    run.status, run.figures = PUBLISHED, {name: run.about[name] for name in ("last_20_mean", "best")}
+    run.status, run.figures = PUBLISHED, {name: run.about.get(name) or {} for name in STATISTICS}

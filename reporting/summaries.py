@@ -7,12 +7,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from training.history import SCALARS
+from training.history import SCALARS, averaged_epochs
 from training.schema import Arguments, Summary, fault
 from utils.files import read_json
 from utils.flags import FLAGS
 
 PUBLISHED = "published code"
+STATISTICS = {
+    "last_20_mean": "mean of the last epochs",
+    "last_epoch": "last epoch",
+    "best": "best epoch, chosen on the test set",
+}
 RECIPES = {"fix": "FixMatch", "mix": "MixMatch", "remix": "ReMixMatch"}  # as the names of scripts call the methods
 
 
@@ -25,7 +30,7 @@ def read_summary(path: Path) -> dict[str, Any]:
         summary["status"] == "finished" and summary["best"] is None
     ):
         raise ValueError("can't be used: it lacks figures")
-    recalls = [summary[part]["recall"] for part in ("last_20_mean", "best") if summary[part]]
+    recalls = [summary[part]["recall"] for part in STATISTICS if summary.get(part)]
     if any(len(values) != len(summary["classes"]) for values in (summary["labelled_counts"], *recalls)):
         raise ValueError("can't be used: its figures are of other classes than its classes")
     return summary
@@ -75,18 +80,19 @@ def published_summary(columns: dict[str, list[float]], state: dict[str, Any]) ->
     weights = [network[key] for key in ("output.weight", "fc.weight") if key in network]
     classes = weights[0].shape[0] if weights else 0
     last: dict[str, Any] = dict.fromkeys(SCALARS) | {"recall": [None] * classes}
-    best = dict(last)
+    best, final, epochs = dict(last), dict(last), len(columns.get("epoch", []))
+    averaged = averaged_epochs(epochs)
     for name, column in {"top1": "top1", "gm": "gm", "loss": "test_loss"}.items():
         if values := columns.get(column):
-            last[name] = fmean(values[-20:])
+            last[name], final[name] = fmean(values[-averaged:]), values[-1]
             best[name] = min(values) if name == "loss" else max(values)
-    epochs = len(columns.get("epoch", []))
     return {
         "method": f"{published_method(state) if state else 'unknown method'} ({PUBLISHED})",
         "classes": [str(c) for c in range(classes)],
         "labelled_counts": None,
         "epochs": state.get("epoch", epochs),
-        "epochs_averaged": min(20, epochs),
+        "epochs_averaged": averaged,
         "last_20_mean": last,
+        "last_epoch": final,
         "best": best,
     }

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import NamedTuple
 
-from reporting.groups import METRICS, STATISTICS, Group
+from reporting.groups import METRICS, Group
 from reporting.protocol import dataset_of, method_of
 from reporting.published import Figure
 from reporting.runs import FinishedRun
+from reporting.summaries import STATISTICS
 
 
 class Cell(NamedTuple):
@@ -58,14 +59,20 @@ def _beside(groups: list[Group | None]) -> list[list[Cell]]:
     return [paper, [Cell(g.versus, g.gap) if g else Cell("–") for g in known]]
 
 
-def figure_table(groups: list[Group], statistic: str) -> Table:
-    """All figures of a setting's groups; for the last-20 mean also the published top-1 and the difference."""
+def words_for(statistic: str, groups: list[Group]) -> str:
+    """What a statistic is in runs that are shown together."""
     averaged = sorted({run.about["epochs_averaged"] for group in groups for run in group.runs})
-    caption = f"Test figures in percent, {STATISTICS[statistic]}, mean ± standard deviation over n seeds"
+    if statistic != "last_20_mean":
+        return STATISTICS[statistic]
+    words = f"mean of the last {' or '.join(map(str, averaged))} {'epoch' if averaged == [1] else 'epochs'}"
+    return words if averaged == [20] else f"{words} (a fifth of the run, 20 at most)"
+
+
+def figure_table(groups: list[Group], statistic: str) -> Table:
+    """All figures of a setting's groups; the mean of the last epochs with the published top-1 and the difference."""
+    caption = f"Test figures in percent, {words_for(statistic, groups)}, mean ± standard deviation over n seeds"
     if statistic == "best":
         caption += " (each figure from its own best epoch)"
-    elif averaged[0] < 20:
-        caption += f" (over {' or '.join(map(str, averaged))} epochs, fewer than 20 where fewer were run)"
     columns = [[Cell(group.name) for group in groups], [Cell(str(group.n), group.n) for group in groups]]
     columns += [_cells([group.figures[statistic][name] for group in groups], groups) for name in METRICS]
     headings = ["method", "n", *METRICS.values()]
@@ -76,7 +83,7 @@ def figure_table(groups: list[Group], statistic: str) -> Table:
 
 
 def overview(groups: list[Group]) -> Table:
-    """The paper's table of a data set: top-1, last-20 mean; a row per method, columns per setting."""
+    """The paper's table of a data set: top-1, mean of the last epochs; a row per method, columns per setting."""
     settings = list(dict.fromkeys(group.setting for group in groups))
     common = set.intersection(*(set(setting.split(", ")) for setting in settings))
     names = list(dict.fromkeys(group.name for group in groups))
@@ -94,7 +101,8 @@ def overview(groups: list[Group]) -> Table:
         if any(group.paper for group in here.values()):
             headings += ["published", "difference"]
             columns += _beside([here.get(name) for name in names])
-    caption = "Top-1 accuracy in percent, last-20 mean, mean ± standard deviation over n seeds"
+    words = words_for("last_20_mean", groups)
+    caption = f"Top-1 accuracy in percent, {words}, mean ± standard deviation over n seeds"
     if common:
         caption += f"; {', '.join(word for word in settings[0].split(', ') if word in common)}"
     return Table(caption, headings, [list(row) for row in zip(*columns, strict=True)])

@@ -33,27 +33,35 @@ def write_log(path: Path, history: Sequence[Row], last: int) -> None:
     atomic_write_text(path, "\n".join(lines) + "\n")
 
 
-def summarise(history: Sequence[dict[str, Any]], last: int = 20) -> dict[str, Any]:
-    """The mean over the last epochs, which is what published results are, and the best epoch.
+def averaged_epochs(epochs: int) -> int:
+    """Over how many of a run's last epochs its figures are averaged: the published 20, or a fifth of a shorter run, so
+    that its climb stays out of the mean; at least 1.
+    """
+    return max(1, min(20, epochs // 5))
+
+
+def summarise(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean over the last epochs, which is what published results are, the last epoch, and the best one.
 
     history: per epoch the figures in percent (loss: nats) and `recall`, a list of C percentages or None.
-    Returns `epochs_averaged` (fewer than `last` in a short run); `last_20_mean`; and `best`: the
-    best value of each figure, whichever epoch it is from, the `epoch` (from 1) of the best balanced accuracy
-    and the `recall` of that epoch. Undefined figures are None, so are both parts before the first epoch.
+    Returns `epochs_averaged`, see `averaged_epochs`; `last_20_mean` over these; `last_epoch`; and `best`: the best
+    value of each figure, whichever epoch it is from, the `epoch` (from 1) of the best balanced accuracy and the
+    `recall` of that epoch. Undefined figures are None, so are all three parts before the first epoch.
     """
     if not history:
-        return {"epochs_averaged": 0, f"last_{last}_mean": None, "best": None}
-    tail = history[-last:]
+        return {"epochs_averaged": 0, "last_20_mean": None, "last_epoch": None, "best": None}
+    tail = history[-averaged_epochs(len(history)) :]
     # float64 arrays turn None into NaN, and `jsonable` turns it back.
     scalars = {name: np.array([epoch[name] for epoch in history], dtype=float) for name in SCALARS}
     recalls = np.array([epoch["recall"] for epoch in tail], dtype=float)
-    mean: dict[str, Any] = {name: values[-last:].mean() for name, values in scalars.items()}
+    mean: dict[str, Any] = {name: values[-len(tail) :].mean() for name, values in scalars.items()}
     best = {name: _best(values, lowest=name in LOWEST) for name, values in scalars.items()}
     top = best["balanced"]
     highest: dict[str, Any] = {name: scalars[name][index] for name, index in best.items()}
     summary: dict[str, Any] = {
         "epochs_averaged": len(tail),
-        f"last_{last}_mean": mean | {"recall": recalls.mean(axis=0).tolist()},
+        "last_20_mean": mean | {"recall": recalls.mean(axis=0).tolist()},
+        "last_epoch": {name: history[-1][name] for name in (*SCALARS, "recall")},
         "best": highest | {"recall": history[top]["recall"], "epoch": top + 1},
     }
     found: dict[str, Any] = jsonable(summary)

@@ -1,5 +1,6 @@
 """What a run leaves in its folder: checkpoints, log, diagnostics, TensorBoard's scalars, summary."""
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -113,11 +114,13 @@ class Recorder:
     def conclude(self) -> None:
         """The last printed lines say what came out, and where it is."""
         summary = self.summarise("finished")
-        mean, best = summary["last_20_mean"], summary["best"]
+        last, mean, best = summary["last_epoch"], summary["last_20_mean"], summary["best"]
+        n = summary["epochs_averaged"]
         print(
-            f"mean balanced accuracy of the last {summary['epochs_averaged']} epochs: {mean['balanced']:.2f} % "
-            f"(best {best['balanced']:.2f} % in epoch {best['epoch']}), geometric mean {mean['gm']:.2f} %, "
-            f"top-1 {mean['top1']:.2f} %\nresults: {self.out}"
+            f"last epoch: balanced accuracy {last['balanced']:.2f} %, {_others(last)}\n"
+            f"mean balanced accuracy of the last {n} {'epoch' if n == 1 else 'epochs'}: {mean['balanced']:.2f} % "
+            f"(best {best['balanced']:.2f} % in epoch {best['epoch']}, chosen on the test set), {_others(mean)}\n"
+            f"results: {self.out}"
         )
 
     def _check_lock(self) -> None:
@@ -132,3 +135,10 @@ class Recorder:
         """The files that hold a row per epoch."""
         write_log(self.out / "log.txt", self.history, self.done)
         write_diagnostics(self.out / "diagnostics.npz", self.history, self.done)
+
+
+def _others(figures: dict[str, Any]) -> str:
+    """In words, what is printed beside balanced accuracy; top-1 is the same on a balanced test set."""
+    words = f"geometric mean {figures['gm']:.2f} %"
+    same = math.isclose(figures["top1"], figures["balanced"], abs_tol=1e-6)
+    return words if same else f"{words}, top-1 {figures['top1']:.2f} %"

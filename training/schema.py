@@ -99,7 +99,9 @@ class Figures(TypedDict):
 
 
 class Summary(Facts):
-    """`summary.json`. status: running, finished, stopped or failed; reason: of the last; figures once there are any."""
+    """`summary.json`. status: running, finished, stopped or failed; reason: of the last; figures once there are any;
+    last_20_mean: over the last `epochs_averaged` epochs.
+    """
 
     status: str
     reason: NotRequired[str]
@@ -108,6 +110,7 @@ class Summary(Facts):
     epochs: int
     epochs_averaged: int
     last_20_mean: Figures | None
+    last_epoch: NotRequired[Figures | None]
     best: Figures | None
     versions: dict[str, str | int | None]
     processes: int

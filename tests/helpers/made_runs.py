@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dataset.long_tail import class_counts
-from training.history import summarise
+from training.history import averaged_epochs, summarise
 from utils.files import to_json
 
 TESTED = ("top1", "balanced", "gm", "many", "medium", "few")
@@ -58,7 +58,7 @@ def make_run(
     start: int = 401,
     **changed,
 ) -> Path:
-    """A run whose top-1 rises by 0.1 an epoch to a last-20 mean of `level`; balanced accuracy is 1 less, and so on.
+    """A run whose top-1 rises by 0.1 an epoch, its mean of the last epochs is `level`; balanced accuracy is 1 less, ...
 
     logged: epochs run; classes: their number or names; status, reason: as in its summary; changed: arguments other than
     PUBLISHED's.
@@ -67,7 +67,7 @@ def make_run(
     names = [f"class {c}" for c in range(classes)] if isinstance(classes, int) else list(classes)
     arguments = PUBLISHED | {"manualSeed": seed, "out": str(folder), "resume": "x"} | changed
     counts = class_counts(arguments["num_max"], len(names), arguments["imb_ratio_l"]).tolist()
-    tail = np.mean([n / 10 for n in range(1, logged + 1)][-20:])
+    tail = np.mean([n / 10 for n in range(1, logged + 1)][-averaged_epochs(logged) :])
     history, lines = [], ["\t".join(["epoch", "loss", "mask", "acc_u", "test_loss", *TESTED])]
     for n in range(1, logged + 1):
         figures = {name: level + n / 10 - tail - i for i, name in enumerate(TESTED)}

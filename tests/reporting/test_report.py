@@ -19,6 +19,7 @@ from reporting.groups import group
 from reporting.logs import read_log
 from reporting.published import Figure, difference, standard_error
 from reporting.runs import find_runs
+from reporting.summaries import STATISTICS
 
 FILES = ["classes.csv", "figures.csv", "report.html", "tables.md", "tables.tex"]
 EVIL = ["</script><script>alert(1)</script>", 'a,"b"\nc', "c|d & 5 % $x_1$", "<b>x</b>", "={cmd}", "\\"]
@@ -40,14 +41,15 @@ def test_seeds_become_mean_deviation_and_n(tmp_path):
     make_run(tmp_path / "runs" / "again", level=10, seed=2, gpu="3", data_root="/elsewhere")
     text = report(tmp_path / "runs", "--out", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
-    last, best = rows_of(tmp_path / "out" / "figures.csv")
-    assert (last["statistic"], best["statistic"], last["n"], last["seeds"]) == ("last-20 mean", "best", "3", "1 2 3")
+    last, _, best = rows = rows_of(tmp_path / "out" / "figures.csv")
+    assert [row["statistic"] for row in rows] == list(STATISTICS.values())
+    assert (last["n"], last["seeds"]) == ("3", "1 2 3")
     # "again" comes first in the order of names, and seed 2 once only.
     seen = np.array([82.0, 10.0, 83.1])
     assert float(last["top1_mean"]) == pytest.approx(seen.mean())
     assert float(last["top1_sd"]) == pytest.approx(seen.std(ddof=1))
     assert float(last["balanced_mean"]) == pytest.approx(seen.mean() - 1)
-    assert float(best["top1_mean"]) == pytest.approx(seen.mean() + 0.95)  # half of 20 epochs' rise
+    assert float(best["top1_mean"]) == pytest.approx(seen.mean() + 0.2)  # half of 5 epochs' rise
     assert f"{tmp_path}/runs/s2: finished; not counted: the same protocol and seed as {tmp_path}/runs/again" in text
     recall = rows_of(tmp_path / "out" / "classes.csv")[3]
     # 20 more than the level for class 0, 4 less with every class, at most 100 and at least 0.
@@ -61,10 +63,39 @@ def test_one_seed_has_no_deviation_and_two_classes_no_medium(tmp_path):
     summary["last_20_mean"]["medium"] = summary["best"]["medium"] = None
     (run / "summary.json").write_text(json.dumps(summary))
     text = report(run, "--out", tmp_path / "out")
-    last, _ = rows_of(tmp_path / "out" / "figures.csv")
+    last, *_ = rows_of(tmp_path / "out" / "figures.csv")
     assert (last["n"], last["top1_sd"], last["medium_mean"]) == ("1", "", "")
     assert re.search(r"\| +1 \| +80\.00 \|", text)
-    assert "last-20 mean, mean ± standard deviation over n seeds (over 3 epochs, fewer than 20 where fewer" in text
+    assert "mean of the last 1 epoch (a fifth of the run, 20 at most), mean ± standard deviation over n seeds" in text
+
+
+def test_a_short_runs_climb_is_in_no_figure(tmp_path):
+    """The report averages the last fifth of the epochs, in tables, charts and words, and names their number; beside it
+    stands the last epoch, and the best says on what it was chosen; so too of the published code.
+    """
+    make_run(tmp_path / "runs" / "short", logged=20)
+    make_run(tmp_path / "runs" / "long", "FixMatch", start=0, logged=150)
+    out = tmp_path / "out"
+    text = report(tmp_path / "runs", "--out", out)
+    assert "mean of the last 4 or 20 epochs (a fifth of the run, 20 at most)" in text
+    assert "best epoch, chosen on the test set, mean ±" in text
+    page = (out / "report.html").read_text()
+    assert "last-20" not in page + text and "top-1, mean of the last 4 or 20 epochs" in page
+    rows = [row for row in rows_of(out / "figures.csv") if row["folders"].endswith("short")]
+    mean, last, best = (float(row["top1_mean"]) for row in rows)
+    assert (mean, last, best) == pytest.approx((80, 80.15, 80.15))  # of the epochs 17 to 20, 0.1 more each
+    assert [row["epochs_averaged"] for row in rows] == ["4", "", ""]
+    about = find_runs([make_published(tmp_path / "published", epochs=25)])[0].about
+    assert (about["epochs_averaged"], about["last_20_mean"]["top1"]) == (5, pytest.approx(72.3))  # of 21 .. 25
+    assert about["last_epoch"]["top1"] == pytest.approx(72.5)
+
+
+def test_a_summary_without_its_last_epoch_is_read(tmp_path):
+    run = make_run(tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["last_epoch"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert "| –" in report(run, "--out", tmp_path / "out").replace("  ", "")
 
 
 def test_runs_that_differ_are_rows_that_say_in_what(tmp_path):
@@ -157,7 +188,7 @@ def test_tables_are_whole_in_every_format(tmp_path):
     markdown = (tmp_path / "out" / "tables.md").read_text()
     assert markdown.strip() in text
     tables = [part.splitlines() for part in markdown.split("\n\n") if part.startswith("|")]
-    assert len(tables) == 5
+    assert len(tables) == 7
     for table in tables:
         assert len({line.count("|") for line in table}) == 1
         assert set(table[1]) == set("|-: ")
@@ -169,7 +200,7 @@ def test_tables_are_whole_in_every_format(tmp_path):
     assert by_name["ReMixMatch+CoSSL"][3] == "**80.00 (n = 1)**"
 
     latex = (tmp_path / "out" / "tables.tex").read_text()
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 5
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 7
     for tabular in re.findall(r"\\begin\{tabular\}\{(l\w*)\}(.*?)\\end\{tabular\}", latex, re.S):
         lines = [line for line in tabular[1].splitlines() if line.endswith(r"\\")]
         assert {line.count("&") for line in lines} == {len(tabular[0]) - 1}
@@ -222,7 +253,7 @@ def test_a_figure_that_one_seed_lacks_is_drawn_of_the_others(tmp_path):
     (chart,) = epochs(group(find_runs([tmp_path])), {"top1": "top-1"})
     (line,) = chart["lines"]
     first, second, third = ([line[part][i] for part in ("low", "y", "high")] for i in range(3))
-    base = 80 + 0.2 - 1.55
+    base = 80 + 0.2 - 2.3
     assert first == [None] * 3
     assert second == pytest.approx([base + 1, base + 1.5, base + 2], rel=1e-3)
     assert third == pytest.approx([base + 1.1, base + 2.1, base + 3.1], rel=1e-3)
@@ -286,7 +317,7 @@ def test_a_broken_run_is_listed_and_the_others_reported(spoil, tmp_path):
     spoil(bad)
     text = report(tmp_path, "--out", tmp_path / "out")
     assert f"{bad}: broken; {BROKEN[spoil]}" in text
-    assert [row["folders"] for row in rows_of(tmp_path / "out" / "figures.csv")] == [str(good)] * 2
+    assert [row["folders"] for row in rows_of(tmp_path / "out" / "figures.csv")] == [str(good)] * 3
     assert BROKEN[spoil] in unescape((tmp_path / "out" / "report.html").read_text())
     assert_refused(run_here("report.py", bad, "--out", tmp_path / "none"), "nothing to report", str(bad))
     assert not (tmp_path / "none").exists()
@@ -440,16 +471,16 @@ def test_folders_of_the_published_code(tmp_path):
     run = make_published(tmp_path / "old")
     make_run(tmp_path / "new")
     text = report(tmp_path, "--out", tmp_path / "out")
-    last, best = (row for row in rows_of(tmp_path / "out" / "figures.csv") if row["folders"] == str(run))
+    last, _, best = (row for row in rows_of(tmp_path / "out" / "figures.csv") if row["folders"] == str(run))
     assert (last["method"], last["dataset"]) == ("CoSSL (published code)", "10 classes (arguments not known)")
-    assert float(last["top1_mean"]) == pytest.approx(72.05)  # of epochs 11 to 30
-    assert float(last["gm_mean"]) == pytest.approx(62.05)  # shares there
+    assert float(last["top1_mean"]) == pytest.approx(72.75)  # of epochs 25 to 30
+    assert float(last["gm_mean"]) == pytest.approx(62.75)  # shares there
     assert float(best["top1_mean"]) == pytest.approx(73)
     assert last["balanced_mean"] == last["published_top1_mean"] == ""
     assert f"{run}: published code" in text
     (run / "log.txt").write_text("Epoch\ttrain_loss\tTest Loss\tbAcc\t\n1\t2\t3\t0.5\t\n2\t2\t3\t0.7\t\n")
     (one,) = find_runs([run])
-    assert one.figures["last_20_mean"]["top1"] == pytest.approx(60)
+    assert one.figures["last_20_mean"]["top1"] == pytest.approx(70)
     assert one.columns["epoch"] == [1, 2]
     (run / "log.txt").write_text("Train Loss\tTest Loss\t\n1\t2\t\n")
     assert_refused(run_here("report.py", run, "--out", tmp_path / "none"), "log.txt has no accuracies")
@@ -470,13 +501,13 @@ def test_what_the_user_tells_of_the_published_code(tmp_path):
     folders = [make_published(tmp_path / "old" / str(seed)) for seed in (1, 2)]
     report(tmp_path / "old", "--out", tmp_path / "out")
     assert "**" not in (tmp_path / "out" / "tables.md").read_text()
-    assert [row["n"] for row in rows_of(tmp_path / "out" / "figures.csv")] == ["1"] * 4
+    assert [row["n"] for row in rows_of(tmp_path / "out" / "figures.csv")] == ["1"] * 6
     make_run(tmp_path / "old" / "ours", level=80)
     for seed, folder in enumerate(folders, 1):
         (folder / "arguments.json").write_text(json.dumps(told | {"manualSeed": seed}))
     report(tmp_path / "old", "--out", tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "figures.csv")
-    theirs, ours = (row for row in rows if row["statistic"] == "last-20 mean")
+    theirs, ours = (row for row in rows if row["statistic"] == STATISTICS["last_20_mean"])
     assert (theirs["method"], theirs["seeds"]) == ("FixMatch+CoSSL (published code)", "1 2")
     assert (theirs["dataset"], theirs["setting"]) == (ours["dataset"], ours["setting"])
     assert theirs["published_top1_mean"] == "83.2" and "budget" not in theirs["difference"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from training.history import SCALARS, log_columns, summarise, versions, write_log
+from training.history import SCALARS, averaged_epochs, log_columns, summarise, versions, write_log
 from utils.files import to_json
 
 
@@ -15,21 +15,27 @@ def epoch(balanced: float, **others) -> dict:
 
 
 def test_summary_averages_the_last_twenty():
-    summary = summarise([epoch(float(n), loss=50.0 - n) for n in range(1, 31)])
+    """As published: of 100 epochs of co-learning, of 500 of pre-training."""
+    summary = summarise([epoch(float(n), loss=150.0 - n) for n in range(1, 101)])
     assert summary["epochs_averaged"] == 20
-    assert summary["last_20_mean"]["balanced"] == 20.5  # of 11 .. 30
-    assert summary["last_20_mean"]["loss"] == 29.5
-    assert summary["last_20_mean"]["recall"] == [20.5, None, 41]
+    assert summary["last_20_mean"]["balanced"] == 90.5  # of 81 .. 100
+    assert summary["last_20_mean"]["loss"] == 59.5
+    assert summary["last_20_mean"]["recall"] == [90.5, None, 181]
+    assert [averaged_epochs(n) for n in (1, 9, 10, 50, 99, 100, 500)] == [1, 1, 2, 10, 19, 20, 20]
 
 
 def test_summary_of_a_short_run():
+    """Its last fifth, one epoch at least; and its last epoch."""
+    summary = summarise([epoch(float(n)) for n in range(1, 24)])
+    assert summary["epochs_averaged"] == 4
+    assert summary["last_20_mean"]["top1"] == 21.5  # of 20 .. 23
+    assert summary["last_epoch"] == epoch(23.0)
     summary = summarise([epoch(10.0), epoch(30.0)])
-    assert summary["epochs_averaged"] == 2
-    assert summary["last_20_mean"]["top1"] == 20
+    assert (summary["epochs_averaged"], summary["last_20_mean"]) == (1, summary["last_epoch"])
 
 
 def test_before_its_first_epoch_a_run_has_no_figures():
-    assert summarise([]) == {"epochs_averaged": 0, "last_20_mean": None, "best": None}
+    assert summarise([]) == {"epochs_averaged": 0} | dict.fromkeys(("last_20_mean", "last_epoch", "best"))
 
 
 def test_summary_takes_each_figures_own_best():

@@ -42,15 +42,21 @@ def test_running_then_finished(around_steps, tmp_path):
         return step(t)
 
     around_steps(around)
-    assert_runs(FIX, *FLAGS, "--out", tmp_path)
+    *_, last, mean, out = assert_runs(FIX, *FLAGS, "--out", tmp_path).stdout.splitlines()
     assert [(s["status"], s["epochs"]) for s in seen] == [("running", 0)] * 3 + [("running", 1)] * 3
     assert [s["best"] is None for s in seen] == [s["last_20_mean"] is None for s in seen] == [True] * 3 + [False] * 3
     end = read(tmp_path)
-    assert (end["status"], end["epochs"], end["epochs_averaged"], end["steps_per_epoch"]) == ("finished", 2, 2, 3)
+    assert (end["status"], end["epochs"], end["epochs_averaged"], end["steps_per_epoch"]) == ("finished", 2, 1, 3)
+    figures = end["last_epoch"]
+    words = f"{figures['balanced']:.2f} %, geometric mean {figures['gm']:.2f} %"
+    assert last.startswith(f"last epoch: balanced accuracy {words}")
+    best = f"(best {end['best']['balanced']:.2f} % in epoch {end['best']['epoch']}, chosen on the test set)"
+    assert mean.startswith(f"mean balanced accuracy of the last 1 epoch: {figures['balanced']:.2f} % {best}")
+    assert out == f"results: {tmp_path}"
     assert seen[-1]["best"]["epoch"] == 1
     assert not any("reason" in summary for summary in (*seen, end))
     assert end["wall_seconds"] >= seen[-1]["wall_seconds"] >= seen[0]["wall_seconds"] >= 0
-    told = ("status", "epochs", "epochs_averaged", "best", "last_20_mean", "wall_seconds")
+    told = ("status", "epochs", "epochs_averaged", "best", "last_20_mean", "last_epoch", "wall_seconds")
     assert [{k: v for k, v in s.items() if k not in told} for s in seen] == [
         {k: v for k, v in end.items() if k not in told}
     ] * 6
