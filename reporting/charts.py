@@ -35,7 +35,7 @@ SHARES = {"acc_u", "acc_selected", "mask"}  # the log has shares of 1
 
 
 def dots(groups: list[Group], metric: str) -> list[dict[str, Any]]:
-    """{"kind": "dots", "rows"}: the mean of the last epochs of every seed, their mean and deviation, the published one."""
+    """{"kind": "dots", "rows"}: the mean of the last epochs of every seed, their mean and deviation, the published."""
     rows = []
     for series, group in enumerate(groups):
         if group.finished and (figure := group.figures["last_20_mean"][metric]):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from reporting.protocol import dataset_of, method_of, protocol_of, setting_of, word
+from reporting.protocol import content_of, dataset_of, method_of, name_datasets, protocol_of, setting_of, word
 from reporting.published import Figure, difference, other_budget, published
 from reporting.runs import FinishedRun
 from reporting.summaries import PUBLISHED, STATISTICS
@@ -83,14 +83,15 @@ def group(runs: Iterable[FinishedRun]) -> list[Group]:
         if run.status == "broken" or not (run.figures or run.columns):
             continue
         about = [run.about.get("classes"), run.about.get("labelled_counts")]
-        key = [dataset_of(run), method_of(run), run.figures is None, protocol_of(run), about]
+        key = [content_of(run), method_of(run), run.figures is None, protocol_of(run), about]
         members = found.setdefault(json.dumps(key, default=str), [])
         twin = next((other for other in members if other.seed == run.seed), None)
         if twin is None:
             members.append(run)
         else:
             run.problems.append(f"not counted: the same protocol and seed as {twin.folder}")
-    groups = [_aggregate(members) for members in found.values()]
+    names = name_datasets(members[0] for members in found.values())
+    groups = [_aggregate(members, names[content_of(members[0])]) for members in found.values()]
     _name(groups)
     return sorted(groups, key=_order)
 
@@ -105,10 +106,10 @@ def _order(group: Group) -> tuple:
     return not group.comparable, group.dataset, data, group.setting, *row
 
 
-def _aggregate(runs: list[FinishedRun]) -> Group:
+def _aggregate(runs: list[FinishedRun], dataset: str) -> Group:
     first = runs[0]
     protocol, method = protocol_of(first), method_of(first)
-    made = Group(dataset_of(first), setting_of(protocol), method, method, protocol, runs, first.figures is not None)
+    made = Group(dataset, setting_of(protocol), method, method, protocol, runs, first.figures is not None)
     if made.finished:
         for statistic in STATISTICS:
             per_run = [run.figures[statistic] for run in runs]

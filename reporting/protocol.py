@@ -1,5 +1,8 @@
 """What a run was asked to do, but for its seed: data set, method, and the arguments that decide its numbers."""
 
+import json
+from collections.abc import Iterable
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,33 @@ NAMED_APART = {"manualSeed", "recipe", "dataset"}  # the seeds of a row, its met
 
 
 def dataset_of(run: FinishedRun) -> str:
-    """The data set in words: of one's own images with the name of their folder."""
+    """The data set in words. Folders of one's own images may have the same name and size, and yet not be the same."""
+    classes, counts = run.about.get("classes", []), run.about.get("labelled_counts")
     if not run.arguments:
-        return f"{len(run.about.get('classes', [])) or 'unknown'} classes (arguments not known)"
+        return f"{len(classes) or 'unknown'} classes (arguments not known)"
     name = str(run.arguments.get("dataset", "unknown"))
-    return f"folder {Path(str(run.arguments.get('data_root', ''))).name}" if name == "folder" else name
+    if name != "folder":
+        return name
+    labelled = f", {sum(counts)} labelled" if counts else ""
+    return f"folder {Path(str(run.arguments.get('data_root', ''))).name}: {len(classes)} classes{labelled}"
+
+
+def content_of(run: FinishedRun) -> str:
+    """By what a data set is known: one's own images by their classes and labelled images, wherever they lie."""
+    if run.arguments.get("dataset") != "folder":
+        return dataset_of(run)
+    return json.dumps([run.about.get("classes"), run.about.get("labelled_counts")])
+
+
+def name_datasets(runs: Iterable[FinishedRun]) -> dict[str, str]:
+    """Content -> name, by `dataset_of` the first run with it; equal names of other contents are numbered from 2."""
+    names: dict[str, str] = {}
+    for run in runs:
+        name, taken = dataset_of(run), names.values()
+        numbered = chain([name], (f"{name} ({n})" for n in count(2)))
+        if content_of(run) not in names:
+            names[content_of(run)] = next(one for one in numbered if one not in taken)
+    return names
 
 
 def method_of(run: FinishedRun) -> str:

@@ -120,12 +120,34 @@ def test_runs_that_differ_are_rows_that_say_in_what(tmp_path):
 def test_own_images_have_no_long_tail(tmp_path):
     """Which these flags don't make; folders of two sizes aren't compared."""
     for size in (16, 24):
-        make_run(tmp_path / str(size), dataset="folder", data_root="/x/birds", img_size=size, num_max=size)
+        make_run(tmp_path / str(size), dataset="folder", data_root="/x/birds", img_size=size, ratio=size)
     groups = group(find_runs([tmp_path]))
     assert [(one.dataset, one.setting) for one in groups] == [
-        ("folder birds", "16 pixels"),
-        ("folder birds", "24 pixels"),
+        ("folder birds: 10 classes, 3720 labelled", "16 pixels"),
+        ("folder birds: 10 classes, 3720 labelled", "24 pixels"),
     ]
+
+
+def test_data_sets_are_told_apart_by_what_is_in_them(tmp_path):
+    """Never by the name of a folder: others of the same name, and the same one after it has grown, have tables of their
+    own; a copy under another name is the same data set.
+    """
+    own = {"dataset": "folder", "data_root": "/a/images"}
+    make_run(tmp_path / "runs" / "1", level=70, **own)
+    make_run(tmp_path / "runs" / "2", "FixMatch", level=60, **own | {"data_root": "/copy/birds"})
+    make_run(tmp_path / "runs" / "3", level=80, classes=[f"other {c}" for c in range(10)], **own)
+    make_run(tmp_path / "runs" / "4", level=90, num_max=1600, **own)
+    groups = group(find_runs([tmp_path / "runs"]))
+    name = "folder images: 10 classes, 3720 labelled"
+    assert [(one.dataset, one.runs[0].folder[-1]) for one in groups] == [
+        (name, "2"),
+        (name, "1"),
+        (f"{name} (2)", "3"),
+        ("folder images: 10 classes, 3967 labelled", "4"),
+    ]
+    text = report(tmp_path / "runs", "--out", tmp_path / "out")
+    assert text.count("\n## ") + text.startswith("## ") == 3
+    assert [row["dataset"] for row in rows_of(tmp_path / "out" / "figures.csv")][::3] == [g.dataset for g in groups]
 
 
 def test_difference_against_the_spread():
