@@ -26,7 +26,7 @@ from reporting.trained import load_model
 from utils.args import Parser, gpu, path, positive_int
 from utils.device import pick_device
 from utils.errors import UserError
-from utils.files import check_writable, printable, replacing
+from utils.files import check_writable, csv_cell, printable, replacing
 
 TOP = 3
 
@@ -93,7 +93,8 @@ def write(out: Path, files: list[Path], probabilities: Tensor, classes: list[str
         writer.writerow(["file", *(name + suffix for suffix in suffixes for name in ("class", "probability"))])
         for path, values, indices in zip(files, top.values.tolist(), top.indices.tolist(), strict=True):
             pairs = zip(indices, values, strict=True)
-            writer.writerow([path, *(cell for c, p in pairs for cell in (classes[c], f"{p:.6f}"))])
+            row = [str(path), *(cell for c, p in pairs for cell in (classes[c], f"{p:.6f}"))]
+            writer.writerow(map(csv_cell, row))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from reporting.runs import FinishedRun, find_runs
 from reporting.tables import section_tables, sections
 from utils.args import Parser, path
 from utils.errors import UserError
-from utils.files import atomic_write_text, check_writable, printable
+from utils.files import check_writable, printable, replacing_all
 
 
 def main() -> None:
@@ -54,8 +54,9 @@ def write(out: Path, runs: list[FinishedRun], groups: list[Group]) -> None:
         "figures.csv": figures_csv(finished),
         "classes.csv": classes_csv(finished),
     }
-    for name, content in files.items():
-        atomic_write_text(out / name, content.encode(errors="backslashreplace").decode())
+    with replacing_all([out / name for name in files]) as temporaries:
+        for temporary, content in zip(temporaries, files.values(), strict=True):
+            temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
     print(text.encode(errors="backslashreplace").decode() + "\n")
     for run in runs:
         if run.status != "finished" or run.problems:

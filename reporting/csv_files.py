@@ -9,13 +9,14 @@ import io
 from reporting.groups import METRICS, Group
 from reporting.published import Figure
 from reporting.summaries import STATISTICS
+from utils.files import csv_cell
 
 
 def figures_csv(groups: list[Group]) -> str:
     """A line per group and statistic, numbers with all their digits."""
     measured = [f"{name}_{part}" for name in METRICS for part in ("mean", "sd")]
     names = ["dataset", "setting", "method", "statistic", "epochs_averaged", "n", "seeds", *measured]
-    rows = [[*names, "published_top1_mean", "published_top1_sd", "published_n", "difference", "folders"]]
+    rows = [[*names, "published_top1_mean", "published_top1_sd", "published_n", "difference", "spread", "folders"]]
     for group in groups:
         for statistic, words in STATISTICS.items():
             row = [group.dataset, group.setting, group.name, words]
@@ -23,7 +24,7 @@ def figures_csv(groups: list[Group]) -> str:
             for name in METRICS:
                 row += _mean_sd(group.figures[statistic][name])
             paper = group.paper if statistic == "last_20_mean" else None
-            row += [*_mean_sd(paper), paper.n if paper else "", group.versus if paper else ""]
+            row += [*_mean_sd(paper), *([paper.n, group.gap, group.versus.partition(" ")[2]] if paper else [""] * 3)]
             rows.append([*row, "\n".join(run.folder for run in group.runs)])
     return _csv(rows)
 
@@ -44,5 +45,5 @@ def _mean_sd(figure: Figure | None) -> list[float | str]:
 
 def _csv(rows: list[list]) -> str:
     text = io.StringIO()
-    csv.writer(text).writerows(rows)
+    csv.writer(text).writerows(map(csv_cell, row) for row in rows)
     return text.getvalue()

@@ -5,8 +5,6 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from utils.files import replacing
-
 # Okabe and Ito's colours, safe for the colour-blind; their yellow, too pale for lines, is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
@@ -19,12 +17,11 @@ def tidy(axes: Axes) -> None:
 
 
 def finish(figure: Figure, axes: Axes, title: str, path: Path) -> None:
-    """Add title and legend (of what `axes` shows), and write the PNG, whole or not at all."""
+    """Add title and legend (of what `axes` shows), and write the PNG."""
     handles, labels = axes.get_legend_handles_labels()
     fitting = 106 // (max(map(len, labels)) + 6)  # columns; six characters' room for the line and the gap
     look = {"frameon": False, "fontsize": 11, "title_fontsize": 14, "ncols": max(1, min(len(labels), 4, fitting))}
     # The title belongs to the legend: only so are the two laid out one above the other.
     figure.legend(handles, labels, title=title or None, loc="outside upper center", **look)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+    figure.savefig(path, format="png", dpi=130)

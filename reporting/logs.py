@@ -7,6 +7,8 @@ import math
 import re
 from pathlib import Path
 
+from utils.files import read_regular
+
 # Spellings of the published code, without case and punctuation. What it calls bAcc is plain top-1.
 ALIASES = {
     "trainloss": "loss",
@@ -28,7 +30,7 @@ def read_log(path: Path) -> tuple[dict[str, list[float]], list[str], bool]:
     published code in shares of 1 become percent. A file that can't be read gives no columns.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_regular(path).decode("utf-8")
     except FileNotFoundError:
         return {}, ["no log.txt"], False
     except (OSError, UnicodeDecodeError) as error:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from reporting.figures import COLOURS, finish, tidy
 from reporting.shifted import CONFIDENCE, RESAMPLES, place
-from utils.files import atomic_write_text, replacing, to_json
+from utils.files import csv_cell, replacing_all, to_json
 
 FIGURES = ("top1", "low", "high", "weighted", "weighted_low", "weighted_high")
 KNOWN = tuple(f"known_prior_{name}" for name in FIGURES)
@@ -58,22 +58,25 @@ def _aligned(rows: list[list[str]]) -> str:
 
 def write(out: Path, dataset: str, records: list[dict[str, Any]], folders: dict[Path, int]) -> None:
     """shifted.csv, shifted.json and shifted.png in `out`; and shifted.json in the folders of runs, each for the record
-    of that number. Every file is written whole or not at all.
+    of that number. None replaces an old file before all are whole.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _write_csv(out / "shifted.csv", records)
     about = {"dataset": dataset, "confidence": CONFIDENCE, "resamples": RESAMPLES}
-    atomic_write_text(out / "shifted.json", to_json(about | {"runs": records}))
-    shifted_curves(records, out / "shifted.png")
-    for folder, number in folders.items():
-        record = {name: value for name, value in records[number].items() if name != "run"}
-        atomic_write_text(folder / "shifted.json", to_json(record))
+    paths = [out / name for name in ("shifted.csv", "shifted.json", "shifted.png")]
+    with replacing_all([*paths, *(folder / "shifted.json" for folder in folders)]) as temporaries:
+        cells, figures, picture, *of_runs = temporaries
+        _write_csv(cells, records)
+        figures.write_text(to_json(about | {"runs": records}), encoding="utf-8")
+        shifted_curves(records, picture)
+        for path, number in zip(of_runs, folders.values(), strict=True):
+            record = {name: value for name, value in records[number].items() if name != "run"}
+            path.write_text(to_json(record), encoding="utf-8")
 
 
 def _write_csv(path: Path, records: list[dict[str, Any]]) -> None:
     """A line per run and ratio; the columns of known priors only where one of the runs has them."""
     known = KNOWN if any(record["known_prior"] for record in records) else ()
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["run", "method", "dataset", "epoch", "ratio", "images", *FIGURES, *known])
         for record in records:
@@ -81,7 +84,7 @@ def _write_csv(path: Path, records: list[dict[str, Any]]) -> None:
             for i, (ratio, images) in enumerate(zip(record["ratios"], record["images"], strict=True)):
                 values = [record[name][i] for name in FIGURES]
                 values += [record["known_prior"][name][i] for name in FIGURES if known]
-                writer.writerow([*about, ratio, images, *(f"{value:.4f}" for value in values)])
+                writer.writerow([*map(csv_cell, about), ratio, images, *(f"{value:.4f}" for value in values)])
 
 
 def shifted_curves(records: list[dict[str, Any]], path: Path) -> None:

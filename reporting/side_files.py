@@ -3,6 +3,7 @@
 Shape legend: E epochs, C classes, R ratios of shifted test sets.
 """
 
+import io
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from training.schema import fault
-from utils.files import read_json
+from utils.files import SANE, read_json, read_regular
 
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile)
 
@@ -42,7 +43,10 @@ def read_diagnostics(path: Path, classes: int, problems: list[str]) -> dict[str,
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        content = io.BytesIO(read_regular(path))
+        if sum(array.file_size for array in zipfile.ZipFile(content).infolist()) > SANE:
+            raise ValueError("larger than any run's")
+        with np.load(content, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
         shape = len(found["epoch"]), classes
     except _UNREADABLE:

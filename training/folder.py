@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files import read_json, warn
+from utils.files import open_regular, read_json, warn
 
 LOCK = ".lock"
 WRITTEN = (
@@ -90,7 +90,7 @@ class Lock:
 
 def in_use(out: Path) -> bool:
     """Whether a process trains in the folder; False where that can't be told."""
-    with suppress(OSError), (out / LOCK).open("rb") as file:
+    with suppress(OSError), open_regular(out / LOCK) as file:
         try:
             os.lockf(file.fileno(), os.F_TEST, 0)
         except (BlockingIOError, PermissionError):

@@ -4,12 +4,13 @@ import errno
 import json
 import math
 import os
+import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from utils.errors import UserError
 
@@ -28,6 +29,7 @@ def warn(text: str) -> None:
 
 
 warn_once = lru_cache(warn)
+SANE = 2**28  # bytes; 2,000 epochs of 1,000 classes take 144 MB of diagnostics
 
 
 def jsonable(value: Any) -> Any:
@@ -46,10 +48,28 @@ def to_json(value: Any) -> str:
     return json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n"
 
 
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """To read. Raises OSError for what is no regular file: to open a FIFO, or to read a device, may never end."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        yield file
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a file that a run has left. Raises OSError for what is no regular file, or larger than any."""
+    with open_regular(path) as file:
+        content = file.read(SANE + 1)
+    if len(content) > SANE:
+        raise OSError(errno.EFBIG, f"more than {SANE >> 20} MiB")
+    return content
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises ValueError, with the rest of a sentence about the file, if it is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_json)
+        return json.loads(read_regular(path).decode("utf-8"), parse_constant=_no_json)
     except (OSError, ValueError, RecursionError):
         raise ValueError("is not readable JSON") from None
 
@@ -96,19 +116,36 @@ def walk(root: Path, left_out: Callable[[str], bool] | None = None) -> tuple[dic
     return found, problems
 
 
+def csv_cell(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay as they are."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it at the end: readers see a whole file, old or new, also after the
     machine has lost its power.
     """
-    temporary = path.with_name(f".{path.name}.tmp")  # always the same, so that a killed run leaves one at most
-    try:
+    with replacing_all([path]) as (temporary,):
         yield temporary
-        _to_disk(temporary)
-        temporary.replace(path)
-        _to_disk(path.parent)  # which holds the name
+
+
+@contextmanager
+def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """The same for files that belong together: none is renamed before all are whole and on the disk."""
+    # Always the same names, so that a killed run leaves one set at most.
+    temporaries = [path.with_name(f".{path.name}.tmp") for path in paths]
+    try:
+        yield temporaries
+        for temporary in temporaries:
+            _to_disk(temporary)
+        for temporary, path in zip(temporaries, paths, strict=True):
+            temporary.replace(path)
+        for folder in {path.parent for path in paths}:  # which hold the names
+            _to_disk(folder)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
 
 
 def _to_disk(path: Path) -> None:

@@ -1,18 +1,22 @@
 """The report of many runs: aggregation, published figures, tables, bad input, and the page in a browser."""
 
 import csv
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
 from html import unescape
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.browser import CHROMIUM, DRIVER, browser
 from helpers.made_runs import make_published, make_run
 from helpers.own_images import without_permission
-from helpers.scripts import ROOT, assert_refused, assert_runs, run_here, run_script
+from helpers.scripts import HANG, ROOT, assert_refused, assert_runs, command, run_here, run_script
 
 from reporting.charts import CURVES, PSEUDO, confusions, epochs, per_class, shifted
 from reporting.groups import group
@@ -22,7 +26,8 @@ from reporting.runs import find_runs
 from reporting.summaries import STATISTICS
 
 FILES = ["classes.csv", "figures.csv", "report.html", "tables.md", "tables.tex"]
-EVIL = ["</script><script>alert(1)</script>", 'a,"b"\nc', "c|d & 5 % $x_1$", "<b>x</b>", "={cmd}", "\\"]
+EVIL = ["</script><script>alert(1)</script>", 'a,"b"\nc', "c|d & 5 % $x_1$", "<b>x</b>", "\\"]
+EVIL += ["={cmd}", "+1", "-2", "@x", "\t=3"]
 
 
 def report(*arguments: object) -> str:
@@ -546,13 +551,41 @@ def test_what_the_user_tells_of_the_published_code(tmp_path):
         assert words in find_runs([folders[0]])[0].problems[0]
 
 
+def test_numbers_in_csv_files_are_numbers(tmp_path):
+    """Also those with a sign; words about them have their own column."""
+    make_run(tmp_path / "run", level=70)
+    report(tmp_path / "run", "--out", tmp_path / "out")
+    row, *_ = rows_of(tmp_path / "out" / "figures.csv")
+    assert (float(row["difference"]), row["spread"]) == (pytest.approx(-13.2), "(outside ±1.13)")
+
+
+@pytest.mark.parametrize("number", range(len(FILES)))
+def test_a_killed_report_leaves_the_old_one_whole(number, tmp_path, monkeypatch):
+    """Whichever file it dies at: nothing is renamed before everything is written."""
+    make_run(tmp_path / "runs" / "a")
+    report(tmp_path / "runs", "--out", tmp_path / "out")
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in FILES}
+    make_run(tmp_path / "runs" / "b", level=20, seed=2)
+    original, calls = Path.write_text, count()
+
+    def dies(path, *arguments, **named):
+        if path.parent == tmp_path / "out" and next(calls) == number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "write_text", dies)
+    assert_refused(run_here("report.py", tmp_path / "runs", "--out", tmp_path / "out"), "No space left")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
 def test_hostile_names_leave_everything_whole(tmp_path):
     folder = tmp_path / 'a,b "c"\n<img src=x onerror=alert(1)>'
     run = make_run(folder, classes=EVIL, diagnostics=True, dataset="folder", data_root="/x/<i>&|")
     stopped = make_run(tmp_path / "`x`\x1b[31m<img src=x>", status="stopped")
     text = report(tmp_path, "--out", tmp_path / "out")
     assert "\x1b" not in text
-    assert [row["class"] for row in rows_of(tmp_path / "out" / "classes.csv")] == EVIL
+    shown = [f"'{name}" if name[0] in "=+-@\t" else name for name in EVIL]
+    assert [row["class"] for row in rows_of(tmp_path / "out" / "classes.csv")] == shown
     assert rows_of(tmp_path / "out" / "figures.csv")[0]["folders"] == str(run)
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<script") == page.count("</script>") == 2
@@ -561,6 +594,57 @@ def test_hostile_names_leave_everything_whole(tmp_path):
     assert all(name in str(data) for name in ("</script><script>alert(1)</script>", "<b>x</b>"))
     assert len(re.findall(r"^## ", (tmp_path / "out" / "tables.md").read_text(), re.M)) == 1
     assert stopped.exists()
+
+
+def fifo(path):
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def device(path):
+    path.unlink(missing_ok=True)
+    path.symlink_to("/dev/zero")
+
+
+def endless(path):
+    path.write_bytes(b"")
+    os.truncate(path, 2**40)
+
+
+def bomb(path):
+    """A small archive of large arrays."""
+    if path.suffix == ".npz":
+        np.savez_compressed(path, epoch=np.zeros(2**25 + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spoil", [fifo, device, endless, bomb])
+def test_only_regular_files_of_sane_size_are_read(spoil, tmp_path):
+    """All others are named among the problems; within a process of little memory, so that nothing can read them."""
+    expected = {
+        "summary.json": "summary.json is not readable JSON",
+        "log.txt": "log.txt can't be read (OSError)",
+        "diagnostics.npz": "diagnostics.npz is not readable",
+        "shifted.json": "shifted.json can't be used: is not readable JSON",
+        "arguments.json": "arguments.json is not readable JSON",
+        "checkpoint.pth.tar": "checkpoint.pth.tar",
+    }
+    make_run(tmp_path / "runs" / "good")
+    kept = {"diagnostics.npz": expected["diagnostics.npz"]} if spoil is bomb else expected
+    for name in kept:
+        run = tmp_path / "runs" / name
+        make = make_published if name.startswith(("arguments", "checkpoint")) else make_run
+        make(run)
+        spoil(run / name)
+    running = make_run(tmp_path / "runs" / "lock", status="running", seed=2)
+    fifo(running / ".lock")
+    limited = ["bash", "-c", 'ulimit -v 16000000; exec "$@"', "_"]
+    command_line = [*limited, *command("report.py", tmp_path / "runs", "--out", tmp_path / "out")]
+    result = subprocess.run(command_line, capture_output=True, text=True, cwd=ROOT, timeout=HANG, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    for name, words in kept.items():
+        assert re.search(f"/runs/{re.escape(name)}: .*{re.escape(words)}", result.stdout), name
+    assert f"{running}: unfinished" in result.stdout
 
 
 @pytest.mark.parametrize("kind", ["empty", "missing", "file", "out"])
@@ -632,7 +716,7 @@ def test_the_page_in_a_browser(tmp_path):
         assert len(bars) == 9 and all(bars)  # one of them is of 13 ± 14 percent
         assert "diamond" in page.run("return document.querySelector('#s0 .note').textContent")
         matrix = "return [...document.querySelectorAll('svg:has(image)')].map(s => s.querySelectorAll('text').length)"
-        assert set(page.run(matrix)) == {20, 4, 14}  # 10 classes, 100, the hostile 7
+        assert set(page.run(matrix)) == {20, 4, 22}  # 10 classes, 100, the hostile 11
         dots = "return [...document.querySelectorAll('#s0 figure')].pop().querySelectorAll('g circle')"
         x = page.run(dots.replace("return ", "return [...") + "].slice(0, 5).map(c => +c.getAttribute('cx'))")
         steps = np.diff(x) / (x[1] - x[0])

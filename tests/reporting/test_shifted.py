@@ -33,6 +33,7 @@ from reporting.shifted import (
     shifted_counts,
     shifted_figures,
 )
+from reporting.shifted_files import write
 from reporting.trained import load_model
 from training.folder import discard_run
 from utils.errors import UserError
@@ -196,6 +197,37 @@ def test_area():
 def test_one_class_cannot_shift():
     with pytest.raises(UserError, match="fewer than two classes"):
         shifted_figures(torch.zeros(3, 2), np.zeros(3, dtype=np.int64), np.arange(2))
+
+
+def made(run, **others):
+    """A record of a run whose network guesses."""
+    labels = shuffled([12] * 3)
+    figures = shifted_figures(torch.randn(len(labels), 3), labels, np.arange(3))
+    about = {"run": run, "method": "FixMatch", "dataset": "digits", "epoch": 1, "checkpoint": "c"}
+    return about | figures | others
+
+
+def test_names_that_a_spreadsheet_would_calculate(tmp_path):
+    write(tmp_path, "digits", [made("=1+1/run", method="-x"), made("plain")], {})
+    with (tmp_path / "shifted.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["run"], row["method"]) for row in rows} == {("'=1+1/run", "'-x"), ("plain", "FixMatch")}
+    assert {int(row["ratio"]) for row in rows} == set(RATIOS)
+
+
+def test_what_is_written_is_replaced_together(tmp_path, monkeypatch):
+    """Where the figure can't be drawn, nothing is new."""
+    (tmp_path / "run").mkdir()
+    write(tmp_path, "digits", [made("run")], {tmp_path / "run": 0})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("reporting.shifted_files.shifted_curves", fails)
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path, "digits", [made("other", epoch=2)], {tmp_path / "run": 0})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
 def record(out):

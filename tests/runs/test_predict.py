@@ -137,6 +137,21 @@ def test_odd_names(saved, tmp_path):
     assert rows[-1] == rows[-2]
 
 
+def test_names_that_a_spreadsheet_would_calculate(saved, tmp_path, monkeypatch):
+    """They get an apostrophe; numbers and other names stay as they are."""
+    classes = ['a, "b"\nc', "@sum"]
+    monkeypatch.chdir(tmp_path)
+    names = ["=1+1.png", "+1.png", "@a.png", "\t1.png", "-1.png", "a=1.png"]
+    for i, name in enumerate(names):
+        write_image(tmp_path / name, i)
+    checkpoint, out = saved(facts=FACTS | {"classes": classes}), tmp_path / "out.csv"
+    assert_runs("predict.py", "--checkpoint", checkpoint, "--out", out, *CPU, "--", *names)
+    rows = read_csv(out)
+    assert [row["file"] for row in rows] == [*(f"'{name}" for name in names[:-1]), names[-1]]
+    assert {row["class"] for row in rows} | {row["class_2"] for row in rows} == {classes[0], "'@sum"}
+    assert all(0 <= float(row["probability"]) <= 1 for row in rows)
+
+
 def other_network():
     return {"conv1.weight": torch.zeros(4, 3, 7, 7)}
 
