@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from reporting.groups import METRICS, THIRDS, Group
+from reporting.groups import THIRDS, Group
 from reporting.shifted import place
 from reporting.tables import words_for
 
-CURVES = METRICS | {"test_loss": "test loss", "loss": "training loss", "ece": "expected calibration error"}
+CURVES = {"test_loss": "test loss", "loss": "training loss", "ece": "expected calibration error"}
 NATS = {"test_loss", "loss", "pl_kl"}
 PSEUDO = {
     "acc_u": "right, of all pseudo-labels",
@@ -34,7 +34,7 @@ LAST = {
 SHARES = {"acc_u", "acc_selected", "mask"}  # the log has shares of 1
 
 
-def dots(groups: list[Group], metric: str) -> list[dict[str, Any]]:
+def dots(groups: list[Group], metric: str, name: str) -> list[dict[str, Any]]:
     """{"kind": "dots", "rows"}: the mean of the last epochs of every seed, their mean and deviation, the published."""
     rows = []
     for series, group in enumerate(groups):
@@ -43,8 +43,8 @@ def dots(groups: list[Group], metric: str) -> list[dict[str, Any]]:
             paper = group.paper.mean if group.paper and metric == "top1" else None
             row = {"series": series, "label": group.name, "seeds": seeds, "mean": _short(figure.mean)}
             rows.append(row | {"sd": figure.sd and _short(figure.sd), "paper": paper})
-    title = f"{METRICS[metric]}, {words_for('last_20_mean', [g for g in groups if g.finished])}"
-    return [{"kind": "dots", "title": title, "unit": "%", "rows": rows}] if rows else []
+    words = words_for("last_20_mean", [group for group in groups if group.finished]).partition(" (")[0]
+    return [{"kind": "dots", "title": f"{name}, {words}", "unit": "%", "rows": rows}] if rows else []
 
 
 def epochs(groups: list[Group], columns: dict[str, str]) -> list[dict[str, Any]]:

@@ -5,13 +5,12 @@ method with its arguments, and the row's name says in which of them it differs f
 """
 
 import json
-import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from reporting.protocol import content_of, dataset_of, method_of, name_datasets, protocol_of, setting_of, word
-from reporting.published import Figure, difference, other_budget, published
+from reporting.published import Figure, difference, figure_of, other_budget, published
 from reporting.runs import FinishedRun
 from reporting.summaries import PUBLISHED, STATISTICS
 from utils.args import DATA
@@ -19,6 +18,7 @@ from utils.flags import with_role
 
 THIRDS = ("many", "medium", "few")  # of the classes, by their labelled images
 METRICS = {"top1": "top-1", "balanced": "balanced accuracy", "gm": "geometric mean"} | {name: name for name in THIRDS}
+SAME = {"top1": "top-1 = balanced accuracy"}  # on balanced test sets
 
 
 @dataclass
@@ -96,6 +96,12 @@ def group(runs: Iterable[FinishedRun]) -> list[Group]:
     return sorted(groups, key=_order)
 
 
+def metrics_of(groups: list[Group]) -> dict[str, str]:
+    """METRICS; where all test sets are balanced, as far as is known, top-1 and balanced accuracy as one."""
+    known = {run.balanced for group in groups for run in group.runs} - {None}
+    return METRICS if known != {True} else {k: v for k, v in (METRICS | SAME).items() if k != "balanced"}
+
+
 def _order(group: Group) -> tuple:
     """Methods as in the paper, each before its CoSSL; numbers by size."""
     base, learner = group.method.partition("+")[::2]
@@ -128,14 +134,6 @@ def paper_of(run: FinishedRun) -> tuple[Figure | None, str]:
     return published(method_of(run).removesuffix(f" ({PUBLISHED})"), dataset, arguments), other_budget(
         dataset, arguments
     )
-
-
-def figure_of(values: Iterable[float | None]) -> Figure | None:
-    """Mean, sample standard deviation (n - 1; None for one value) and n; None if a run has no such figure."""
-    values = list(values)
-    if any(value is None for value in values):
-        return None
-    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 def _name(groups: list[Group]) -> None:

@@ -27,6 +27,15 @@ function canvasOf(host, height) {
   return [width, svg(host, "svg", {viewBox: `0 0 ${width} ${height}`, height, role: "img", tabindex: 0})];
 }
 
+/* Where an axis of percentages starts: at 0, unless that would leave half of it empty. */
+const startOf = (low, high) => low > high / 2 ? Math.floor(low) : 0;
+
+/* Says that an axis doesn't start at 0, and shows it by a zigzag there. */
+function breakAxis(host, root, low, d) {
+  host.querySelector("figcaption").append(Object.assign(document.createElement("em"), {textContent: ` axis from ${low}`}));
+  svg(root, "path", {class: "break", d});
+}
+
 /* chart: see reporting/charts.py; look: series -> its classes; label: series -> its name. */
 function drawLines(host, chart, look, label) {
   const names = chart.names, lines = chart.lines.filter(line => look(line.series));
@@ -37,7 +46,7 @@ function drawLines(host, chart, look, label) {
   const xs = chart.at ? [Math.min(...chart.at) - 0.5, Math.max(...chart.at) + 0.5] : names ? [-0.5, names.length - 0.5] : [Math.min(...chart.lines.map(l => l.x[0])),
     Math.max(...chart.lines.map(l => l.x[l.x.length - 1]))];
   let [low, high] = shown.length ? [Math.min(...shown), Math.max(...shown)] : [0, 1];
-  if (chart.unit === "%") [low, high] = names || high - low > 40 ? [0, 100] : [Math.max(0, low - 3), Math.min(100, high + 3)];
+  if (chart.unit === "%") [low, high] = names || high - low > 40 ? [0, 100] : [startOf(low - 3, high), Math.min(100, high + 3)];
   else [low, high] = [Math.min(0, low), high * 1.05 || 1];
   const slanted = names && names.length * (widest * 6.5 + 8) > width - 40;
   const bottom = !names ? 34 : slanted ? 30 + Math.min(widest, 14) * 4.6 : chart.area ? 46 : 36;
@@ -50,6 +59,7 @@ function drawLines(host, chart, look, label) {
     svg(root, "line", {class: "rule", x1: box.left, x2: box.right, y1: Y(v), y2: Y(v)});
     svg(root, "text", {x: box.left - 5, y: Y(v) + 4, "text-anchor": "end"}, v);
   }
+  if (low > 0) breakAxis(host, root, low, `M${box.left},${box.bottom}l4,-5l4,5l4,-5l4,5`);
   if (names) nameClasses(root, chart, box, X, across(1) - across(0), slanted);
   else for (const v of ticks(...xs, Math.min(6, width / 60)).filter(Number.isInteger))
     svg(root, "text", {x: X(v), y: box.bottom + 15, "text-anchor": "middle"}, v);

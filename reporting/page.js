@@ -28,6 +28,7 @@ function draw(figure) {
   unit.textContent = chart.unit ? ` (${chart.unit})` : "";
   caption.append(chart.title[0].toUpperCase() + chart.title.slice(1), unit);
   figure.replaceChildren(caption);
+  figure.classList.remove("wide", "cut");
   figure.hidden = chart.kind === "confusion" && !look(chart.series);
   if (figure.hidden) return;
   const kinds = {line: drawLines, dots: drawDots, confusion: drawConfusion};
@@ -38,12 +39,33 @@ const figures = [...document.querySelectorAll("figure[data-chart]")];
 const redraw = list => list.forEach(draw);
 redraw(figures); // all at once, so that links within the page lead where they should
 let width = innerWidth;
+/* Tables and matrices say where they have more columns than are seen. */
+const measure = () => document.querySelectorAll(".scroll, .chart.wide").forEach(one =>
+  one.classList.toggle("cut", one.scrollLeft + one.clientWidth + 1 < one.scrollWidth));
+document.addEventListener("scroll", measure, {passive: true, capture: true});
+measure();
+
+/* A section that was folded is drawn when it opens, and opens for a link to it. */
+const folds = [...document.querySelectorAll(".fold")];
+for (const fold of folds) fold.addEventListener("toggle", () => {
+  if (!fold.open) return;
+  redraw([...fold.querySelectorAll("figure[data-chart]")]);
+  measure();
+});
+const unfold = () => folds.filter(fold => `#${fold.parentNode.id}` === location.hash).forEach(fold => { fold.open = true; });
+addEventListener("hashchange", unfold);
+for (const link of document.querySelectorAll("nav a")) link.addEventListener("click", () => setTimeout(unfold));
+
 addEventListener("resize", () => {
   if (innerWidth !== width) redraw(figures);
+  measure();
   width = innerWidth;
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw(figures));
-addEventListener("beforeprint", () => redraw(figures));
+addEventListener("beforeprint", () => {
+  for (const fold of folds) fold.open = true;
+  redraw(figures);
+});
 addEventListener("scroll", () => tip(), {passive: true});
 
 for (const button of document.querySelectorAll(".legend button")) button.addEventListener("click", () => {

@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reporting.charts import CURVES, PSEUDO, confusions, dots, epochs, per_class, shifted
-from reporting.groups import Group
-from reporting.protocol import method_of
+from reporting.groups import Group, metrics_of
+from reporting.headline import headline
+from reporting.protocol import colour_of, method_of
 from reporting.runs import FinishedRun
 from reporting.tables import Table, run_table, section_tables, sections
 from utils.files import jsonable
 
 HERE = Path(__file__).parent
+DOTS = ("top1", "balanced", "few")  # metrics that are shown seed by seed
 
 
 class Section(NamedTuple):
@@ -27,6 +29,14 @@ class Section(NamedTuple):
     tables: list[Table]
     groups: list[Group]
     charts: dict[str, range]
+
+    @property
+    def looks(self) -> list[str]:
+        """Of each group, for the style sheet: a method has one colour on the whole page, its rows have other dashes."""
+        colours = [colour_of(group.method) for group in self.groups]
+        dashes = [f"dash{colours[:i].count(colour) % 6}" for i, colour in enumerate(colours)]
+        rows = zip(self.groups, colours, dashes, strict=True)
+        return [f"c{colour} {dash if group.finished else 'unfinished'}" for group, colour, dash in rows]
 
 
 def page(runs: list[FinishedRun], groups: list[Group]) -> str:
@@ -41,6 +51,7 @@ def page(runs: list[FinishedRun], groups: list[Group]) -> str:
         asset=asset,
         counts=Counter(run.status for run in runs),
         with_problems=[run for run in runs if run.problems],
+        headline=headline(groups),
         sections=shown,
         configurations=[(run.folder, method_of(run), configuration(run)) for run in runs],
         charts=jsonable(charts),
@@ -63,11 +74,10 @@ def by_setting(groups: list[Group], charts: list[dict[str, Any]]) -> Iterator[Se
 
 def add_charts(groups: list[Group], charts: list[dict[str, Any]]) -> dict[str, range]:
     """Append all charts of the groups to `charts`; kind -> their places there."""
-    balanced = any(group.finished and group.figures["last_20_mean"]["balanced"] for group in groups)
-    metrics = ("top1", "balanced", "few") if balanced else ("top1",)
+    metrics = metrics_of(groups)
     new = {
-        "dots": [chart for metric in metrics for chart in dots(groups, metric)],
-        "curves": epochs(groups, CURVES),
+        "dots": [chart for name in DOTS if name in metrics for chart in dots(groups, name, metrics[name])],
+        "curves": epochs(groups, metrics | CURVES),
         "classes": per_class(groups),
         "confusion": confusions(groups),
         "pseudo": epochs(groups, PSEUDO),

@@ -1,6 +1,7 @@
 """What a run was asked to do, but for its seed: data set, method, and the arguments that decide its numbers."""
 
 import json
+import re
 from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import Path
@@ -10,6 +11,8 @@ from reporting.runs import FinishedRun
 from utils.args import DATA, RESULT
 from utils.flags import LONG_TAIL, spelled, with_role
 
+# Each has a colour of its own, by its place here, on every page and figure.
+METHODS = ("FixMatch", "FixMatch+CoSSL", "MixMatch", "MixMatch+CoSSL", "ReMixMatch", "ReMixMatch+CoSSL", "supervised")
 NAMED_APART = {"manualSeed", "recipe", "dataset"}  # the seeds of a row, its method, and the table that it stands in
 
 
@@ -45,6 +48,12 @@ def name_datasets(runs: Iterable[FinishedRun]) -> dict[str, str]:
 
 def method_of(run: FinishedRun) -> str:
     return run.about.get("method", "unknown method")
+
+
+def colour_of(method: str) -> int:
+    """The number of a method's colour; a variant has that of its method, an unknown one the last."""
+    names = (re.split(r", | \(", method)[0], method.partition("+")[0])
+    return next((METHODS.index(name) for name in names if name in METHODS), len(METHODS) - 1)
 
 
 def protocol_of(run: FinishedRun) -> dict[str, Any]:

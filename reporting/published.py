@@ -6,6 +6,8 @@ deviation over three seeds (Food-101-LT and Small-ImageNet-127: one figure witho
 """
 
 import math
+import statistics
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 
@@ -15,6 +17,14 @@ class Figure(NamedTuple):
     mean: float
     sd: float | None
     n: int
+
+
+def figure_of(values: Iterable[float | None]) -> Figure | None:
+    """Mean, sample standard deviation (n - 1; None for one value) and n; None if a run has no such figure."""
+    values = list(values)
+    if any(value is None for value in values):
+        return None
+    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 _CIFAR10, _CIFAR100 = ("cifar10", "imb_ratio_l", (50, 100, 150)), ("cifar100", "imb_ratio_l", (20, 50, 100))

@@ -3,6 +3,7 @@
 Shape legend: E epochs, C classes.
 """
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,14 @@ class FinishedRun:
         """Of the run's last model, by its log (of which the end may be damaged) or its summary."""
         known = [*self.columns.get("epoch", [])[-1:], self.about.get("epochs")]
         return max((int(epoch) for epoch in known if epoch is not None), default=None)
+
+    @property
+    def balanced(self) -> bool | None:
+        """Whether its test set is balanced, which makes top-1 and balanced accuracy the same; None where not known."""
+        pairs = [(figures.get("top1"), figures.get("balanced")) for figures in (self.figures or {}).values()]
+        pairs += zip(self.columns.get("top1", []), self.columns.get("balanced", []), strict=False)
+        known = [pair for pair in pairs if None not in pair and all(map(math.isfinite, pair))]
+        return all(abs(a - b) < 1e-3 for a, b in known) if known else None  # a log has six digits
 
     @property
     def seed(self) -> int | None:

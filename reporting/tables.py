@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import NamedTuple
 
-from reporting.groups import METRICS, Group
+from reporting.groups import Group, metrics_of
 from reporting.protocol import dataset_of, method_of
 from reporting.published import Figure
 from reporting.runs import FinishedRun
@@ -74,8 +74,9 @@ def figure_table(groups: list[Group], statistic: str) -> Table:
     if statistic == "best":
         caption += " (each figure from its own best epoch)"
     columns = [[Cell(group.name) for group in groups], [Cell(str(group.n), group.n) for group in groups]]
-    columns += [_cells([group.figures[statistic][name] for group in groups], groups) for name in METRICS]
-    headings = ["method", "n", *METRICS.values()]
+    metrics = metrics_of(groups)
+    columns += [_cells([group.figures[statistic][name] for group in groups], groups) for name in metrics]
+    headings = ["method", "n", *metrics.values()]
     if statistic == "last_20_mean" and any(group.paper for group in groups):
         headings[3:3] = ["published", "difference"]  # beside top-1
         columns[3:3] = _beside(groups)

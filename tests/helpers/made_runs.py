@@ -56,9 +56,10 @@ def make_run(
     diagnostics: bool = False,
     shifted: bool = False,
     start: int = 401,
+    offset: float = 1,
     **changed,
 ) -> Path:
-    """A run whose top-1 rises by 0.1 an epoch, its mean of the last epochs is `level`; balanced accuracy is 1 less, ...
+    """A run whose top-1 rises by 0.1 an epoch, to `level` as mean of the last ones; balanced accuracy is `offset` less.
 
     logged: epochs run; classes: their number or names; status, reason: as in its summary; changed: arguments other than
     PUBLISHED's.
@@ -70,7 +71,7 @@ def make_run(
     tail = np.mean([n / 10 for n in range(1, logged + 1)][-averaged_epochs(logged) :])
     history, lines = [], ["\t".join(["epoch", "loss", "mask", "acc_u", "test_loss", *TESTED])]
     for n in range(1, logged + 1):
-        figures = {name: level + n / 10 - tail - i for i, name in enumerate(TESTED)}
+        figures = {name: level + n / 10 - tail - i * offset for i, name in enumerate(TESTED)}
         recall = [min(100.0, max(0.0, level + 20 - 40 * c / len(names))) for c in range(len(names))]
         history.append(figures | {"loss": 3 / n, "ece": 7.0, "recall": recall})
         row = [n, 4 / n, n / (n + 5), 0.9 - 1 / (n + 2), 3 / n, *figures.values()]

@@ -19,8 +19,10 @@ from helpers.own_images import without_permission
 from helpers.scripts import HANG, ROOT, assert_refused, assert_runs, command, run_here, run_script
 
 from reporting.charts import CURVES, PSEUDO, confusions, epochs, per_class, shifted
-from reporting.groups import group
+from reporting.groups import METRICS, group, metrics_of
+from reporting.headline import headline
 from reporting.logs import read_log
+from reporting.protocol import METHODS, colour_of
 from reporting.published import Figure, difference, standard_error
 from reporting.runs import find_runs
 from reporting.summaries import STATISTICS
@@ -241,7 +243,7 @@ def test_charts_show_what_the_files_hold(tmp_path):
     runs = [make_run(tmp_path / f"s{seed}", level=80 + seed, seed=seed, **more) for seed in (1, 4)]
     groups = group(find_runs([tmp_path]))
     logs = [list(csv.DictReader((run / "log.txt").open(), delimiter="\t")) for run in runs]
-    charts = {chart["title"]: chart["lines"][0] for chart in epochs(groups, CURVES | PSEUDO)}
+    charts = {chart["title"]: chart["lines"][0] for chart in epochs(groups, METRICS | CURVES | PSEUDO)}
     for title, column, unit in (("top-1", "top1", 1), ("used by the loss, of all (mask rate)", "mask", 100)):
         pairs = [[unit * float(row[column]) for row in rows] for rows in zip(*logs, strict=True)]
         line = charts[title]
@@ -675,6 +677,47 @@ def test_the_demo_ends_with_the_report():
     assert subprocess.run(["bash", "-n", ROOT / "run_demo.sh"], check=False).returncode == 0
 
 
+def test_the_first_line_says_what_came_out(tmp_path):
+    for seed in (1, 2):
+        make_run(tmp_path / f"a{seed}", "FixMatch", 70 + seed, seed, start=0)
+        make_run(tmp_path / f"b{seed}", level=80 + seed, seed=seed)
+    setting = "cifar10, γ 100, num_max 1500, ratio 2"
+    words = f"FixMatch+CoSSL reaches 81.50 ± 0.71 % on {setting}, 10.00 points above FixMatch"
+    assert headline(group(find_runs([tmp_path]))) == f"Top-1 accuracy, mean of the last epochs: {words}."
+    report(tmp_path, "--out", tmp_path / "out")
+    body = (tmp_path / "out" / "report.html").read_text().partition("<h1>")[2]
+    assert words in body.splitlines()[1]
+    for n, dataset in enumerate(("digits", "fashion_mnist", "food101")):
+        make_run(tmp_path / dataset, level=10 + n, dataset=dataset)
+    assert headline(group(find_runs([tmp_path]))).endswith("; 1 more below.")
+    assert headline([]).startswith("No run")
+
+
+def test_on_balanced_test_sets_top1_and_balanced_accuracy_are_shown_once(tmp_path):
+    """Also beside a run of the published code, whose balanced accuracy is not known; figures.csv has both."""
+    balanced = make_run(tmp_path / "runs" / "a", offset=0)
+    for folder in (balanced, make_run(tmp_path / "digits", dataset="digits")):
+        (one,) = group(find_runs([folder]))
+        assert ("balanced" in metrics_of([one])) == (folder != balanced)
+    text = report(tmp_path / "runs", "--out", tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    titles = re.findall(r'"title":"([^"]*(?:balanced|top-1)[^"]*)"', page)
+    assert titles == ["top-1 = balanced accuracy, mean of the last 5 epochs", "top-1 = balanced accuracy"]
+    assert text.count("balanced accuracy") == text.count("top-1 = balanced accuracy") == 3
+    row, *_ = rows_of(tmp_path / "out" / "figures.csv")
+    assert row["top1_mean"] == row["balanced_mean"]
+    theirs = find_runs([make_published(tmp_path / "published")])
+    assert "balanced" not in metrics_of(group([*find_runs([balanced]), *theirs]))
+
+
+def test_a_method_has_one_colour():
+    """Its variants, too; the seven known ones each their own."""
+    assert [colour_of(method) for method in METHODS] == list(range(7))
+    assert colour_of("FixMatch+CoSSL, cRT") == colour_of("FixMatch+CoSSL (published code)") == 1
+    assert colour_of("FixMatch+another") == colour_of("FixMatch") == 0
+    assert colour_of("unknown method") == 6
+
+
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium with chromedriver installed")
 def test_the_page_in_a_browser(tmp_path):
     """Charts are drawn, tables sort, series switch; nothing is asked of the network; phones needn't scroll sideways."""
@@ -715,8 +758,32 @@ def test_the_page_in_a_browser(tmp_path):
         bars = page.run(inside)
         assert len(bars) == 9 and all(bars)  # one of them is of 13 ± 14 percent
         assert "diamond" in page.run("return document.querySelector('#s0 .note').textContent")
-        matrix = "return [...document.querySelectorAll('svg:has(image)')].map(s => s.querySelectorAll('text').length)"
-        assert set(page.run(matrix)) == {20, 4, 22}  # 10 classes, 100, the hostile 11
+        legends = "return [...document.querySelectorAll('.legend button')].map(b => [b.textContent, b.classList[1]])"
+        colours = {}
+        for name, colour in page.run(legends):
+            colours.setdefault(name.partition(" (")[0], set()).add(colour)
+        assert {name: len(found) for name, found in colours.items()} == dict.fromkeys(colours, 1)
+        assert len(set.union(*colours.values())) == len(colours) == 3
+        heat = "return [...document.querySelectorAll('.heat')].map(s => getComputedStyle(s).getPropertyValue('--c'))"
+        assert len(page.run(heat)) == 4 and len(set(page.run(heat))) == 1
+        words = page.run("return document.querySelector('.heat').textContent")
+        assert all(text in words for text in ("predicted class", "true class", "0 %", "100 %"))
+        starts = (
+            "return [...document.querySelectorAll('figure:not([hidden])')].filter(f => f.querySelector('.break'))"
+            ".every(f => f.querySelector('em'))"
+        )
+        assert page.run(starts)
+        axis = "return document.querySelector('#s0 [data-chart=\"{}\"]').textContent"
+        assert "axis from 6" in page.run(axis.format(0)) and "axis from" not in page.run(axis.format(9))
+        shut = "document.querySelector('#s0 summary').click();"
+        shown = "return document.querySelector('#s0 figure').checkVisibility()"
+        assert page.run(shown)
+        assert not page.run(shut + shown)
+        page.run("document.querySelector('nav a').click(); location.hash = '#s0'")
+        assert page.run(shown)
+        matrix = "return [...document.querySelectorAll('.heat')].map(s => s.querySelectorAll('text').length)"
+        # Names, titles and scale; numbers, too, of 10 classes and the hostile 11, but not of 100.
+        assert set(page.run(matrix)) == {124, 8, 147}
         dots = "return [...document.querySelectorAll('#s0 figure')].pop().querySelectorAll('g circle')"
         x = page.run(dots.replace("return ", "return [...") + "].slice(0, 5).map(c => +c.getAttribute('cx'))")
         steps = np.diff(x) / (x[1] - x[0])
@@ -728,6 +795,13 @@ def test_the_page_in_a_browser(tmp_path):
             page.look(width, 30000, scheme)
             page.open(tmp_path / "out" / "report.html")
             assert page.run("return document.documentElement.scrollWidth") == width
+            hints = (
+                "const told = e => getComputedStyle(e.querySelector('caption span, figcaption'), '::after').content;"
+                "return [...document.querySelectorAll('.scroll, .chart.wide')].map(e =>"
+                " [e.scrollWidth > e.clientWidth + 1, told(e).includes('Scroll')])"
+            )
+            assert all(cut == told for cut, told in page.run(hints))
+            assert width > 390 or any(cut for cut, _ in page.run(hints))
         ground = page.run("return getComputedStyle(document.body).backgroundColor")
         assert sum(map(int, re.findall(r"\d+", ground))) < 120
         assert page.console() == []
