@@ -182,7 +182,8 @@ def evaluated(
         print()
     took = f"{model.named}: {done} images in {time.monotonic() - began:.1f} s"
     about = {"run": model.named, "method": model.method, "dataset": args.dataset, "epoch": model.epoch}
-    return about | {"checkpoint": printable(model.checkpoint)} | figures, took
+    about |= {"data_root": printable(args.data_root.absolute()), "checkpoint": printable(model.checkpoint)}
+    return about | figures, took
 
 
 if __name__ == "__main__":

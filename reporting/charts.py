@@ -1,8 +1,8 @@
 """What the page's charts show, as plain numbers for line_charts.js and dots_and_confusion.js to draw.
 
 A chart is {"kind": "line", "title", "unit", "xlabel", "names" of the places on the x axis (else it is numbers), "at"
-(where these lie, else side by side), "area" (of classes: labelled images), "lines": [{"series", "x", "y", "low",
-"high"}]}, or of kind "dots" or "confusion", see there. A series is a group, by its place in the section.
+(where these lie, else side by side), "area" (of classes: labelled images), "warning", "lines": [{"series", "x", "y",
+"low", "high"}]}, or of kind "dots" or "confusion", see there. A series is a group, by its place in the section.
 Shape legend: E epochs, C classes, R ratios.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from reporting.groups import THIRDS, Group
-from reporting.shifted import place
+from reporting.shifted import few_images, place
 from reporting.tables import words_for
 
 CURVES = {"test_loss": "test loss", "loss": "training loss", "ece": "expected calibration error"}
@@ -65,8 +65,7 @@ def _over_epochs(series: int, group: Group, column: str) -> list[dict[str, Any]]
     values = np.array([[one[epoch] for epoch in common] for one in by_epoch]) * (100 if column in SHARES else 1)
     if not np.isfinite(values).any():  # also if there are none
         return []
-    start = group.runs[0].about.get("start_epoch") or 0
-    return [_line(series, [start + epoch for epoch in common], values)]
+    return [_line(series, [(group.runs[0].about.get("start_epoch") or 0) + epoch for epoch in common], values)]
 
 
 def per_class(groups: list[Group]) -> list[dict[str, Any]]:
@@ -114,7 +113,8 @@ def shifted(groups: list[Group]) -> list[dict[str, Any]]:
             line = _line(series, list(range(len(ratios))), np.array([one["top1"] for one in found], dtype=float))
             if len(found) == 1:
                 line |= {part: [_short(v) for v in found[0][part]] for part in ("low", "high")}
-            base = {"kind": "line", "title": "top-1 on shifted test sets", "unit": "%", "names": list(map(str, ratios))}
+            base = {"kind": "line", "title": f"top-1 on shifted test sets of {group.dataset}", "unit": "%"}
+            base |= {"warning": few_images(found[0]["images"]), "names": list(map(str, ratios))}
             base |= {"at": place(ratios).tolist(), "xlabel": "imbalance ratio, log scale; negative: reversed"}
             charts.setdefault(ratios, base | {"lines": []})["lines"].append(line)
     return list(charts.values())

@@ -27,6 +27,7 @@ function draw(figure) {
   const caption = document.createElement("figcaption"), unit = document.createElement("span");
   unit.textContent = chart.unit ? ` (${chart.unit})` : "";
   caption.append(chart.title[0].toUpperCase() + chart.title.slice(1), unit);
+  if (chart.warning) caption.append(Object.assign(document.createElement("em"), {textContent: ` ${chart.warning}`}));
   figure.replaceChildren(caption);
   figure.classList.remove("wide", "cut");
   figure.hidden = chart.kind === "confusion" && !look(chart.series);

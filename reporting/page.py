@@ -52,6 +52,7 @@ def page(runs: list[FinishedRun], groups: list[Group]) -> str:
         counts=Counter(run.status for run in runs),
         with_problems=[run for run in runs if run.problems],
         headline=headline(groups),
+        datasets=list(dict.fromkeys(group.dataset for group in groups)),
         sections=shown,
         configurations=[(run.folder, method_of(run), configuration(run)) for run in runs],
         charts=jsonable(charts),

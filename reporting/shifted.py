@@ -18,6 +18,7 @@ from utils.seeding import generator
 # Source: published code (the paper evaluates under shifted test distributions, from forward to backward long-tailed).
 RATIOS = (512, 256, 150, 128, 64, 32, 16, 8, 4, 2, 1, -2, -4, -8, -16, -32, -64, -128, -256, -512)
 RESAMPLES, CONFIDENCE = 2000, 95
+FEW = 100  # images; of fewer, an interval may be wider than 20 points
 
 
 def shifted_counts(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -126,6 +127,14 @@ def area(top1: np.ndarray) -> float:
     """Mean of a curve (R,) over `place`, by trapezoids: the area under it, divided by its width; unit of the curve."""
     x = place(RATIOS)
     return float(((top1[1:] + top1[:-1]) / 2 * np.diff(x)).sum() / (x[-1] - x[0]))
+
+
+def few_images(images: Sequence[int]) -> str:
+    """A warning, in words, of sets with few images; empty where there are none. images: of each set, (R,)."""
+    few = [n for n in images if n < FEW]
+    if not few:
+        return ""
+    return f"fewer than {FEW} images (down to {min(few)}) at {len(few)} of {len(images)} ratios: wide intervals"
 
 
 def shifted_figures(

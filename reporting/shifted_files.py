@@ -11,20 +11,23 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from reporting.figures import COLOURS, finish, tidy
-from reporting.shifted import CONFIDENCE, RESAMPLES, place
+from reporting.protocol import colour_of
+from reporting.shifted import CONFIDENCE, RESAMPLES, few_images, place
 from utils.files import csv_cell, replacing_all, to_json
 
 FIGURES = ("top1", "low", "high", "weighted", "weighted_low", "weighted_high")
 KNOWN = tuple(f"known_prior_{name}" for name in FIGURES)
 SIDE_BY_SIDE = 3  # runs, in one block of the table
-MARKERS = "osD^v"  # the next one where the colours begin anew
+MARKERS = "osD^vP*X"  # of the runs of a method, which share its colour
 
 
 def table(records: list[dict[str, Any]]) -> str:
     """Figures in percent, a line per ratio and below them the worst and the area; for each run top-1 with its interval
     and the weighted figure, and where it is there top-1 with known prior.
     """
-    blocks = [f"Accuracy in percent; in brackets, the {CONFIDENCE} % interval of top-1"]
+    blocks = [f"{_title(records)}: accuracy in percent; in brackets, the {CONFIDENCE} % interval of top-1"]
+    if warning := few_images(records[0]["images"]):
+        blocks.append(f"warning: {warning}")
     for start in range(0, len(records), SIDE_BY_SIDE):
         part = records[start : start + SIDE_BY_SIDE]
         names = [f"run {start + i}: {r['method']}, {r['run']}, epoch {r['epoch']}" for i, r in enumerate(part, 1)]
@@ -88,13 +91,14 @@ def _write_csv(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def shifted_curves(records: list[dict[str, Any]], path: Path) -> None:
-    """Draw top-1 over the ratios of shifted test sets to `path` (PNG), a curve with its interval for each run;
-    dashed with known prior.
+    """Draw top-1 over the ratios of shifted test sets to `path` (PNG), a curve with its interval for each run,
+    those of a method in its colour; dashed with known prior.
     """
     figure = Figure(figsize=(11, 6 + 0.15 * len(records)), layout="constrained")
     axes = figure.subplots()
+    numbers = [colour_of(record["method"]) for record in records]
     for index, (record, label) in enumerate(zip(records, _labels(records), strict=True)):
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index // len(COLOURS) % len(MARKERS)]
+        colour, marker = COLOURS[numbers[index]], MARKERS[numbers[:index].count(numbers[index]) % len(MARKERS)]
         x, style = place(record["ratios"]), {"color": colour, "marker": marker, "markersize": 4}
         axes.plot(x, record["top1"], label=label, **style)
         axes.fill_between(x, record["low"], record["high"], color=colour, alpha=0.15, linewidth=0)
@@ -106,7 +110,15 @@ def shifted_curves(records: list[dict[str, Any]], path: Path) -> None:
     dashed = "; dashed: with known prior" if records[0]["known_prior"] else ""
     axes.set_ylabel(f"top-1 accuracy (%); band: {CONFIDENCE} % interval{dashed}")
     tidy(axes)
-    finish(figure, axes, f"Shifted test sets of {records[0]['dataset']}", path)
+    warning = few_images(records[0]["images"])
+    finish(figure, axes, _title(records) + (f"\n{warning}" if warning else ""), path)
+
+
+def _title(records: list[dict[str, Any]]) -> str:
+    """Names the data set: of one's own images by their folder."""
+    first = records[0]
+    folder = f" {Path(first['data_root']).name}" if first["dataset"] == "folder" else ""
+    return f"Shifted test sets of {first['dataset']}{folder}"
 
 
 def _labels(records: list[dict[str, Any]]) -> list[str]:

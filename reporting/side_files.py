@@ -29,6 +29,7 @@ class Shifted(TypedDict):
     epoch: int
     dataset: str
     ratios: list[int]
+    images: list[int]
     top1: list[float]
     low: list[float]
     high: list[float]
@@ -69,7 +70,8 @@ def read_shifted(path: Path, epoch: int | None, dataset: str | None, problems: l
         found = read_json(path)
         if wrong := fault(found, Shifted, "content"):
             raise ValueError(wrong)
-        if any(len(found[name]) != len(found["ratios"]) for name in ("top1", "low", "high")) or 0 in found["ratios"]:
+        sizes = {len(found[name]) for name in ("ratios", "images", "top1", "low", "high")}
+        if len(sizes) > 1 or 0 in found["ratios"]:
             raise ValueError("its lists don't fit each other")
     except ValueError as error:
         problems.append(f"{path.name} can't be used: {error}")

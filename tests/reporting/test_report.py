@@ -378,6 +378,19 @@ def test_missing_parts_are_told(tmp_path):
     assert "80.00" in text
 
 
+def test_shifted_figures_of_few_images_say_so(tmp_path):
+    run = make_run(tmp_path / "run", shifted=True)
+    (chart,) = shifted(group(find_runs([run])))
+    assert (chart["title"], chart["warning"]) == ("top-1 on shifted test sets of cifar10", "")
+    found = json.loads((run / "shifted.json").read_text())
+    found["images"][:3] = [99, 80, 99]
+    (run / "shifted.json").write_text(json.dumps(found))
+    (chart,) = shifted(group(find_runs([run])))
+    assert chart["warning"] == "fewer than 100 images (down to 80) at 3 of 20 ratios: wide intervals"
+    report(run, "--out", tmp_path / "out")
+    assert "<title>Report of runs: cifar10</title>" in (tmp_path / "out" / "report.html").read_text()
+
+
 STALE = [({"epoch": 1}, "epoch 1, not 25"), ({"dataset": "digits"}, "dataset digits, not cifar10")]
 
 
@@ -669,6 +682,14 @@ def test_as_a_user_starts_it(tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines()[-1].endswith(f"report of 1 run: {tmp_path / 'out' / 'report.html'}")
     assert "report.html" in run_here("report.py", "--help").stdout
+
+
+@pytest.mark.parametrize("path", ["report/report.html", "images/1.png", "predictions.csv"])
+def test_git_ignores_what_the_scripts_write_by_default(path):
+    ignored = subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT, check=False).returncode
+    if ignored == 128:
+        pytest.skip("no git repository")
+    assert ignored == 0
 
 
 def test_the_demo_ends_with_the_report():

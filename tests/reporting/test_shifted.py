@@ -23,6 +23,7 @@ from dataset.small_imagenet127 import load_small_imagenet127
 from dataset.stream import Stream
 from eval_shifted_test_distribution import main
 from models.wrn import WideResNet
+from reporting.figures import COLOURS
 from reporting.shifted import (
     RATIOS,
     accuracies,
@@ -33,7 +34,7 @@ from reporting.shifted import (
     shifted_counts,
     shifted_figures,
 )
-from reporting.shifted_files import write
+from reporting.shifted_files import shifted_curves, table, write
 from reporting.trained import load_model
 from training.folder import discard_run
 from utils.errors import UserError
@@ -213,6 +214,32 @@ def test_names_that_a_spreadsheet_would_calculate(tmp_path):
         rows = list(csv.DictReader(file))
     assert {(row["run"], row["method"]) for row in rows} == {("'=1+1/run", "'-x"), ("plain", "FixMatch")}
     assert {int(row["ratio"]) for row in rows} == set(RATIOS)
+
+
+def drawn(monkeypatch, records):
+    """The figure of shifted.png, before it is saved: its title, and the colour of each curve."""
+    seen = []
+    monkeypatch.setattr("reporting.shifted_files.finish", lambda figure, axes, title, path: seen.append((axes, title)))
+    shifted_curves(records, None)
+    (axes, title), *_ = seen
+    return title, [line.get_color() for line in axes.get_lines()]
+
+
+def test_few_images_are_warned_of_and_titles_name_the_data_set(monkeypatch):
+    title, _ = drawn(monkeypatch, [made("a")])
+    warning = "fewer than 100 images (down to 12) at 20 of 20 ratios: wide intervals"
+    assert title == f"Shifted test sets of digits\n{warning}"
+    assert table([made("a")]).startswith("Shifted test sets of digits: accuracy in percent")
+    assert f"\n\nwarning: {warning}\n\n" in table([made("a")])
+    many = made("a", images=[100] * len(RATIOS), dataset="folder", data_root="/x/birds")
+    assert "warning" not in table([many])
+    assert drawn(monkeypatch, [many])[0] == "Shifted test sets of folder birds"
+
+
+def test_runs_of_a_method_have_its_colour(monkeypatch):
+    methods = ["FixMatch+CoSSL", "FixMatch", "FixMatch+CoSSL", "supervised"]
+    _, colours = drawn(monkeypatch, [made(f"/r/{i}", method=method) for i, method in enumerate(methods)])
+    assert colours == [COLOURS[1], COLOURS[0], COLOURS[1], COLOURS[6]]
 
 
 def test_what_is_written_is_replaced_together(tmp_path, monkeypatch):
