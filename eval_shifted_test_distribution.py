@@ -38,7 +38,8 @@ from training.checkpoint import LATEST
 from utils.args import Parser, gpu, image_size, path, positive_int, spare_cpus
 from utils.device import pick_device
 from utils.errors import UserError
-from utils.files import check_writable, printable
+from utils.files import check_writable
+from utils.text import printable
 
 NAMES = (*dataset.NAMES, "small_imagenet127", "food101")
 SIDES = {"folder": 32, "small_imagenet127": 32, "food101": 224}  # of images whose size is a choice, unless it is told

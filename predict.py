@@ -26,7 +26,8 @@ from reporting.trained import load_model
 from utils.args import Parser, gpu, path, positive_int
 from utils.device import pick_device
 from utils.errors import UserError
-from utils.files import check_writable, csv_cell, printable, replacing
+from utils.files import check_writable, replacing
+from utils.text import csv_cell, printable
 
 TOP = 3
 

@@ -19,7 +19,8 @@ from reporting.runs import FinishedRun, find_runs
 from reporting.tables import section_tables, sections
 from utils.args import Parser, path
 from utils.errors import UserError
-from utils.files import check_writable, printable, replacing_all
+from utils.files import check_writable, replacing_all
+from utils.text import printable
 
 
 def main() -> None:

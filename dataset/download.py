@@ -8,7 +8,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from utils.errors import UserError
-from utils.files import NOT_SUPPORTED, printable, warn
+from utils.files import NOT_SUPPORTED
+from utils.text import printable, warn
 
 _LOCK = ".download.lock"
 

@@ -17,7 +17,8 @@ from PIL import Image, ImageOps
 
 from dataset.image_modes import as_rgb
 from utils.errors import UserError
-from utils.files import printable, walk
+from utils.files import walk
+from utils.text import printable
 
 # What Pillow raises for files that are cut short, are no images, or unpack to absurd sizes.
 DAMAGED = (OSError, SyntaxError, ValueError, MemoryError, EOFError, struct.error, Image.DecompressionBombError)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.files import warn
+from utils.text import warn
 
 TABLES = 3072 + 768  # bytes of shared memory for a histogram and a table of levels, three channels each
 PARAMETERS = (c_void_p, c_void_p, c_void_p, c_void_p, c_int, c_int)

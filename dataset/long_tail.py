@@ -10,7 +10,7 @@ import numpy as np
 
 from dataset.images import Dataset
 from utils.errors import UserError
-from utils.files import printable
+from utils.text import printable
 
 
 class LongTailed(NamedTuple):

@@ -9,7 +9,7 @@ import io
 from reporting.groups import METRICS, Group
 from reporting.published import Figure
 from reporting.summaries import STATISTICS
-from utils.files import csv_cell
+from utils.text import csv_cell
 
 
 def figures_csv(groups: list[Group]) -> str:

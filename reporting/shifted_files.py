@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from reporting.figures import COLOURS, finish, tidy
 from reporting.protocol import colour_of
 from reporting.shifted import CONFIDENCE, RESAMPLES, few_images, place
-from utils.files import csv_cell, replacing_all, to_json
+from utils.files import replacing_all, to_json
+from utils.text import csv_cell
 
 FIGURES = ("top1", "low", "high", "weighted", "weighted_low", "weighted_high")
 KNOWN = tuple(f"known_prior_{name}" for name in FIGURES)

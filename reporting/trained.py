@@ -17,7 +17,7 @@ from models.wrn import WideResNet
 from reporting.summaries import published_method
 from training.checkpoint import LATEST, read_checkpoint
 from utils.errors import UserError
-from utils.files import printable
+from utils.text import printable
 
 
 class Model(NamedTuple):

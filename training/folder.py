@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files import open_regular, read_json, warn
+from utils.files import open_regular, read_json
+from utils.text import warn
 
 LOCK = ".lock"
 WRITTEN = (

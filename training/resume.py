@@ -10,8 +10,8 @@ from typing import Any
 from training.checkpoint import LATEST, read_checkpoint
 from utils.args import PLACE, REFUSE, WARN
 from utils.errors import UserError
-from utils.files import warn
 from utils.flags import FLAGS, spelled, with_role
+from utils.text import warn
 
 State = dict[str, Any]
 

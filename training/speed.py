@@ -19,8 +19,8 @@ from torch import Tensor
 from methods.averaged import Averaged
 from utils.device import use_tf32
 from utils.errors import UserError
-from utils.files import warn
 from utils.ranks import world_size
+from utils.text import warn
 
 MMAP_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -4, -3, -1  # of glibc's mallopt
 

@@ -5,30 +5,18 @@ import json
 import math
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from utils.errors import UserError
+from utils.text import warn_once
 
 # What calls that a file system lacks give; other errors are of the disk.
 NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOLCK}
 
 
-def one_line(text: object) -> str:
-    """For stderr: names of files may hold newlines, and what a terminal obeys."""
-    return printable(" ".join(str(text).splitlines()))
-
-
-def warn(text: str) -> None:
-    """One line on stderr."""
-    print(f"warning: {one_line(text)}", file=sys.stderr)
-
-
-warn_once = lru_cache(warn)
 SANE = 2**28  # bytes; 2,000 epochs of 1,000 classes take 144 MB of diagnostics
 
 
@@ -38,9 +26,7 @@ def jsonable(value: Any) -> Any:
         return {key: jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [jsonable(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_json(value: Any) -> str:
@@ -78,20 +64,13 @@ def _no_json(text: str) -> NoReturn:
     raise ValueError(text)  # NaN and the like
 
 
-def printable(text: object) -> str:
-    """In characters that a line on any terminal, a file and a figure can hold: files' names may hold anything."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
-
-
 def walk(root: Path, left_out: Callable[[str], bool] | None = None) -> tuple[dict[Path, list[str]], dict[Path, str]]:
     """{folder: names of its files} of a folder and those below it; {path: problem} of folders that can't be read, and
     of links to nothing. Links are followed, and each folder comes once, by a path without links if it has one.
-
     left_out: names of files and folders that aren't looked at.
     """
     found: dict[Path, list[str]] = {}
-    problems, seen, ahead = {}, set(), [root]
-    links: list[Path] = []
+    problems, seen, ahead, links = {}, set(), [root], list[Path]()
     while ahead or links:
         folder = ahead.pop() if ahead else links.pop(0)
         if (real := os.path.realpath(folder)) in seen:
@@ -114,11 +93,6 @@ def walk(root: Path, left_out: Callable[[str], bool] | None = None) -> tuple[dic
             else:
                 found[folder].append(entry.name)
     return found, problems
-
-
-def csv_cell(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay as they are."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value
 
 
 @contextmanager

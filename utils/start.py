@@ -14,9 +14,9 @@ from types import TracebackType
 
 from utils import ranks
 from utils.errors import UserError
-from utils.files import one_line
 from utils.ranks import Disconnected
 from utils.stop import GOES_ON, Stopped, end_at_once, end_on_signals
+from utils.text import one_line
 
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)  # PyTorch's words, CPU and GPU
 

@@ -26,7 +26,8 @@ import utils.files
 from training.checkpoint import LATEST
 from training.folder import Lock
 from utils.errors import UserError
-from utils.files import atomic_write_text, warn_once
+from utils.files import atomic_write_text
+from utils.text import warn_once
 
 RUN = [*TINY, "--epoch", 2, "--val-iteration", 3]
 

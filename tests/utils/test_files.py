@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.files import atomic_write_text, check_writable, printable, read_json, to_json
+from utils.files import atomic_write_text, check_writable, read_json, to_json
+from utils.text import printable
 
 
 def test_atomic_write_leaves_nothing_beside_the_file(tmp_path: Path):

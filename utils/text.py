@@ -1,0 +1,28 @@
+"""Text that a line on any terminal, a file or a spreadsheet can hold, and warnings."""
+
+import sys
+from functools import lru_cache
+from typing import Any
+
+
+def printable(text: object) -> str:
+    """In characters that a line on any terminal, a file and a figure can hold: files' names may hold anything."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def one_line(text: object) -> str:
+    """For stderr: names of files may hold newlines, and what a terminal obeys."""
+    return printable(" ".join(str(text).splitlines()))
+
+
+def csv_cell(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay as they are."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value
+
+
+def warn(text: str) -> None:
+    """One line on stderr."""
+    print(f"warning: {one_line(text)}", file=sys.stderr)
+
+
+warn_once = lru_cache(warn)
