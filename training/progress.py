@@ -10,6 +10,9 @@ from typing import Any
 from training.history import log_columns
 from training.schema import Row
 
+WIDTH = 100  # columns of a printed line
+FIRST, THEN = ("loss", "balanced", "few"), ("gm", "top1", "mask", "acc_u", "test_loss")  # of an epoch's figures
+
 
 class Progress:
     """A bar with ETA and running figures on a terminal; a line per epoch there and elsewhere.
@@ -39,12 +42,12 @@ class Progress:
         now = time.monotonic()
         seconds, self.last = now - self.last, now
         remaining = (now - self.start) / (n - self.done) * (self.epochs - n)
-        shown = log_columns({"train": row["train"], "test": row["test"]}) | machine  # pseudo-labels' are too many
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
-        print(
-            f"epoch {n}/{self.epochs}  {figures}  {seconds:.1f} s, {timedelta(seconds=round(remaining))} left",
-            flush=True,
-        )
+        known = machine | log_columns(row)
+        line, end = f"epoch {n}/{self.epochs}", f"  {seconds:.1f} s, {timedelta(seconds=round(remaining))} left"
+        for name in dict.fromkeys([*FIRST, *machine, *THEN, *known]):  # the rest is in log.txt
+            more = f"  {name} {known[name]:.4g}" if name in known else ""
+            line += more if len(line + more + end) <= WIDTH else ""
+        print(line + end, flush=True)
 
     def close(self) -> None:
         if self.bar is not None:

@@ -196,6 +196,16 @@ def test_a_bar_is_drawn_at_most_twice_a_second(monkeypatch):
     assert drawn == [(t, True, f"epoch 1/1  loss {t}") for t in (1, 3, 4)]
 
 
+def test_an_epochs_line_fits_100_columns(capsys):
+    """What matters first; the rest is in log.txt."""
+    names = ["acc_u", "loss_x", "mask", "loss", "loss_u", "loss_rot", "acc_selected"]
+    test = dict.fromkeys(["loss", "top1", "balanced", "gm", "many", "medium", "few", "ece"], 98.76543)
+    row = {"train": dict.fromkeys(names, 0.123456), "test": test | {"recall": [1.0]}}
+    Progress(5000, 1, 0).epoch(1234, row, {"waited_s": 1.0})
+    (line,) = capsys.readouterr().out.splitlines()
+    assert len(line) <= 100 and re.match(r"epoch 1234/5000  loss 0.1235  balanced 98.77  few 98.77 .* left$", line)
+
+
 PUBLISHED = "--ratio 2 --val-iteration 500 --manualSeed 1 --gpu 0 --out result"
 
 
