@@ -56,7 +56,14 @@ def read_checkpoint(path: Path, source: str) -> dict[str, Any]:
     ours = isinstance(state, dict) and "arguments" in state
     if wrong := fault(state, Checkpoint if ours else Published, "content"):
         raise UserError(f"{name}: not a checkpoint of this kind of run, or damaged: {wrong}{_remedy(path)}")
-    return {**state, "file": str(path)}
+    return {key: _without_wrapper(value) for key, value in state.items()} | {"file": str(path)}
+
+
+def _without_wrapper(entry: Any) -> Any:
+    """A state dict by the names of the network itself: the published code for Food-101 saves some of DataParallel's."""
+    if isinstance(entry, dict) and entry and all(str(name).startswith("module.") for name in entry):
+        return {name.removeprefix("module."): value for name, value in entry.items()}
+    return entry
 
 
 def load_archive(path: Path) -> Any:

@@ -23,6 +23,7 @@ from helpers.scripts import (
     summary,
 )
 
+from training.checkpoint import read_checkpoint
 from training.resume import check_pretraining, refuse_other_run
 from utils.args import DATA, PLACE, REFUSE, RESULT, SPEED, WARN
 from utils.errors import UserError
@@ -151,6 +152,18 @@ def test_copies_of_checkpoints(tmp_path):
     assert_runs("train_cifar_fix.py", *flags, "--copy_every", 1, "--resume", start, "--out", fix)
     assert copies(fix) == {f"checkpoint_{n}.pth.tar" for n in range(1, 5)}
     assert_runs("train_cifar_fix_cossl.py", *flags, "--copy_every", 3, "--resume", start, "--out", cossl)
+
+
+def test_published_checkpoints_of_food101_are_read_without_their_wrapper(pretrained, tmp_path):
+    """Some of their state dicts are those of DataParallel: `module.` before each name."""
+    state = load_checkpoint(pretrained / "checkpoint.pth.tar")
+    published = {key: state[key] for key in PUBLISHED}
+    wrapped = {f"module.{name}": value for name, value in state["ema_state_dict"].items()}
+    torch.save(published | {"ema_state_dict": wrapped}, tmp_path / "published.pth.tar")
+    read = read_checkpoint(tmp_path / "published.pth.tar", "--resume")
+    assert_same(read["ema_state_dict"], state["ema_state_dict"])
+    flags = [*TINY, "--val-iteration", 6, "--resume", tmp_path / "published.pth.tar"]
+    assert_runs("train_cifar_fix_cossl.py", *flags, "--epoch", 1, "--out", tmp_path / "cossl")
 
 
 @pytest.mark.parametrize(("script", "own"), [("train_cifar_fix.py", []), (REMIX, ["--align"])])
