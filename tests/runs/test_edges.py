@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -195,3 +196,15 @@ def test_shell_scripts_run_from_anywhere(script, tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert str(tmp_path / "elsewhere") not in done.stdout
+
+
+@pytest.mark.ranks
+def test_a_port_in_use_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        settings = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        done = run_script(FIX, *RUN, env=environment(**settings))
+    assert done.returncode == 2
+    assert f"error: MASTER_PORT {port}: in use" in done.stderr.splitlines()[-1]
