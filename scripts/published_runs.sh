@@ -1,22 +1,25 @@
 # Sourced by run_*.sh, with their options: reads the options, then `pair` adds a published run and `launch` runs or
 # prints them all. Needs bash 4.4 and GNU xargs.
-usage="usage: bash $(basename "$script") [--print] [--seeds 1,2,3] [--gpus 0,1] [--data_root DIR] [--out DIR]"
+usage="usage: bash $(basename "$script") [--print] [--methods fix] [--gammas 50,100] [--epochs 500,100] [--seeds 1,2,3] [--gpus 0,1] [--data_root DIR] [--out DIR]"
 refuse() { echo "error: $1; $usage" >&2; exit 2; }
 
-print='' seeds=1 gpus=0 data_root=data out=results
+print='' methods='' gammas='' epochs='' seeds=1 gpus=0 data_root=data out=results
 while [ $# -gt 0 ]; do
     case "$1" in
         --help)
             sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$script"
             echo "$usage"
             echo "  --print      print one shell line per run instead, for a scheduler"
+            echo "  --methods    of mix, remix and fix those that are wanted (default: all of the script)"
+            echo "  --gammas     the imbalances that are wanted (default: all of the script)"
+            echo "  --epochs     of pre-training and co-learning, which then starts from the last checkpoint (default: published)"
             echo "  --seeds      seeds of the splits and of training, each a run of its own (default: $seeds)"
             echo "  --gpus       CUDA devices, or cpu; each run takes the next that is free (default: $gpus)"
             echo "  --data_root  ${about_data:-folder of the data sets, downloaded if missing} (default: $data_root)"
             echo "  --out        folder for the folders of the runs (default: $out)"
             exit ;;
         --print) print=yes; shift ;;
-        --seeds | --gpus | --data_root | --out)
+        --methods | --gammas | --epochs | --seeds | --gpus | --data_root | --out)
             [ $# -gt 1 ] && [ -n "$2" ] || refuse "$1 needs a value"
             printf -v "${1#--}" %s "$2"; shift 2 ;;
         *) refuse "$1: unknown" ;;
@@ -24,6 +27,7 @@ while [ $# -gt 0 ]; do
 done
 out="${out/#\~\//$HOME/}"
 [[ "$seeds" =~ ^[0-9]+(,[0-9]+)*$ ]] || refuse "--seeds $seeds: expected numbers with commas between them"
+[[ "$epochs" =~ ^([1-9][0-9]*,[1-9][0-9]*)?$ ]] || refuse "--epochs $epochs: expected two numbers with a comma between them"
 [[ "$gpus" =~ ^([0-9]+|cpu)(,([0-9]+|cpu))*$ ]] || refuse "--gpus $gpus: expected device numbers with commas, or cpu"
 mapfile -t seeds < <(tr , '\n' <<< "$seeds" | sed 's/^0*\(.\)/\1/')
 twice="$(printf '%s\n' "${seeds[@]}" | sort | uniq -d | head -n 1)"
@@ -33,18 +37,23 @@ python="${PYTHON:-python}"
 [ -n "${PYTHON:-}" ] || [ ! -x .venv/bin/python ] || python=.venv/bin/python
 
 # pair NAME SCRIPT FLAGS PRETRAIN_FLAGS COSSL_FLAGS COPY: for each seed, SCRIPT.py with FLAGS and PRETRAIN_FLAGS, then
-# SCRIPT_cossl.py with FLAGS and COSSL_FLAGS from the copy of the checkpoint of epoch COPY.
+# SCRIPT_cossl.py with FLAGS and COSSL_FLAGS from the copy of the checkpoint of epoch COPY. NAME: DATA/METHOD-SETTING.
 runs=() # a folder and a shell line for each
 pair() {
     local seed folder where gpu='$gpu' # a printed line names its device, others get one when their turn comes
+    local method="${1#*/}" first="$4" second="$5" copy="_$6"
+    wanted "$methods" "${method%%-*}" && wanted "$gammas" "${method#*-gamma}" || return 0
+    [ -z "$epochs" ] || { first+=" --epoch ${epochs%,*}" second+=" --epoch ${epochs#*,}" copy=''; }
     for seed in "${seeds[@]}"; do
         [ -z "$print" ] || gpu=${devices[${#runs[@]} / 2 % ${#devices[@]}]}
         printf -v folder %q "$out/$1-seed$seed"
         printf -v where '%q --manualSeed %s --gpu %s' "$data_root" "$seed" "$gpu"
-        runs+=("$out/$1-seed$seed" "$python $2.py $3 $4 --data_root $where --out $folder/pretrain && \
-$python ${2}_cossl.py $3 $5 --data_root $where --resume $folder/pretrain/checkpoint_$6.pth.tar --out $folder/cossl")
+        runs+=("$out/$1-seed$seed" "$python $2.py $3 $first --data_root $where --out $folder/pretrain && $python \
+${2}_cossl.py $3 $second --data_root $where --resume $folder/pretrain/checkpoint$copy.pth.tar --out $folder/cossl")
     done
 }
+
+wanted() { [ -z "$1" ] || [[ ",$1," = *",$2,"* ]]; } # LIST ITEM
 
 finished() { grep -qs '"status": "finished"' "$1/cossl/summary.json"; } # FOLDER
 
@@ -76,6 +85,7 @@ stop() {
 
 # One run at a time on each device. One that fails doesn't stop the others; the exit code is 123 then.
 launch() {
+    [ ${#runs[@]} -gt 0 ] || refuse "--methods/--gammas: none of this script's runs; see --help"
     [ -z "$print" ] || { printf '%.0s%s\n' "${runs[@]}"; return; }
     export -f finished run turn
     set -m # the runs get a process group, which an interrupt is passed on to

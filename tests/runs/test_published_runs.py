@@ -160,6 +160,16 @@ def beside(arguments, facts):
     return paper_of(FinishedRun("folder", "finished", [], facts | {"arguments": arguments}))
 
 
+def test_some_methods_and_imbalances_for_fewer_epochs(parsed):
+    """Co-learning then starts where pre-training ends."""
+    lines = printed("run_cifar10.sh", "--methods", "mix,fix", "--gammas", "100", "--epochs", "20,4")
+    runs = [[parsed(command)[1] for command in line] for line in lines]
+    assert [first.out.parent.name for first, _ in runs] == ["mix-gamma100-seed1", "fix-gamma100-seed1"]
+    for first, second in runs:
+        assert (first.epochs, second.epochs, second.max_lam) == (20, 4, 0.6)
+        assert second.resume == first.out / "checkpoint.pth.tar"
+
+
 def test_seeds_devices_and_folders_pass_through(parsed, tmp_path):
     data, out = tmp_path / "my data", tmp_path / "my results"
     lines = printed("run_cifar10.sh", "--seeds", "1,2,3", "--gpus", "0,1", "--data_root", data, "--out", out)
@@ -269,6 +279,9 @@ def test_many_seeds_are_no_longer_command_than_few(python, tmp_path):
         (["--out"], "--out needs a value"),
         (["--data_root", ""], "--data_root needs a value"),
         (["--fast"], "--fast: unknown"),
+        (["--epochs", "5"], "--epochs 5"),
+        (["--methods", "abc"], "none of this script's runs"),
+        (["--gammas", "7"], "none of this script's runs"),
     ],
 )
 @pytest.mark.parametrize("script", [*SCRIPTS, SMALL_IMAGENET, FOOD])
