@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from dataset.images import Dataset, Images
-from methods.averaged import STUDENT, TEACHER
+from methods.averaged import STUDENT
 from methods.step import Step
 from training.checkpoint import LATEST
-from training.run import Run
+from training.run import Run, saved_objects
 from utils.metrics import evaluate
 
 FOR_CUDA = {"--tf32", "--cudnn_benchmark", "--graph"}
@@ -65,7 +65,7 @@ def recipe_step(recipe: str, images: Dataset, *flags: object, device: torch.devi
     found: dict[str, Any] = {}
 
     def fit(self, step, predict, data, steps, student, teacher=None, before=None) -> None:
-        objects = student.objects(STUDENT) | (teacher.objects(TEACHER) if teacher else {}) | step.state
+        objects = saved_objects(step, student, teacher)
         found.update(step=step, predict=predict, data=data, objects=objects)
         found["batches"] = data.batches(step.streams, *step.draws)
 

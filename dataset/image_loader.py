@@ -53,10 +53,8 @@ class ImageLoader:
         """
         if self.expected != (chunks, t):
             self.sampler.chunks = chain.from_iterable(takewhile(bool, map(chunks, count(t))))
-            self.loader = self._open() if self.loader is None else self.loader
             try:
-                # More than the queues need: where there is no room, torch's own half-made ones leave a traceback.
-                [Lock() for _ in range(16 + 4 * self.workers if self.workers else 0)]
+                self.loader = self._open() if self.loader is None else self.loader
                 self.results = iter(self.loader)
             except OSError as error:  # /dev/shm has no room for a lock, or the machine none for a process
                 raise UserError(f"--workers {self.workers}: no worker can start ({error}); {_REMEDY}") from None
@@ -97,6 +95,8 @@ class ImageLoader:
         self.loader = self.results = self.expected = None  # a DataLoader ends them when nothing refers to it
 
     def _open(self) -> DataLoader:
+        # More than the queues need: where there is no room, torch's own half-made ones leave a traceback.
+        [Lock() for _ in range(16 + 4 * self.workers if self.workers else 0)]
         several = {"prefetch_factor": AHEAD, "persistent_workers": True} if self.workers else {}
         return DataLoader(
             self.cropper,

@@ -58,8 +58,8 @@ def refuse_other_run(state: State, now: Mapping[str, Any], free: set[str], probl
     """Raise UserError if the arguments in `state` aren't those of this run, but for their place and those that are
     free. Published checkpoints have none.
     """
-    then = state.get("arguments", now)
-    if difference := differing(now, then, [name for name in {**now, **then} if name not in {*with_role(PLACE), *free}]):
+    then, free = state.get("arguments", now), {*with_role(PLACE), *free}
+    if difference := differing(now, then, [name for name in {**now, **then} if name not in free]):
         raise UserError(f"{problem}: {difference}; {remedy}")
 
 

@@ -100,7 +100,7 @@ class Run:
         or if it can't be written to.
         """
         stop = Stop(self.args.time_limit)
-        objects = student.objects(STUDENT) | (teacher.objects(TEACHER) if teacher else {}) | step.state
+        objects = saved_objects(step, student, teacher)
         recorder, totals = self._recorder({"method": step.name, "start_epoch": 0} | data.facts(), objects, steps)
         numbered = by_number(step.train, data.batches(step.streams, *step.draws), objects, self.args.graph)
         self._claim(recorder)
@@ -155,6 +155,11 @@ class Run:
             discard_run(out)
         elif self.start is None:
             refuse_results(out)
+
+
+def saved_objects(step: Step, student: Averaged, teacher: Averaged | None) -> dict[str, Any]:
+    """Networks, optimisers and what else has a state, by checkpoint key."""
+    return student.objects(STUDENT) | (teacher.objects(TEACHER) if teacher else {}) | step.state
 
 
 def _prepare(before: Callable[[], None]) -> None:

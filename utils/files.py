@@ -1,4 +1,4 @@
-"""Files that are whole at any moment, text that fits into them (JSON, printable names), and the files of a folder."""
+"""Files that are whole at any moment, JSON, and the files of a folder."""
 
 import errno
 import json
@@ -15,8 +15,6 @@ from utils.text import warn_once
 
 # What calls that a file system lacks give; other errors are of the disk.
 NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOLCK}
-
-
 SANE = 2**28  # bytes; 2,000 epochs of 1,000 classes take 144 MB of diagnostics
 
 

@@ -17,8 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))  # for a process of
 from utils.start import run_main
 
 from dataset.image_loader import ImageLoader
-from methods.averaged import STUDENT, TEACHER
-from training.run import Run
+from training.run import Run, saved_objects
 from training.totals import Totals
 from utils.errors import UserError
 from utils.ranks import agree, mean_over_ranks, rank, start_alike
@@ -31,7 +30,7 @@ def composed(script: str, flags: list[str]) -> SimpleNamespace:
     recipe, found = importlib.import_module(Path(script).stem), SimpleNamespace()
 
     def fit(self, step, predict, data, steps, student, teacher=None, before=None):
-        objects = student.objects(STUDENT) | (teacher.objects(TEACHER) if teacher else {}) | step.state
+        objects = saved_objects(step, student, teacher)
         batches = data.batches(step.streams, *step.draws)
         before = before or (lambda: None)
         found.__dict__.update(locals(), args=self.args)

@@ -35,7 +35,7 @@ from dataset.pillow_ops import cutout
 from dataset.randaugment import FUNCTIONS, apply_layers
 from dataset.stream import Stream
 from dataset.streams import Sampling
-from methods.averaged import STUDENT, TEACHER
+from methods.averaged import STUDENT
 from methods.chunks import in_chunks
 from methods.classifier import tfe
 from methods.method import Method
@@ -43,7 +43,7 @@ from methods.schedules import warm_up_then_steps
 from methods.step import CO_LEARNING as ALL
 from models.torchvision_resnet import LAYOUTS, TorchvisionResNet, depth_of
 from reporting.trained import load_model
-from training.run import Run
+from training.run import Run, saved_objects
 from utils.errors import UserError
 from utils.seeding import fold_in, generator
 
@@ -483,7 +483,7 @@ def caught(tiny, monkeypatch, tmp_path):
             return original(*args, **options)
 
         def fit(self, step, predict, data, steps, student, teacher=None, before=None):
-            objects = student.objects(STUDENT) | (teacher.objects(TEACHER) if teacher else {}) | step.state
+            objects = saved_objects(step, student, teacher)
             calls.update(locals(), batches=data.batches(step.streams, *step.draws), start=self.start)
 
         monkeypatch.setattr(recipe, watched, call)

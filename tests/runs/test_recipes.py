@@ -23,7 +23,7 @@ from dataset.stream import Stream
 from methods.averaged import STUDENT, TEACHER, Averaged
 from methods.step import CO_LEARNING, Step
 from methods.step import PRETRAINING as FIRST
-from training.run import Run, open_run
+from training.run import Run, open_run, saved_objects
 
 LR, EPOCHS, STEPS = 0.004, 4, 5
 FLAGS = ["--epoch", EPOCHS, "--val-iteration", STEPS, "--lr", LR, "--copy_every", 7]
@@ -133,7 +133,7 @@ def caught(tiny, start, monkeypatch, tmp_path):
             monkeypatch.setattr(recipe, name, watched)
 
         def fit(self, step, predict, data, steps, student, teacher=None, before=None):
-            objects = student.objects(STUDENT) | (teacher.objects(TEACHER) if teacher else {}) | step.state
+            objects = saved_objects(step, student, teacher)
             calls.update(locals(), args=self.args, stage1=self.stage1, run_start=self.start)
 
         for watched in ("ssl_step", "cossl_step", "tfe", "warm_up", "warm_up_on_batches", *METHODS):

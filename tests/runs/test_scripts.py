@@ -54,7 +54,7 @@ def fashion_mnist(folder, per_class: int, compress: bool):
         for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
             raw = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
             name = f"{part}-{kind}-ubyte"
-            (folder / (name + ".gz" * compress)).write_bytes(gzip.compress(raw) if compress else raw)
+            (folder / (f"{name}.gz" if compress else name)).write_bytes(gzip.compress(raw) if compress else raw)
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -80,7 +80,8 @@ def run_both_stages(script, flags, out):
 def test_cifar_in_the_official_format(script, cifar, tmp_path):
     name, root, *_ = cifar
     flags = f"--dataset {name} --data_root {root} --gpu cpu --depth 10 --width 1 --batch-size 4 --num_max 2 "
-    flags += "--ratio 1 --imb_ratio_l 2 --imb_ratio_u 2 --epoch 1 --val-iteration 2 " + "--align" * (script == REMIX)
+    flags += "--ratio 1 --imb_ratio_l 2 --imb_ratio_u 2 --epoch 1 --val-iteration 2"
+    flags += " --align" if script == REMIX else ""
     summary = json.loads((run_both_stages(script, flags.split(), tmp_path) / "summary.json").read_text())
     num_classes = int(name[5:])
     assert len(summary["classes"]) == num_classes
