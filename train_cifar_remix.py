@@ -21,7 +21,8 @@ from models.wrn import WideResNet
 from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
-from utils.flags import CIFAR, PRETRAIN, REMIXMATCH, RUN
+from utils.flags import CIFAR, RUN
+from utils.method_flags import PRETRAIN, REMIXMATCH
 
 
 def main() -> None:

@@ -25,7 +25,8 @@ from models.torchvision_resnet import TorchvisionResNet
 from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
-from utils.flags import FIXMATCH, FOOD, FOOD_DEFAULTS, PRETRAIN, RUN, SCHEDULE
+from utils.flags import FOOD, FOOD_DEFAULTS, RUN
+from utils.method_flags import FIXMATCH, PRETRAIN, SCHEDULE
 
 ONE_STRONG_VIEW = VIEWS | {"unlabelled": ("weak", "strong")}  # as published
 

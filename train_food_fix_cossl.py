@@ -27,7 +27,8 @@ from models.torchvision_resnet import TorchvisionResNet
 from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
-from utils.flags import COSSL, FIXMATCH, FOOD, FOOD_DEFAULTS, RUN
+from utils.flags import FOOD, FOOD_DEFAULTS, RUN
+from utils.method_flags import COSSL, FIXMATCH
 
 ONE_STRONG_VIEW = VIEWS | {"unlabelled": ("weak", "strong")}  # as published
 DEFAULTS = FOOD_DEFAULTS | {"epochs": 20, "ema_decay": 0.9, "max_lam": 0.6, "lr_tfe": 0.04, "warm_tfe": 5}

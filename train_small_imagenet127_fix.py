@@ -20,7 +20,8 @@ from models.resnet import ResNet50
 from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
-from utils.flags import FIXMATCH, PRETRAIN, RUN, SMALL_IMAGENET
+from utils.flags import RUN, SMALL_IMAGENET
+from utils.method_flags import FIXMATCH, PRETRAIN
 
 
 def main() -> None:

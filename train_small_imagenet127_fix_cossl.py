@@ -22,7 +22,8 @@ from models.resnet import ResNet50
 from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
-from utils.flags import COSSL, FIXMATCH, RUN, SMALL_IMAGENET
+from utils.flags import RUN, SMALL_IMAGENET
+from utils.method_flags import COSSL, FIXMATCH
 
 
 def main() -> None:

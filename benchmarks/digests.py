@@ -29,9 +29,9 @@ sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 from helpers.scripts import ROOT, torchrun
 
 from benchmarks.saved import epoch_and_step
-from benchmarks.torture import RECIPES, finish, flags_of, start
+from benchmarks.torture import RECIPES, finish, flags_of, folder_of, start
 
-STATE = ("epoch", "state_dict", "ema_state_dict", "optimizer", "emp_distb_u")
+STATE = ("epoch", "state_dict", "ema_state_dict", "optimizer", "emp_distb_u", "picked")
 STATE += ("teacher_head", "ema_teacher", "teacher_optimizer")
 ON_TWO_RANKS = ("train_cifar_fix", "train_cifar_remix_cossl")
 
@@ -61,7 +61,7 @@ def in_parts(recipe: str, flags: list[str], out: Path, shown: Path) -> None:
     flags = [*flags, "--out", str(out)]
     os.waitpid(start(recipe, [*flags, "--time_limit", "1e-6"], shown), 0)
     pid = start(recipe, flags, shown)
-    while epoch_and_step(out)[0] < 1:
+    while epoch_and_step(folder_of(recipe, out))[0] < 1:
         time.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -87,7 +87,7 @@ def main() -> None:
                 ranks = torchrun(f"{recipe}.py", *flags, "--out", outs[-1])
                 subprocess.run(ranks, cwd=ROOT, check=True, capture_output=True)
             for out in outs:
-                print(f"{recipe:36} {out.name:5}  {digests_of(out)}", flush=True)
+                print(f"{recipe:36} {out.name:5}  {digests_of(folder_of(recipe, out))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from helpers.scripts import FOOD, ROOT, TINY
 
 from benchmarks.saved import content, epoch_and_step, finished, printed, same
 from training.checkpoint import LATEST
+from training.folder import generation_folder
 
 RECIPES = sorted(path.stem for path in ROOT.glob("train_*.py"))
 EPOCHS = 5
@@ -79,7 +80,14 @@ def flags_of(recipe: str, root: Path) -> list[str]:
         first = recipe.removesuffix("_cossl")
         finish(start(first, [*map(str, flags), "--out", str(root / first)], root / "shown"), root / "shown")
         flags += ["--resume", root / first / LATEST, "--warm_tfe", 1]
+    if recipe.endswith("_crest"):
+        flags += ["--num_generation", 1]
     return list(map(str, flags))
+
+
+def folder_of(recipe: str, out: Path) -> Path:
+    """Where the run lies that a recipe trains in `out`."""
+    return generation_folder(out, 0) if recipe.endswith("_crest") else out
 
 
 def start(script: str, flags: list[str], shown: Path) -> int:
@@ -143,22 +151,21 @@ def torture(recipe: str, kills: int, seed: int) -> Tally:
         root = Path(folder)
         flags, shown = flags_of(recipe, root), root / "shown"
         seconds = duration(recipe, [*flags, "--out", str(root / "whole")], shown)
-        whole, done, hits, within, repeated, runs, differing = content(root / "whole"), 0, 0, 0, 0, 0, []
+        whole = content(folder_of(recipe, root / "whole"))
+        done, hits, within, repeated, runs, differing = 0, 0, 0, 0, 0, []
         while done < kills:
             runs += 1
-            out, ended, before = root / f"run{runs}", False, (0, 0)
+            given, ended, before = root / f"run{runs}", False, (0, 0)
+            out = folder_of(recipe, given)
             while not ended:
-                born, pid = time.time(), start(recipe, [*flags, "--out", str(out)], shown)
-                if done == kills:
+                born, pid = time.time(), start(recipe, [*flags, "--out", str(given)], shown)
+                if ended := done == kills:
                     finish(pid, shown)
-                    ended = True
                 elif kill(pid, out, list(AT)[done % len(AT)], seconds):
                     done += 1
                     hits += any(file.stat().st_mtime > born for file in out.glob(".*.tmp"))
-                else:
-                    ended = finished(out)
-                    if not ended:
-                        raise SystemExit(f"{recipe}:\n{shown.read_text()}")
+                elif not (ended := finished(out)):
+                    raise SystemExit(f"{recipe}:\n{shown.read_text()}")
                 epochs, after = printed(shown), epoch_and_step(out)
                 repeated += (
                     after < before or after[0] < max(epochs, default=0) or min(epochs, default=EPOCHS + 1) <= before[0]

@@ -10,7 +10,6 @@ import numpy as np
 
 from dataset.images import Dataset
 from utils.errors import UserError
-from utils.text import printable
 
 
 class LongTailed(NamedTuple):
@@ -25,6 +24,16 @@ class LongTailed(NamedTuple):
     unlabelled_counts: np.ndarray | None
 
 
+def class_profile(num_classes: int, gamma: int) -> list[float]:
+    """Size of each class relative to the largest one, (C,), C >= 2, before any rounding: |gamma|^(-i / (C - 1)).
+
+    gamma: imbalance ratio, largest to smallest class, negative to reverse the order of the classes, never 0.
+    """
+    mu = (1 / abs(gamma)) ** (1 / (num_classes - 1))
+    shares = [mu**i for i in range(num_classes)]
+    return shares[::-1] if gamma < 0 else shares
+
+
 def class_counts(num_max: float, num_classes: int, gamma: int) -> np.ndarray:
     """Images per class, int64 (C,): class i of C >= 2 has num_max |gamma|^(-i / (C - 1)), rounded down.
 
@@ -32,8 +41,7 @@ def class_counts(num_max: float, num_classes: int, gamma: int) -> np.ndarray:
     negative to reverse the order of the classes, never 0.
     Source: paper, section 4; rounding as in the published code.
     """
-    mu = (1 / abs(gamma)) ** (1 / (num_classes - 1))
-    counts = [int(num_max * mu**i) for i in range(num_classes)]
+    counts = [int(num_max * share) for share in class_profile(num_classes, abs(gamma))]
     counts[-1] = int(num_max / abs(gamma))  # here the error of the power could cost an image
     return np.array(counts[::-1] if gamma < 0 else counts, dtype=np.int64)
 
@@ -118,33 +126,3 @@ def labelled_share(dataset: Dataset, share: float, seed: int) -> LongTailed:
         )
     labelled, _ = split(labels, n_l, np.zeros_like(n_l), seed, include_labelled=False, classes=names)
     return LongTailed(labelled, np.arange(len(labels)), n_l, sizes)
-
-
-def describe(
-    counts: np.ndarray,
-    unlabelled_counts: np.ndarray | None,
-    unlabelled: int,
-    classes: Sequence[str] = (),
-    again: int = 0,
-) -> str:
-    """The class counts of both sets, int (C,) each, as a table of at most 100 columns, in blocks of lines.
-
-    unlabelled: images in the unlabelled set, all that is said of it where its counts are unknown (None); classes: their
-    names, numbers if none are given or one doesn't fit; again: how many of the unlabelled are labelled.
-    """
-    titles = ["class", f"{counts.sum()} labelled", f"{unlabelled} unlabelled"]
-    margin, names = max(map(len, titles)), [printable(name) for name in classes]
-    if max(map(len, names), default=100) >= 100 - margin:
-        names = [str(c) for c in range(len(counts))]
-    rows = [names, *([str(n) for n in row] for row in (counts, unlabelled_counts) if row is not None)]
-    gap = 2 if any(" " in name for name in names) else 1
-    widths = [gap + max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines, start = [], 0
-    while start < len(names):
-        end = start + int(np.searchsorted(np.cumsum(widths[start:]), 100 - margin, side="right"))
-        for title, row in zip(titles, rows, strict=False):
-            cells = (f"{cell:>{width}}" for cell, width in zip(row[start:end], widths[start:end], strict=True))
-            lines.append(f"{title:>{margin}}" + "".join(cells))
-        start = end
-    note = [f"{again} of the unlabelled are the labelled ones again"] if again else []
-    return "\n".join([*lines, *titles[len(rows) :], *note])

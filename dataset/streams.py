@@ -10,12 +10,16 @@ from torch import Tensor
 
 from dataset import load
 from dataset.batches import Batches, DrawNumbers
+from dataset.class_table import describe
 from dataset.folder import load_folder
 from dataset.images import Dataset
-from dataset.long_tail import ImbalanceFlags, LongTailed, describe, long_tailed
+from dataset.long_tail import ImbalanceFlags, LongTailed, long_tailed
 from dataset.pixels import Pixels
+from dataset.self_training import Joined, with_joined
 from dataset.stream import Stream
 from utils.ranks import my_rows
+
+Views = dict[str, tuple[str, ...]]  # of labelled and unlabelled images, those that a method wants
 
 
 class Data(NamedTuple):
@@ -97,11 +101,12 @@ class DataFlags(ImbalanceFlags, Protocol):
 
 
 def open_data(
-    args: DataFlags, wanted: dict[str, tuple[str, ...]], include_labelled: bool, device: torch.device
+    args: DataFlags, wanted: Views, include_labelled: bool, device: torch.device, joined: Joined | None = None
 ) -> Data:
     """The streams of the data set that flags name, long-tailed or the user's own folder; prints the class counts.
 
-    wanted: the views of the SSL method; include_labelled: whether the unlabelled set holds the labelled images, too.
+    wanted: the views of the SSL method; include_labelled: whether the unlabelled set holds the labelled images, too;
+    joined: what a generation of self-training adds to the labelled ones.
     Raises UserError where files or flags are wrong.
     """
     if args.dataset == "folder":
@@ -109,14 +114,15 @@ def open_data(
     else:
         dataset = load(args.dataset, args.data_root)
         split = long_tailed(dataset, args, include_labelled)
-    data = streams(dataset, split, wanted, Sampling(args.batch_size, args.manualSeed), device)
+    if joined is not None:
+        dataset, split = with_joined(dataset, split, joined)
+    sampling = Sampling(args.batch_size, args.manualSeed if joined is None else joined.seed)
+    data = streams(dataset, split, wanted, sampling, device)
     print(data.table())
     return data
 
 
-def streams(
-    dataset: Dataset, split: LongTailed, wanted: dict[str, tuple[str, ...]], sampling: Sampling, device: torch.device
-) -> Data:
+def streams(dataset: Dataset, split: LongTailed, wanted: Views, sampling: Sampling, device: torch.device) -> Data:
     """The streams of a data set whose pixels lie in memory, or are mapped. wanted: the views of the SSL method.
 
     Raises UserError if a set is smaller than a batch, or the ranks can't share a batch equally.
@@ -126,9 +132,7 @@ def streams(
     return assembled(dataset, split, wanted, sampling, train, test)
 
 
-def assembled(
-    dataset: Dataset, split: LongTailed, wanted: dict[str, tuple[str, ...]], sampling: Sampling, train: Any, test: Any
-) -> Data:
+def assembled(dataset: Dataset, split: LongTailed, wanted: Views, sampling: Sampling, train: Any, test: Any) -> Data:
     """The same out of the sets of images that make the views: `Pixels`, or `dataset.files.ImageFiles`."""
     (batch_size, seed, mu, view), everything = sampling, np.concatenate([split.labelled, split.unlabelled])
     my_rows(batch_size)

@@ -12,7 +12,8 @@ from utils.args import DATA, RESULT
 from utils.flags import LONG_TAIL, spelled, with_role
 
 # Each has a colour of its own, by its place here, on every page and figure.
-METHODS = ("FixMatch", "FixMatch+CoSSL", "MixMatch", "MixMatch+CoSSL", "ReMixMatch", "ReMixMatch+CoSSL", "supervised")
+METHODS = ("FixMatch", "FixMatch+CoSSL", "MixMatch", "MixMatch+CoSSL", "ReMixMatch", "ReMixMatch+CoSSL")
+METHODS += ("FixMatch+CReST+", "ReMixMatch+CReST+", "supervised")
 NAMED_APART = {"manualSeed", "recipe", "dataset"}  # the seeds of a row, its method, and the table that it stands in
 
 

@@ -74,7 +74,7 @@ def tiny(request):
         if "food" in script:
             return [*FOOD, "--data_root", request.getfixturevalue("food101")]
         if "small_imagenet127" not in script:
-            return TINY
+            return [*TINY, *["--num_generation", 1] * ("crest" in script)]
         data = request.getfixturevalue("small_imagenet127")
         return [
             "--data_root",

@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 from contextlib import suppress
+from itertools import count, takewhile
 from pathlib import Path
 
 from utils.errors import UserError
@@ -11,6 +12,7 @@ from utils.files import open_regular, read_json
 from utils.text import warn
 
 LOCK = ".lock"
+GENERATION = "generation_"  # its number follows
 WRITTEN = (
     *("checkpoint*.pth.tar", ".checkpoint*.pth.tar.tmp", "tensorboard/events.out.tfevents.*"),
     *("log.txt", "summary.json", "diagnostics.npz", "shifted.json"),
@@ -25,10 +27,25 @@ def make_folder(out: Path) -> None:
         raise UserError(f"--out {out}: cannot be made ({error.strerror}); take another folder") from error
 
 
+def generation_folder(out: Path, generation: int) -> Path:
+    """Of a run that is one of several generations, 0, 1, ..."""
+    return out / f"{GENERATION}{generation}"
+
+
 def discard_run(out: Path) -> None:
-    """Remove what an earlier run left in a folder, and nothing else."""
-    for path in (path for pattern in WRITTEN for path in out.glob(pattern)):
-        path.unlink()
+    """Remove what an earlier run left in a folder, and the generations that came of it, and nothing else."""
+    for folder in (*reversed(_later_generations(out)), out):
+        for path in (path for pattern in WRITTEN for path in folder.glob(pattern)):
+            path.unlink()
+
+
+def _later_generations(out: Path) -> list[Path]:
+    """Folders of the generations that follow on one in `out`; none for another run."""
+    number = out.name.removeprefix(GENERATION)
+    if not (out.name.startswith(GENERATION) and number.isdecimal()):
+        return []
+    following = takewhile(Path.is_dir, (generation_folder(out.parent, g) for g in count(int(number) + 1)))
+    return list(following)
 
 
 def refuse_results(out: Path) -> None:

@@ -70,10 +70,12 @@ class Published(TypedDict):
 
 class Checkpoint(Published):
     """A checkpoint of ours. epoch: whole ones that are done; step, totals: of the one that isn't, its steps that are
-    done (usually 0) and the sums of their logs; history: a row per whole epoch; seconds: of wall time.
+    done (usually 0) and the sums of their logs; history: a row per whole epoch; seconds: of wall time;
+    picked: images and labels of self-training.
     """
 
     teacher_optimizer: NotRequired[dict[str, Any]]
+    picked: NotRequired[dict[str, Tensor]]
     step: int
     totals: dict[str, Tensor]
     history: list[Row]

@@ -1,4 +1,4 @@
-"""All flags of the training scripts, in groups; `FLAGS` finds one by its name."""
+"""The flags of runs and of data sets, in groups; `FLAGS` finds any flag by its name."""
 
 from argparse import BooleanOptionalAction
 from pathlib import Path
@@ -18,17 +18,16 @@ from utils.args import (
     non_negative_int,
     nonzero_int,
     path,
-    path_or_none,
     positive_float,
     positive_int,
     positive_share,
-    sensible_float,
     share,
     spare_cpus,
     switch,
     worker_count,
     wrn_depth,
 )
+from utils.method_flags import COSSL, CREST, FIXMATCH, PRETRAIN, REMIXMATCH, SCHEDULE
 
 _LIMIT = "minutes of training after which the run is saved and ends with exit code 124; the same command continues"
 _COMPILE = "compile the network's features, in a mode of torch.compile (reduce-overhead: CUDA graphs)"
@@ -104,39 +103,7 @@ FOOD_DEFAULTS = {
     "imb_ratio_u": 50,
     "graph": False,
 }
-# The learning rate of Food-101's pre-training: linear warm-up, then steps.
-SCHEDULE = (
-    flag("--gamma", positive_float, 0.1, "factor on the learning rate every DECAY_EPOCHS epochs"),
-    flag("--warmup_epochs", non_negative_int, 5, "epochs over which the learning rate grows from 0"),
-    flag("--decay_epochs", positive_int, 30, "epochs between two steps of the learning rate"),
-)
-_CONTINUE = "checkpoint of this run to continue from; by itself, a run continues from the last one in --out"
-PRETRAIN = (flag("--resume", path_or_none, None, _CONTINUE, role=PLACE),)
-FIXMATCH = (flag("--tau", share, 0.95, "confidence from which on a pseudo-label is used", stages=WARN),)
-_LAMBDA_U = "weight of the unlabelled loss (not used by train_cifar_mix_cossl, as published: there it is 1)"
-MIXING = (
-    flag("--mix_alpha", sensible_float, 0.75, "MixUp: lambda ~ Beta(mix_alpha, mix_alpha)", stages=WARN),
-    flag("--T", sensible_float, 0.5, "temperature that sharpens the guessed labels", stages=WARN),
-    flag("--lambda-u", non_negative_float, 75, _LAMBDA_U),
-)
-REMIXMATCH = (
-    *MIXING,
-    flag("--w_rot", non_negative_float, 0.5, "weight of the rotation loss", stages=WARN),
-    flag("--w_ent", non_negative_float, 0.5, "weight of the strong view's loss on the guessed label", stages=WARN),
-    switch("--align", "align the guesses with the labelled class distribution", stages=WARN),
-)
-_CLASSIFIER = "how the balanced head learns after its warm-up: TFE, or cRT, which blends nothing"
-_STAGE1 = "pre-training checkpoint that co-learning starts from; read when a run begins"
-COSSL = (
-    flag("--resume", path, None, _STAGE1, role=PLACE, required=True),
-    flag("--classifier", str, "tfe", _CLASSIFIER, choices=("tfe", "crt")),
-    flag("--max_lam", share, 0.8, "TFE: smallest share of the tail feature in a blend"),
-    flag("--lr_tfe", positive_float, 0.002, "learning rate of the balanced head"),
-    flag("--wd_tfe", non_negative_float, 5e-4, "weight decay of the balanced head's weight"),
-    flag("--warm_tfe", positive_int, 10, "epochs of the balanced head's warm-up"),
-)
-
-GROUPS = (RUN, CIFAR, SMALL_IMAGENET, FOOD, SCHEDULE, PRETRAIN, FIXMATCH, REMIXMATCH, COSSL)
+GROUPS = (RUN, CIFAR, SMALL_IMAGENET, FOOD, SCHEDULE, PRETRAIN, FIXMATCH, REMIXMATCH, CREST, COSSL)
 FLAGS: dict[str, Flag] = {one.name: one for group in GROUPS for one in group}
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from helpers.data_files import imbalance
 
+from dataset.class_table import describe
 from dataset.images import Dataset, Images
-from dataset.long_tail import class_counts, describe, long_tailed, split
+from dataset.long_tail import class_counts, long_tailed, split
 from utils.errors import UserError
 
 GOLDEN = Path(__file__).parent.parent / "golden"

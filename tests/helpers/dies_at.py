@@ -1,6 +1,6 @@
 """A training script whose process kills itself, by SIGKILL, before step T; under torchrun that of one rank does.
 
-python tests/helpers/dies_at.py RANK T SCRIPT FLAG...
+python tests/helpers/dies_at.py RANK T SCRIPT FLAG... (T as 5, or as 5x2 where it comes there for the second time)
 """
 
 import os
@@ -19,9 +19,13 @@ ROOT = Path(__file__).parents[2]
 
 def main() -> None:
     dying, last, script, *flags = sys.argv[1:]
+    step, _, times = last.partition("x")
+    left = int(times or 1)
 
     def at(place: str) -> None:
-        if (rank(), place) == (int(dying), f"step {last}"):
+        nonlocal left
+        left -= (rank(), place) == (int(dying), f"step {step}")
+        if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.argv = [script, *flags]

@@ -44,8 +44,8 @@ def default_of(action: argparse.Action) -> str:
     if action.dest == "workers":
         return "CPUs, at most 8"
     value = action.default
-    if value is None or value is False:
-        return "none" if value is None else "off"
+    if value is None or isinstance(value, bool):
+        return {None: "none", False: "off", True: "on"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -19,6 +19,7 @@ from helpers.own_images import without_permission
 from helpers.scripts import HANG, ROOT, assert_refused, assert_runs, command, run_here, run_script
 
 from reporting.charts import CURVES, PSEUDO, confusions, epochs, per_class, shifted
+from reporting.figures import COLOURS
 from reporting.groups import METRICS, group, metrics_of
 from reporting.headline import headline
 from reporting.logs import read_log
@@ -732,11 +733,13 @@ def test_on_balanced_test_sets_top1_and_balanced_accuracy_are_shown_once(tmp_pat
 
 
 def test_a_method_has_one_colour():
-    """Its variants, too; the seven known ones each their own."""
-    assert [colour_of(method) for method in METHODS] == list(range(7))
+    """Its variants, too; the nine known ones each their own, as on the figures."""
+    assert [colour_of(method) for method in METHODS] == list(range(9))
     assert colour_of("FixMatch+CoSSL, cRT") == colour_of("FixMatch+CoSSL (published code)") == 1
     assert colour_of("FixMatch+another") == colour_of("FixMatch") == 0
-    assert colour_of("unknown method") == 6
+    assert colour_of("FixMatch+CReST+, generation 2") == colour_of("FixMatch+CReST+") == 6
+    assert colour_of("unknown method") == 8
+    assert len(COLOURS) == len(METHODS)
 
 
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium with chromedriver installed")

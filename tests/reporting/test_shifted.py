@@ -239,7 +239,7 @@ def test_few_images_are_warned_of_and_titles_name_the_data_set(monkeypatch):
 def test_runs_of_a_method_have_its_colour(monkeypatch):
     methods = ["FixMatch+CoSSL", "FixMatch", "FixMatch+CoSSL", "supervised"]
     _, colours = drawn(monkeypatch, [made(f"/r/{i}", method=method) for i, method in enumerate(methods)])
-    assert colours == [COLOURS[1], COLOURS[0], COLOURS[1], COLOURS[6]]
+    assert colours == [COLOURS[1], COLOURS[0], COLOURS[1], COLOURS[8]]
 
 
 def test_what_is_written_is_replaced_together(tmp_path, monkeypatch):

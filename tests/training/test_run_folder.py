@@ -48,7 +48,8 @@ def test_a_folder_is_in_use_while_another_process_is_within(tmp_path):
         with pytest.raises(UserError, match=f"--out {tmp_path}: {holder}.* is training there; wait"), Lock(tmp_path):
             pass
         assert in_use(tmp_path)  # those who asked took nothing away
-        assert_refused(run_here(FIX, *TINY, "--out", tmp_path), holder, "is training there")
+        for script in (FIX, "train_cifar_fix_crest.py"):
+            assert_refused(run_here(script, *TINY, "--out", tmp_path), holder, "is training there")
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
         process.stdin.close()  # it leaves
         assert process.stdout.readline() == "left\n"

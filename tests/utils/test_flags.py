@@ -10,7 +10,7 @@ from helpers.scripts import ROOT, assert_refused, run_here
 
 import dataset
 from utils import flags
-from utils.args import DATA, PLACE, REFUSE, RESULT, SPEED, WARN, Flag, path
+from utils.args import DATA, PLACE, REFUSE, RESULT, SPEED, WARN, Flag, path, recipe_args
 from utils.flags import FLAGS, GROUPS, spelled, with_role
 
 RECIPES = sorted(path.name for path in ROOT.glob("train_*.py"))
@@ -67,7 +67,7 @@ def test_all_that_a_recipe_takes_is_a_flag(recipe, monkeypatch):
     module, found = importlib.import_module(Path(recipe).stem), {}
     resume = ["--resume", "x"] if "cossl" in recipe else []
     monkeypatch.setattr(sys, "argv", [recipe, *resume])
-    monkeypatch.setattr(module, "open_run", lambda args: found.update(vars(args)) or sys.exit())
+    monkeypatch.setattr(module, "recipe_args", lambda *a, **k: found.update(vars(recipe_args(*a, **k))) or sys.exit())
     with pytest.raises(SystemExit):
         module.main()
     assert found.pop("recipe") == Path(recipe).stem
@@ -81,7 +81,7 @@ def test_a_tilde_is_the_home_in_every_path(recipe, monkeypatch, tmp_path):
     module, found = importlib.import_module(Path(recipe).stem), {}
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "argv", [recipe, "--out=~/out", "--data_root=~/data", "--resume=~/x.pth.tar"])
-    monkeypatch.setattr(module, "open_run", lambda args: found.update(vars(args)) or sys.exit())
+    monkeypatch.setattr(module, "recipe_args", lambda *a, **k: found.update(vars(recipe_args(*a, **k))) or sys.exit())
     with pytest.raises(SystemExit):
         module.main()
     expected = {"out": tmp_path / "out", "data_root": tmp_path / "data", "resume": tmp_path / "x.pth.tar"}

@@ -1,0 +1,44 @@
+"""Self-training: unlabelled images join the labelled ones by their pseudo-labels.
+
+Shape legend: n images join, C classes.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from dataset.images import Dataset, Images
+from dataset.long_tail import LongTailed, class_profile
+
+
+class Joined(NamedTuple):
+    """What a generation of self-training adds to a data set. images: int64 (n,), numbers of training images that join
+    the labelled ones; labels: int64 (n,), by which they do; seed: of the generation's batches.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    seed: int
+
+
+def with_joined(dataset: Dataset, found: LongTailed, joined: Joined) -> tuple[Dataset, LongTailed]:
+    """The same with copies of images that have joined the labelled ones, which counts leave out. The unlabelled set
+    keeps these images, and their hidden labels.
+    """
+    train, copies = dataset.train, np.arange(len(joined.images)) + len(dataset.train.labels)
+    pixels = np.concatenate([train.pixels, train.pixels[joined.images]])
+    labels = np.concatenate([train.labels, joined.labels])
+    members = np.concatenate([found.labelled, copies])
+    return dataset._replace(train=Images(pixels, labels)), found._replace(labelled=members)
+
+
+class ProfileFlags(Protocol):
+    """The flags that say how frequent classes are."""
+
+    dataset: str
+    imb_ratio_l: int
+
+
+def class_frequencies(args: ProfileFlags, counts: np.ndarray) -> list[float]:
+    """Of the labelled images, to scale, (C,): by gamma, which their counts (C,) round; of a folder these counts."""
+    return counts.tolist() if args.dataset == "folder" else class_profile(len(counts), args.imb_ratio_l)

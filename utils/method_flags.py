@@ -1,0 +1,54 @@
+"""Flags of methods: what a recipe takes besides its data and its run."""
+
+from utils.args import (
+    PLACE,
+    WARN,
+    flag,
+    non_negative_float,
+    non_negative_int,
+    path,
+    path_or_none,
+    positive_float,
+    positive_int,
+    sensible_float,
+    share,
+    switch,
+)
+
+# The learning rate of Food-101's pre-training: linear warm-up, then steps.
+SCHEDULE = (
+    flag("--gamma", positive_float, 0.1, "factor on the learning rate every DECAY_EPOCHS epochs"),
+    flag("--warmup_epochs", non_negative_int, 5, "epochs over which the learning rate grows from 0"),
+    flag("--decay_epochs", positive_int, 30, "epochs between two steps of the learning rate"),
+)
+_CONTINUE = "checkpoint of this run to continue from; by itself, a run continues from the last one in --out"
+PRETRAIN = (flag("--resume", path_or_none, None, _CONTINUE, role=PLACE),)
+FIXMATCH = (flag("--tau", share, 0.95, "confidence from which on a pseudo-label is used", stages=WARN),)
+_LAMBDA_U = "weight of the unlabelled loss (not used by train_cifar_mix_cossl, as published: there it is 1)"
+MIXING = (
+    flag("--mix_alpha", sensible_float, 0.75, "MixUp: lambda ~ Beta(mix_alpha, mix_alpha)", stages=WARN),
+    flag("--T", sensible_float, 0.5, "temperature that sharpens the guessed labels", stages=WARN),
+    flag("--lambda-u", non_negative_float, 75, _LAMBDA_U),
+)
+REMIXMATCH = (
+    *MIXING,
+    flag("--w_rot", non_negative_float, 0.5, "weight of the rotation loss", stages=WARN),
+    flag("--w_ent", non_negative_float, 0.5, "weight of the strong view's loss on the guessed label", stages=WARN),
+    switch("--align", "align the guesses with the labelled class distribution", stages=WARN),
+)
+CREST = (
+    flag("--num_generation", positive_int, 6, "generations of self-training"),
+    flag("--dalign_t", share, 0.5, "temperature of the last generation's distribution alignment; the first one's is 1"),
+    flag("--crest_alpha", positive_float, 3, "the larger, the more images of frequent classes join the labelled ones"),
+    switch("--no_scheduler", "without effect, as published: the learning rate is always constant", PLACE),
+)
+_CLASSIFIER = "how the balanced head learns after its warm-up: TFE, or cRT, which blends nothing"
+_STAGE1 = "pre-training checkpoint that co-learning starts from; read when a run begins"
+COSSL = (
+    flag("--resume", path, None, _STAGE1, role=PLACE, required=True),
+    flag("--classifier", str, "tfe", _CLASSIFIER, choices=("tfe", "crt")),
+    flag("--max_lam", share, 0.8, "TFE: smallest share of the tail feature in a blend"),
+    flag("--lr_tfe", positive_float, 0.002, "learning rate of the balanced head"),
+    flag("--wd_tfe", non_negative_float, 5e-4, "weight decay of the balanced head's weight"),
+    flag("--warm_tfe", positive_int, 10, "epochs of the balanced head's warm-up"),
+)
