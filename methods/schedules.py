@@ -19,11 +19,11 @@ def linear_rampup(epoch: float, length: float) -> float:
 
 
 def warm_up_then_steps(t: int, lr: float, gamma: float, warm_up: int, every: int) -> float:
-    """From 0 to `lr`, linearly over the first `warm_up` steps; then lr gamma^k, k = whole multiples of `every` in t.
+    """From 0 to `lr`, linearly over the first `warm_up` steps; then lr gamma^k, k = whole multiples of `every` since.
 
     t, warm_up, every: steps since the start of training. Source: published code for Food-101, not in the paper.
     """
-    return lr * t / warm_up if t < warm_up else lr * gamma ** (t // every)
+    return lr * t / warm_up if t < warm_up else lr * gamma ** ((t - warm_up) // every)
 
 
 def scheduled(step: Step, optimizer: torch.optim.Optimizer, rate: Callable[[int], float]) -> Step:

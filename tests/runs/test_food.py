@@ -465,8 +465,13 @@ def test_chunks_have_statistics_of_their_own():
 
 
 def test_learning_rate():
-    rate = partial(warm_up_then_steps, lr=0.4, gamma=0.1, warm_up=10, every=60)
-    assert [rate(t) for t in (0, 5, 10, 59, 60, 119, 120)] == pytest.approx([0, 0.2, 0.4, 0.4, 0.04, 0.04, 0.004])
+    """With the default flags it falls after epochs 35 and 65: the steps count from the end of the warm-up."""
+    rate = partial(warm_up_then_steps, lr=0.04, gamma=0.1, warm_up=5 * 9, every=30 * 9)
+    expected, lr = [0.04 * t / 45 for t in range(45)], 0.04
+    for epoch in range(5, 90):
+        lr *= 0.1 if epoch in (35, 65) else 1
+        expected += [lr] * 9
+    assert [rate(t) for t in range(90 * 9)] == pytest.approx(expected)
     assert warm_up_then_steps(0, 0.4, 0.1, 0, 60) == 0.4
 
 
@@ -517,7 +522,7 @@ def test_pretraining(caught):
     rates, rows = [], []
     student.live.forward = lambda images: rows.append(len(images)) or normal(1, (len(images), 3)).requires_grad_()
     student.descend = lambda loss: rates.append(student.optimizer.param_groups[0]["lr"])
-    for t in (0, 1, 4, 5, 6):
+    for t in (0, 1, 4, 9, 10):
         step(batches.at(t))
     assert rates == pytest.approx([0, 0.2, 0.8, 0.8, 0.4])
     assert rows == [8] * 7 * len(rates)
