@@ -42,7 +42,7 @@ def main() -> None:
         features = student.ema.features
 
         # Classifier: a linear head learns on class-balanced, frozen features of the momentum encoder.
-        # As published: FixMatch's script trains the head with --lr, and takes --lr_tfe for the warm-up only.
+        # As published: this script trains the head with --lr, and takes --lr_tfe for the warm-up only.
         head = nn.Linear(network.output.in_features, len(data.classes)).to(run.device)
         teacher = Averaged(head, head_adam(head, args.lr, args.wd_tfe), args.ema_decay)
         learner = tfe(data.counts, args.max_lam, run.device) if args.classifier == "tfe" else crt()

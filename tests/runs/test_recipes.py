@@ -95,7 +95,7 @@ COSSL = {
         learner=STRONG,
     ),
     "train_small_imagenet127_fix_cossl": row(
-        "FixMatch+CoSSL", ["--tau", 0.7], {"tau": 0.7}, weights={}, shrink=0, head_lr=LR, learner=WEAK
+        "FixMatch+CoSSL", ["--tau", 0.7], {"tau": 0.7}, weights={}, shrink=0, head_lr=0.03, learner=WEAK
     ),
 }
 ALIGNING = ["train_cifar_remix", "train_cifar_remix_cossl"]
