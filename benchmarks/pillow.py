@@ -65,11 +65,12 @@ def draw_randaugment30(
     """n operations at magnitude m of 30 for each image, with replacement; geometric ones change sign with p = 0.5.
 
     size: side of the images, pixels. pixel_scale: factor on the shifts and sides, published for 32 and 64 pixels.
-    Source: FixMatch's published pool; n = 3, m = 4: published code, not in the paper.
+    Positions as numpy.random.uniform(size) draws them: from (1, size].
+    Source: FixMatch's published pool; n = 3, m = 4 and the positions: published code, not in the paper.
     """
     place, operation, sign = _pick(rng, POOL30, (n_images, n))
     value = np.array([*pool30_values(m, pixel_scale).values()])[place] * sign
-    return RandAugmentDraw(operation, value, rng.uniform(0, size, (n_images, n, 2)))
+    return RandAugmentDraw(operation, value, size + (1 - size) * rng.random((n_images, n, 2)))
 
 
 def draw_randaugment10(rng: np.random.Generator, n_images: int, size: int, n: int = 2, m: int = 10) -> RandAugmentDraw:

@@ -44,13 +44,14 @@ def draw_layers30(
     change sign with p = 0.5.
 
     size: side of the images, pixels. pixel_scale: factor on the shifts and sides, published for 32 and 64 pixels.
-    Source: FixMatch's published pool; n = 3, m = 4: published code, not in the paper.
+    A square's centre is uniform over (1, size], as numpy.random.uniform(size) draws it: with `high` left at its 1.
+    Source: FixMatch's published pool; n = 3, m = 4 and the centre: published code, not in the paper.
     """
     values, shape = pool30_values(m, pixel_scale), (n_images, n)
     table = layer_table(tuple((name, signed, values[name]) for name, (_, _, signed) in POOL30.items()), size)
     place = rng.integers(len(table), size=shape)
     layers = table[place, (rng.random(shape) < 0.5).view(np.int8)]
-    centre = rng.uniform(0, size, (*shape, 2))
+    centre = size - rng.uniform(0, size - 1, (*shape, 2))
     cutouts = place == list(POOL30).index("CutoutAbs")
     layers[cutouts, 1:5] = edges(centre[cutouts], values["CutoutAbs"], size)
     return layers

@@ -268,8 +268,20 @@ def test_pool30_is_drawn_evenly():
         drawn = draw.value[draw.operation == OPERATION_NAMES.index(name)]
         np.testing.assert_allclose(np.abs(drawn), values[name])
         assert abs((drawn < 0).mean() - 0.5 * signed) < 0.04 * signed + 1e-9, name
-    assert 0 <= draw.position.min() < 0.01
-    assert 31.99 < draw.position.max() < 32
+
+
+def test_squares_of_pool30_lie_where_numpys_uniform_of_one_number_puts_them():
+    """uniform(32) is 32 + (1 - 32) u, so that no centre lies in the first pixel; against a loop over such draws."""
+    layers = draw_layers30(np.random.default_rng(0), 200_000, 32)
+    squares = layers[layers[:, :, 0] == FUNCTIONS.index(cutout)]
+    side, legacy, edges = pool30_values(4)["CutoutAbs"], np.random.RandomState(0), []
+    for _ in range(200_000):
+        first = int(max(0, legacy.uniform(32) - side / 2))
+        edges.append((first, int(min(32, first + side))))
+    for drawn in (squares[:, 1:3], squares[:, 3:5]):
+        for got, expected in zip(drawn.T, np.array(edges).T, strict=True):
+            shares = [np.bincount(values, minlength=33) / len(values) for values in (got, expected)]
+            np.testing.assert_allclose(*shares, atol=0.004)
 
 
 def test_pool10_is_drawn_evenly_and_ends_in_a_grey_square():
