@@ -29,8 +29,7 @@ def main() -> None:
     args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, REMIXMATCH, epochs=500, lambda_u=1.5)
     with open_run(args) as run:
         data = open_data(args, VIEWS, include_labelled=False, device=run.device)
-        counts = torch.from_numpy(data.counts).to(run.device)
-        target = counts / counts.sum() if args.align else None
+        target = torch.from_numpy(data.counts).to(run.device) if args.align else None
 
         def ramp(t: int) -> float:
             return linear_rampup(t / args.val_iteration, args.epochs)

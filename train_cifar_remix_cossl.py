@@ -31,8 +31,7 @@ def main() -> None:
     with open_run(args) as run:
         stage1 = run.pretrained(args.resume)
         data = open_data(args, VIEWS, include_labelled=False, device=run.device)
-        counts = torch.from_numpy(data.counts).to(run.device)
-        target = counts / counts.sum() if args.align else None
+        target = torch.from_numpy(data.counts).to(run.device) if args.align else None
         weights = lambda t: args.lambda_u, args.w_rot, lambda t: args.w_ent
         mean = RunningMean(len(data.classes)).to(run.device)  # starts anew
         method = remixmatch(args.T, args.mix_alpha, *weights, mean, target)

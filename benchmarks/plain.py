@@ -96,9 +96,9 @@ def ssl_of(recipe: str, counts: Tensor) -> Callable:
         return fixmatch
     method = mixmatch.mixmatch(0.5, 0.75, lambda_u=lambda t: 75.0)
     if "remix" in recipe:
-        target, mean = counts / counts.sum(), remixmatch.RunningMean(len(counts)).to(counts.device)
+        mean = remixmatch.RunningMean(len(counts)).to(counts.device)
         weights = {"lambda_u": lambda t: 1.5, "w_rot": 0.5, "w_ent": lambda t: 0.5}
-        method = remixmatch.remixmatch(0.5, 0.75, **weights, running_mean=mean, target=target)
+        method = remixmatch.remixmatch(0.5, 0.75, **weights, running_mean=mean, target=counts)
 
     def loss(model: nn.Module, labeller: Callable, x: Tensor, y: Tensor, u: list[Tensor]) -> tuple:
         numbers = {name: torch.from_numpy(drawn).to(x.device) for name, drawn in method.draw(0, len(x)).items()}

@@ -72,7 +72,8 @@ def semi_loss(logits_x: Tensor, p: Tensor, logits_u: Tensor, q: Tensor) -> tuple
 def align(p: Tensor, target: Tensor, mean: Tensor) -> Tensor:
     """Distribution alignment: p (B, C) times target / mean, (C,) each, made to sum to 1 again in each row.
 
-    Source: ReMixMatch, section 3.1; the 1e-6 that guards both: published code.
+    Source: ReMixMatch, section 3.1; the 1e-6 that guards both: published code, where the target is images per class,
+    beside which it vanishes. Beside shares it would favour the rare classes.
     """
     moved = p * (target + 1e-6) / (mean + 1e-6)
     return moved / moved.sum(dim=1, keepdim=True)
@@ -102,7 +103,7 @@ def remixmatch(
 
     lambda_u, w_ent: step t -> weights of the unlabelled loss, and of the first strong view's cross-entropy to the
     guess; w_rot: weight of the rotation loss. running_mean: of the guessed probabilities, updated by each loss; target:
-    class distribution (C,) that the guesses are aligned with, None for no alignment.
+    images per class (C,), whose shares the guesses are aligned with, None for no alignment.
     The batch has one strong view of B labelled images, and of as many unlabelled ones a weak view, then strong ones.
     The network has `features`, `output` and `rot`. Source: ReMixMatch, section 3.
     """

@@ -168,6 +168,16 @@ def test_align():
         assert after == pytest.approx([value / sum(moved) for value in moved])
 
 
+def test_align_with_images_per_class_moves_by_their_shares_alone():
+    """As many classes, and as few images of the rarest one, as CIFAR-100 has at gamma 100."""
+    counts = torch.tensor([int(150 * 0.01 ** (c / 99)) for c in range(100)])
+    p, mean = probabilities(1, classes=100).double(), probabilities(2, classes=100).double().mean(dim=0)
+    expected = p * counts / counts.sum() / (mean + 1e-6)
+    expected /= expected.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(align(p, counts, mean), expected, rtol=2e-6, atol=0)
+    assert not torch.allclose(align(p, counts / counts.sum(), mean), expected, rtol=1e-3, atol=0)
+
+
 def added(running_mean: RunningMean, seeds: range) -> RunningMean:
     for seed in seeds:
         running_mean.add(probabilities(seed))
