@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from methods.pseudo_labels import ROWS
 from utils.errors import UserError
 from utils.ranks import mean_over_ranks, rank, world_size
 
@@ -63,20 +64,26 @@ class Totals:
         return scalars if self.counts is None else scalars | {"pseudo": self.counts}
 
     def means(self) -> dict[str, float]:
-        """Means of the 0-d logs over the steps so far, as numbers, in one read of the device."""
-        means: list[float] = (self.values / self.step).tolist()
-        return dict(zip(self.names, means, strict=True))
+        """Means of the 0-d logs over the steps so far, as numbers, in one read of the device. That of `acc_selected` is
+        over the selected images, and 0 where there is none (published code).
+        """
+        means = self.values / self.step
+        if "acc_selected" in self.names and self.counts is not None:
+            selected, right = (self.counts[ROWS.index(name)].sum() for name in ("selected", "right_selected"))
+            means[self.names.index("acc_selected")] = right / selected.clamp(min=1)
+        numbers: list[float] = means.tolist()
+        return dict(zip(self.names, numbers, strict=True))
 
     def over_ranks(self) -> tuple[dict[str, float], Tensor | None]:
-        """Of the whole epoch, over all ranks: the means of the 0-d logs, and the sums of the counts of pseudo-labels,
-        int64 (rows, C) on the host, None for a method without any.
+        """Of the whole epoch, over all ranks: its `means`, and the sums of the counts of pseudo-labels, int64 (rows, C)
+        on the host, None for a method without any.
         """
         mean_over_ranks([self.values])
-        if self.counts is None:
-            return self.means(), None
-        share = self.counts.double()
-        mean_over_ranks([share])
-        return self.means(), (share * world_size()).round().long().cpu()
+        if self.counts is not None:
+            share = self.counts.double()
+            mean_over_ranks([share])
+            self.counts = (share * world_size()).round().long().cpu()
+        return self.means(), self.counts
 
 
 def _sum(total: Tensor | None, value: Tensor) -> Tensor:

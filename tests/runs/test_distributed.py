@@ -151,6 +151,8 @@ def test_two_ranks_train_as_one_process_does_in_two_chunks(script, both_ranks, a
     flags, zero, one = both_ranks
     means, counts = zero[script]["logs"]
     assert means["loss"] > 0
+    if "acc_selected" in means:  # of the images that both ranks have selected
+        assert means["acc_selected"] == pytest.approx((counts[4].sum() / counts[1].sum().clamp(min=1)).item())
     torch.testing.assert_close(zero[script], one[script], rtol=0, atol=0)
     zero = {name: found for name, found in zero[script].items() if name != "logs"}
 

@@ -9,9 +9,26 @@ import torch
 from helpers.scripts import TINY, assert_runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from methods.pseudo_labels import PseudoLabels, quality
 from training.diagnostics import divergence, pseudo_columns, shares
+from training.totals import Totals
 
 GUESSED, SELECTED, PRESENT, RIGHT, USED = COUNTS = [[8, 4, 0], [4, 0, 0], [6, 4, 2], [5, 2, 0], [3, 0, 0]]
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.8, 2.0])
+def test_an_epochs_accuracy_of_the_selected_is_that_of_all_of_them(tau):
+    """Steps that select much count for more, those that select nothing for nothing; against a loop over images."""
+    rng, totals, right = np.random.default_rng(0), Totals(), []
+    for step in range(6):
+        guess, truth, confidence = rng.integers(3, size=40), rng.integers(2, size=40), rng.random(40) * step / 5
+        pseudo = PseudoLabels(torch.from_numpy(guess), 3, torch.from_numpy(confidence >= tau))
+        totals.add(quality(pseudo, torch.from_numpy(truth)))
+        right += [g == y for g, y, c in zip(guess, truth, confidence, strict=True) if c >= tau]
+    assert totals.means()["acc_selected"] == pytest.approx(sum(right) / max(1, len(right)))
+    means, counts = totals.over_ranks()
+    assert means == totals.means()
+    assert counts[1].sum() == len(right) == pytest.approx(means["mask"] * 240)
 
 
 def facts(unlabelled=(600, 400, 200)):
@@ -73,6 +90,8 @@ def test_what_a_run_leaves(script, pretrained_by):
         mask = arrays["selected"].sum(1) / arrays["guessed"].sum(1)
         assert mask == pytest.approx([float(row["mask"]) for row in log], rel=1e-4)
         assert arrays["mask_rate"].shape == (2, 10)
+        used = arrays["right_selected"].sum(1) / np.maximum(1, arrays["selected"].sum(1))
+        assert used == pytest.approx([float(row["acc_selected"]) for row in log], rel=1e-4)
     right = arrays["right"].sum(1) / arrays["present"].sum(1)
     assert right == pytest.approx([float(row["acc_u"]) for row in log], rel=1e-4)
     many = arrays["recall"][:, :3].mean(1)  # 10 classes, the first ones the most frequent
