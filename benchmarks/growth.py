@@ -92,12 +92,13 @@ def warm_up(device: torch.device, classes: int, num_max: int, gamma: int) -> flo
 
 
 def views(args: argparse.Namespace) -> float:
-    """Seconds for all views that the warm-up of CIFAR-10 at gamma 150 passes through the network once."""
+    """Seconds for all views that the warm-up of CIFAR-10 at gamma 150 passes through the network."""
     flags = ["--num_max", 1500, "--imb_ratio_l", 150, "--imb_ratio_u", 150, "--gpu", args.gpu]
     data = recipe_step("train_cifar_fix_cossl", made_up(), *flags).data
 
     def work() -> None:
-        for sweep in (data.labelled.sweep(), data.unlabelled.sweep(("weak", "strong"))):
+        labelled = data.labelled.renamed("imprint").sweep(), data.labelled.sweep()
+        for sweep in (*labelled, data.unlabelled.sweep(("weak", "strong"))):
             for _ in sweep:
                 pass
 

@@ -2,8 +2,9 @@
 
 On CIFAR, by `warm_up`:
 - Class means of the labelled features, normalised, make an imprinted classifier.
-- It ranks all features by how much they look like class c; class c gets n_max - n_c new features, each a blend of one
-  of its own and the next best ranked one of other images.
+- Then every image passes once, the labelled ones in other augmentations than for the imprint. It ranks all features by
+  how much they look like class c; class c gets n_max - n_c new features, each a blend of one of its own and the next
+  best ranked one of other images.
 - A fresh linear head learns on the resulting, balanced set.
 On Small-ImageNet-127, by `warm_up_on_batches`: by the same learner as in co-learning.
 
@@ -69,19 +70,11 @@ def _first(rank: Tensor, n: int) -> Tensor:
 
 
 @torch.no_grad()
-def collect(
-    encoder: Network, labelled: Iterable[Any], unlabelled: Iterable[Any]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """f_x (N, D), y (N,), and for the unlabelled images f_u (U, D), f_weak (U, D); every image passes once.
-
-    labelled, unlabelled: sweeps over the sets, in batches (views, labels). Of the unlabelled images the first view is
-    for the ranking and the second becomes the feature; where a sweep has one view, it serves both.
-    """
-    x = [(encoder(views[0]), y) for views, y in labelled]
-    u = [tuple(encoder(view) for view in (views * 2)[:2]) for views, _ in unlabelled]
-    f_x, y = (torch.cat(parts) for parts in zip(*x, strict=True))
-    f_weak, f_u = (torch.cat(parts) for parts in zip(*u, strict=True))
-    return f_x, y, f_u, f_weak
+def collect(encoder: Network, sweep: Iterable[Any]) -> tuple[list[Tensor], list[Any]]:
+    """Features (N, D) of every view of a sweep over a set, in batches (views, labels); the labels of each batch."""
+    batches = [([encoder(view) for view in views], labels) for views, labels in sweep]
+    features = zip(*(views for views, _ in batches), strict=True)
+    return [torch.cat(view) for view in features], [labels for _, labels in batches]
 
 
 def train_head(teacher: Averaged, features: Tensor, labels: Tensor, batch_size: int, steps: int, seed: int) -> None:
@@ -100,14 +93,17 @@ def warm_up(
     """Build the balanced feature set of the labelled and unlabelled images, and train `teacher` on it, in place.
 
     encoder: images -> features (B, D), the momentum encoder in eval mode; teacher: a fresh head, its EMA a copy, with
-    an optimiser for the warm-up alone; data: see `dataset.streams.Data`; views: of the unlabelled images, see
-    `collect`; steps, batch_size: of the head's training, `--warm_tfe` times `--val-iteration` on `--batch-size`.
+    an optimiser for the warm-up alone; data: see `dataset.streams.Data`; views: of the unlabelled images, the first for
+    the ranking, the last, which may be the same one, for the feature; steps, batch_size: of the head's training,
+    `--warm_tfe` times `--val-iteration` on `--batch-size`.
     """
-    f_x, y, f_u, f_weak = collect(encoder, data.labelled.sweep(), data.unlabelled.sweep(views))
-    weight = imprint(f_x, y, len(data.counts))
-    probabilities = (torch.cat([f_x, f_weak]) @ weight.T).softmax(dim=1)
-    features, labels = balanced_features(f_x, y, f_u, probabilities, data.counts, random_blends(seed))
-    train_head(teacher, features, labels, batch_size, steps, seed)
+    (own,), labels = collect(encoder, data.labelled.renamed("imprint").sweep())
+    (f_x,), _ = collect(encoder, data.labelled.sweep())
+    f_u, _ = collect(encoder, data.unlabelled.sweep(views))
+    y = torch.cat(labels)
+    probabilities = (torch.cat([f_x, f_u[0]]) @ imprint(own, y, len(data.counts)).T).softmax(dim=1)
+    features, targets = balanced_features(f_x, y, f_u[-1], probabilities, data.counts, random_blends(seed))
+    train_head(teacher, features, targets, batch_size, steps, seed)
 
 
 def warm_up_on_batches(encoder: Network, teacher: Averaged, learner: Learner, batches: Any, steps: int) -> None:

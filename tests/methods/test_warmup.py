@@ -9,7 +9,7 @@ from helpers.golden import GOLDEN, normal
 
 from methods.averaged import Averaged
 from methods.classifier import decay_all_but_bias
-from methods.warmup import balanced_features, collect, imprint, random_blends, train_head, warm_up
+from methods.warmup import balanced_features, imprint, random_blends, train_head, warm_up
 
 
 @pytest.fixture
@@ -82,15 +82,36 @@ def two_clusters(n_tail: int):
     return x, y
 
 
-def test_views_of_the_unlabelled_images():
-    """The ranking sees the weak view, the features are those of the first strong one."""
-    batch = ([torch.full((4, 2), float(v)) for v in range(3)], torch.zeros(4))
-    _, _, f_u, f_weak = collect(lambda images: images, [([torch.ones(3, 2)], torch.zeros(3))], [batch, batch])
-    assert f_u.tolist() == [[1, 1]] * 8
-    assert f_weak.tolist() == [[0, 0]] * 8
-    one_view = ([torch.full((4, 2), 5.0)], torch.zeros(4))
-    _, _, f_u, f_weak = collect(lambda images: images, [([torch.ones(3, 2)], torch.zeros(3))], [one_view])
-    assert f_u.tolist() == f_weak.tolist() == [[5, 5]] * 4
+def streams(f_own, f_x, y, *f_u) -> SimpleNamespace:
+    """Data whose images are features, in batches of 7: of the imprint's pass, of the other one, of the unlabelled
+    views, whose labels are not known."""
+
+    def sweep(views, labels=None):
+        labels = [None] * len(f_x) if labels is None else labels.split(7)
+        return [*zip(zip(*(view.split(7) for view in views), strict=True), labels, strict=False)]
+
+    imprinted = SimpleNamespace(sweep=lambda: sweep([f_own], y))
+    labelled = SimpleNamespace(sweep=lambda: sweep([f_x], y), renamed=lambda name: imprinted)
+    unlabelled = SimpleNamespace(sweep=lambda views: sweep([f_u[v] for v in views]))
+    return SimpleNamespace(labelled=labelled, unlabelled=unlabelled, counts=y.bincount().numpy())
+
+
+@pytest.mark.parametrize("views", [(0, 1), (0,)])
+def test_the_imprint_has_a_pass_of_its_own(views, monkeypatch):
+    """It ranks the features of the other pass, and those of the unlabelled images by their first view."""
+    y = torch.arange(3).repeat_interleave(torch.tensor([20, 9, 4]))
+    f_own, f_x, weak, strong = normal(1, (33, 5)), normal(2, (33, 5)), normal(3, (60, 5)), normal(4, (60, 5))
+    trained = []
+    monkeypatch.setattr("methods.warmup.train_head", lambda head, *rest: trained.append(rest))
+    warm_up(lambda f: f, None, streams(f_own, f_x, y, weak, strong), views, steps=2, batch_size=8, seed=6)
+    ((features, labels, *rest),) = trained
+    found = []
+    for imprinted in (f_own, f_x):
+        p = (torch.cat([f_x, weak]) @ imprint(imprinted, y, 3).T).softmax(1)
+        found.append(balanced_features(f_x, y, (weak, strong)[views[-1]], p, np.array([20, 9, 4]), random_blends(6)))
+    assert torch.equal(features, found[0][0]) and torch.equal(labels, found[0][1])
+    assert not torch.equal(features, found[1][0])
+    assert rest == [8, 2, 6]
 
 
 def test_head_learns_and_its_average_follows():
@@ -99,9 +120,8 @@ def test_head_learns_and_its_average_follows():
     start = head.weight.detach().clone()
     optimizer = torch.optim.Adam(decay_all_but_bias(head, 5e-4), 0.01)
     teacher = Averaged(head, torch.optim.SGD(head.parameters(), 0.0), 0.99)
-    labelled, unlabelled = (SimpleNamespace(sweep=sweep) for sweep in (lambda: [([x], y)], lambda views: [(views, y)]))
-    data = SimpleNamespace(labelled=labelled, unlabelled=unlabelled, counts=np.array([60, 4]))
-    warm_up(lambda f: f, teacher.using(optimizer), data, [x, x], steps=300, batch_size=16, seed=1)
+    data = streams(x, x, y, x, x)
+    warm_up(lambda f: f, teacher.using(optimizer), data, (0, 1), steps=300, batch_size=16, seed=1)
     right = teacher.live(x).argmax(1) == y
     assert right.float().mean() > 0.9  # the blends, labelled as the tail class, cost the head class a few
     assert right[y == 1].all()

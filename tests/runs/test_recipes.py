@@ -228,9 +228,17 @@ def test_cossl(name, caught, start):
 
 @pytest.mark.parametrize("name", [name for name in COSSL if name not in SMALL])
 def test_warm_up(name, caught, monkeypatch):
-    """Every image passes once; the head learns with --lr_tfe, whatever co-learning takes."""
+    """Every image passes once, the labelled ones once more for the imprint, augmented anew; the head learns with
+    --lr_tfe, whatever co-learning takes."""
     expected, calls = COSSL[name], caught(name, *HEAD)
     student, teacher, data = (calls[name] for name in ("student", "teacher", "data"))
+    made = []
+
+    def draw(rng, image, names, *args, **rest):
+        made.append((image.tolist(), names, draw_rows(rng, image, names, *args, **rest)))
+        return made[-1][-1].copy()
+
+    monkeypatch.setattr("dataset.pixels.draw_rows", draw)
     calls["before"]()
     encoder, head, own_data, views, steps, batch_size, seed = calls["warm_up"][0]
     assert encoder == student.ema.features
@@ -238,14 +246,14 @@ def test_warm_up(name, caught, monkeypatch):
     assert hyper(head.optimizer) == [(0.03, 0.01), (0.03, 0)]
     assert head.optimizer is not teacher.optimizer
     assert (own_data, steps, batch_size, seed) == (data, 6 * STEPS, 16, 1)
-    made = []
-    monkeypatch.setattr(
-        "dataset.pixels.draw_rows", lambda *args, **rest: made.append(args[2]) or draw_rows(*args, **rest)
-    )
-    labels = data.labelled.images.labels
-    for sweep, stream in ((data.labelled.sweep(), data.labelled), (data.unlabelled.sweep(views), data.unlabelled)):
-        assert torch.cat([batch.labels for batch in sweep]).tolist() == labels[stream.members].tolist()
-    assert made == [PRETRAINING[name.removesuffix("_cossl")].labelled, expected.swept]
+    labelled = data.labelled.members.tolist(), PRETRAINING[name.removesuffix("_cossl")].labelled
+    assert [(image, names) for image, names, _ in made] == [
+        labelled,
+        labelled,
+        (data.unlabelled.members.tolist(), expected.swept),
+    ]
+    assert views == expected.swept
+    assert not np.array_equal(made[0][2], made[1][2])
 
 
 def test_warm_up_on_batches(caught):
