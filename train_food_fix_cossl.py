@@ -32,7 +32,8 @@ from utils.method_flags import COSSL, FIXMATCH
 
 ONE_STRONG_VIEW = VIEWS | {"unlabelled": ("weak", "strong")}  # as published
 DEFAULTS = FOOD_DEFAULTS | {"epochs": 20, "ema_decay": 0.9, "max_lam": 0.6, "lr_tfe": 0.04, "warm_tfe": 5}
-WARM_UP_STEPS, WARM_UP_DECAY = 50, 0.99  # per epoch of the head's warm-up; share of its average kept per step
+# Of the head's warm-up: steps per epoch, images per step whatever --batch-size, share of its average kept per step.
+WARM_UP_STEPS, WARM_UP_BATCH, WARM_UP_DECAY = 50, 256, 0.99
 
 
 def main() -> None:
@@ -64,7 +65,7 @@ def main() -> None:
 
         def before() -> None:
             fresh = teacher.using(sgd(decay_all_but_bias(head, args.wd_tfe), args.lr_tfe), WARM_UP_DECAY)
-            batches = data.batches(("balanced",), name="warm-up")
+            batches = data.batches(("balanced",), name="warm-up", batch_size=WARM_UP_BATCH)
             warm_up_on_batches(features, fresh, crt(), batches, args.warm_tfe * WARM_UP_STEPS)
 
         step = cossl_step(in_chunks(fixmatch(args.tau)), student, labeller, learner, teacher, features)

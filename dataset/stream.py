@@ -11,7 +11,7 @@ import numpy as np
 
 from dataset.batches import Minibatch
 from utils.errors import UserError
-from utils.ranks import my_rows
+from utils.ranks import my_rows, world_size
 from utils.seeding import generator
 
 # (generator of the step, step, B) -> places of the batch's images among the members, (B,)
@@ -55,9 +55,12 @@ class Stream:
         """How many images of a batch are this rank's."""
         return len(range(self.batch_size)[my_rows(self.batch_size)])
 
-    def renamed(self, name: str) -> "Stream":
-        """The same images and views in batches of their own, drawn under another name."""
-        return Stream(name, self.images, self.members, self.wanted, self.batch_size, self.seed, self.balanced)
+    def renamed(self, name: str, batch_size: int | None = None) -> "Stream":
+        """The same images and views in batches of their own, drawn under another name; of this many images, or as many
+        as the set has and the ranks can share.
+        """
+        size = min(batch_size or self.batch_size, len(self.members)) // world_size() * world_size()
+        return Stream(name, self.images, self.members, self.wanted, size, self.seed, self.balanced)
 
     def order(self, t: int) -> tuple[np.random.Generator, np.ndarray]:
         """Places of the images of the whole batch of step t (0, 1, ...) among the members, (B,); and the generator that

@@ -46,13 +46,15 @@ class Data(NamedTuple):
         for views, labels in self.held_out.sweep():
             yield views[0], labels
 
-    def batches(self, streams: tuple[str, ...], *draws: DrawNumbers, name: str = "step") -> Batches:
+    def batches(
+        self, streams: tuple[str, ...], *draws: DrawNumbers, name: str = "step", batch_size: int | None = None
+    ) -> Batches:
         """Batches of these streams, with what method and learner draw. name: another one than "step" gives batches,
-        and numbers, of their own.
+        and numbers, of their own; batch_size: of these, where it is another one, see `Stream.renamed`.
         """
         chosen = {stream: getattr(self, stream) for stream in streams}
         if name != "step":
-            chosen = {key: stream.renamed(f"{stream.name} {name}") for key, stream in chosen.items()}
+            chosen = {key: stream.renamed(f"{stream.name} {name}", batch_size) for key, stream in chosen.items()}
         return self.labelled.images.batched(chosen, draws, self.labelled.seed, name)
 
     def table(self) -> str:

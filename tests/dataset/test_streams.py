@@ -49,6 +49,16 @@ def test_a_pass_has_every_member_once_and_drops_the_rest():
     assert {i for images in passes for i in images} == set(members.tolist())  # another one is dropped each time
 
 
+@pytest.mark.parametrize("ranks, sizes", [(1, [4, 7, 20]), (3, [3, 6, 18])])
+def test_batches_of_another_size_fit_the_set_and_the_ranks(ranks, sizes, as_rank):
+    as_rank(0, of=ranks)
+    s = stream(batch=12, balanced=True)
+    renamed = [s.renamed("other", size) for size in (4, 7, 256)]
+    assert [r.batch_size for r in renamed] == sizes
+    assert [r.rows * ranks for r in renamed] == sizes
+    assert s.renamed("other").batch_size == 12
+
+
 def test_labels_belong_to_the_images():
     for s in (stream(), stream(balanced=True)):
         for t in range(5):

@@ -557,6 +557,9 @@ def test_cossl(caught, pretrained_by, monkeypatch):
     assert (head.decay, hyper(head.optimizer)) == (0.99, [(0.7, 0.02), (0.7, 0)])
     ((name, balanced),) = own_batches.streams.items()
     assert (name, steps, balanced.balanced) == ("balanced", 3, True)
+    assert train_food_fix_cossl.WARM_UP_BATCH == 256 > balanced.batch_size == len(data.labelled.members)
+    assert data.batches(("balanced",), name="warm-up", batch_size=9).streams["balanced"].batch_size == 9
+    assert data.balanced.batch_size == 8
     assert own_batches.name != batches.name and balanced.name != data.balanced.name
     assert crt.draw(0, 8) == {}
 
