@@ -34,6 +34,13 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help")
 
 
+class _Ignore(argparse.Action):
+    """Reads a flag, and leaves no trace of it among the arguments."""
+
+    def __call__(self, *_: Any, **__: Any) -> None:
+        return
+
+
 @dataclass(frozen=True)
 class Flag:
     """A flag of the training scripts. names: its spellings; role: DATA, RESULT, SPEED or PLACE; stages: WARN or REFUSE
@@ -60,6 +67,12 @@ def flag(names: str, kind: Callable[[str], Any], default: Any, about: str, **mor
 def switch(name: str, about: str, role: str = RESULT, stages: str = "", action: Any = "store_true") -> Flag:
     """A flag that is on or off, which is the default."""
     return Flag((name,), role, stages, {"action": action, "default": False, "help": about})
+
+
+def ignored(name: str, **more: Any) -> Flag:
+    """A flag that published scripts accept, and never use. more: argparse's."""
+    options = {"action": _Ignore, "default": argparse.SUPPRESS, "help": "ignored, as in the published scripts"}
+    return Flag((name,), PLACE, "", options | more)
 
 
 def recipe_args(recipe: Path, doc: str, *groups: tuple[Flag, ...], **defaults: Any) -> argparse.Namespace:

@@ -12,6 +12,7 @@ from utils.args import (
     Flag,
     flag,
     gpu,
+    ignored,
     image_size,
     minutes,
     non_negative_float,
@@ -36,6 +37,7 @@ _BENCHMARK = "CUDA: cuDNN takes the fastest algorithm by trial; a resumed run th
 _MODES = ("default", "reduce-overhead")
 RUN = (
     flag("--epochs --epoch", positive_int, None, "epochs to train"),
+    ignored("--start-epoch", type=non_negative_int),
     flag("--batch-size", positive_int, 64, "labelled images per step"),
     flag("--lr --learning-rate", positive_float, 0.002, "learning rate"),
     flag("--ema-decay", share, 0.999, "share of the moving average kept per step"),
@@ -70,6 +72,7 @@ _RESIZED = "side to which images of --dataset folder are resized, pixels; a mult
 _SIZE = {"role": DATA, "stages": REFUSE}
 CIFAR = (
     *STEPS,
+    ignored("--step", nargs=0),
     flag("--dataset", str, "cifar10", _DATASET, stages=REFUSE, choices=_DATASETS),
     flag("--img_size", image_size, 32, _RESIZED, **_SIZE),
     switch("--skip_corrupt", "leave out unreadable images of --dataset folder, and say which", PLACE),

@@ -44,8 +44,10 @@ def default_of(action: argparse.Action) -> str:
     if action.dest == "workers":
         return "CPUs, at most 8"
     value = action.default
-    if value is None or isinstance(value, bool):
-        return {None: "none", False: "off", True: "on"}[value]
+    if value is None or value is argparse.SUPPRESS:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -207,7 +207,7 @@ def test_an_epochs_line_fits_100_columns(capsys):
     assert len(line) <= 100 and re.match(r"epoch 1234/5000  loss 0.1235  balanced 98.77  few 98.77 .* left$", line)
 
 
-PUBLISHED = "--ratio 2 --val-iteration 500 --manualSeed 1 --gpu 0 --out result"
+PUBLISHED = "--ratio 2 --val-iteration 500 --manualSeed 1 --gpu 0 --start-epoch 3 --step --out result"
 
 
 @pytest.mark.parametrize("script", [*METHODS, *COSSL])

@@ -55,6 +55,7 @@ BAD = {
     "--manualSeed": ["-1", "4294967296", "1.5", "x", ""],
     "--workers": ["-1", "1000", "x", ""],
     "--warmup_epochs": ["-1", "x", ""],
+    "--start-epoch": ["-1", "x", ""],
     "--gpu": PLACE,
     "--dataset": ["cifar", "", "CIFAR10"],
     "--classifier": ["svm", ""],

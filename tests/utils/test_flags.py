@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from argparse import SUPPRESS
 from collections import defaultdict
 from pathlib import Path
 
@@ -72,7 +73,20 @@ def test_all_that_a_recipe_takes_is_a_flag(recipe, monkeypatch):
         module.main()
     assert found.pop("recipe") == Path(recipe).stem
     assert found.keys() <= FLAGS.keys()
-    assert found.keys() >= {one.name for one in flags.RUN}
+    assert found.keys() >= {one.name for one in flags.RUN if one.options["default"] is not SUPPRESS}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_published_scripts_ignore_leaves_no_trace(recipe, monkeypatch):
+    """So that a run goes on without it, and no report sees it: `start_epoch` is something else there."""
+    module, found = importlib.import_module(Path(recipe).stem), []
+    given = ["--start-epoch", "7", *(["--step"] if "cifar" in recipe else [])]
+    monkeypatch.setattr(module, "open_run", lambda args: found.append(vars(args)) or sys.exit())
+    for flags_given in ([], given):
+        monkeypatch.setattr(sys, "argv", [recipe, "--resume", "x", *flags_given])
+        with pytest.raises(SystemExit):
+            module.main()
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
