@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+Views = dict[str, tuple[str, ...]]  # of labelled and unlabelled images, those that a method wants
+
 
 class Images(NamedTuple):
     """pixels: uint8 (N, 3, S, S); labels: int64 (N,), values 0 .. C-1."""

@@ -12,14 +12,12 @@ from dataset import load
 from dataset.batches import Batches, DrawNumbers
 from dataset.class_table import describe
 from dataset.folder import load_folder
-from dataset.images import Dataset
+from dataset.images import Dataset, Views
 from dataset.long_tail import ImbalanceFlags, LongTailed, long_tailed
 from dataset.pixels import Pixels
 from dataset.self_training import Joined, with_joined
 from dataset.stream import Stream
 from utils.ranks import my_rows
-
-Views = dict[str, tuple[str, ...]]  # of labelled and unlabelled images, those that a method wants
 
 
 class Data(NamedTuple):
@@ -116,8 +114,7 @@ def open_data(
     else:
         dataset = load(args.dataset, args.data_root)
         split = long_tailed(dataset, args, include_labelled)
-    if joined is not None:
-        dataset, split = with_joined(dataset, split, joined)
+    dataset, split = (dataset, split) if joined is None else with_joined(dataset, split, joined)
     sampling = Sampling(args.batch_size, args.manualSeed if joined is None else joined.seed)
     data = streams(dataset, split, wanted, sampling, device)
     print(data.table())

@@ -49,7 +49,7 @@ def flattened(counts: Tensor, generation: int, generations: int, last: float) ->
 
 
 def aligned(labeller: Network, mean: RunningMean, target: Tensor) -> Network:
-    """images -> log-probabilities (B, C): a labeller's guesses, added to their mean and aligned with target (C,)."""
+    """images -> log-probabilities (B, C): a labeller's guesses, added to their mean, and aligned with shares (C,)."""
 
     def aligned_labeller(images: Tensor) -> Tensor:
         p = labeller(images).softmax(dim=1)

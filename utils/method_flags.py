@@ -4,6 +4,7 @@ from utils.args import (
     PLACE,
     WARN,
     flag,
+    ignored,
     non_negative_float,
     non_negative_int,
     path,
@@ -40,7 +41,7 @@ CREST = (
     flag("--num_generation", positive_int, 6, "generations of self-training"),
     flag("--dalign_t", share, 0.5, "temperature of the last generation's distribution alignment; the first one's is 1"),
     flag("--crest_alpha", positive_float, 3, "the larger, the more images of frequent classes join the labelled ones"),
-    switch("--no_scheduler", "without effect, as published: the learning rate is always constant", PLACE),
+    ignored("--no_scheduler", nargs=0),
 )
 _CLASSIFIER = "how the balanced head learns after its warm-up: TFE, or cRT, which blends nothing"
 _STAGE1 = "pre-training checkpoint that co-learning starts from; read when a run begins"

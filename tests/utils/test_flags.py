@@ -81,7 +81,7 @@ def test_what_published_scripts_ignore_leaves_no_trace(recipe, monkeypatch):
     """So that a run goes on without it, and no report sees it: `start_epoch` is something else there."""
     module, found = importlib.import_module(Path(recipe).stem), []
     given = ["--start-epoch", "7", *(["--step"] if "cifar" in recipe else [])]
-    monkeypatch.setattr(module, "open_run", lambda args: found.append(vars(args)) or sys.exit())
+    monkeypatch.setattr(module, "recipe_args", lambda *a, **k: found.append(vars(recipe_args(*a, **k))) or sys.exit())
     for flags_given in ([], given):
         monkeypatch.setattr(sys, "argv", [recipe, "--resume", "x", *flags_given])
         with pytest.raises(SystemExit):
