@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from reporting.groups import THIRDS, Group
+from reporting.metrics import metric_beside
 from reporting.shifted import few_images, place
 from reporting.tables import words_for
 
 CURVES = {"test_loss": "test loss", "loss": "training loss", "ece": "expected calibration error"}
-NATS = {"test_loss", "loss", "pl_kl"}
+NATS, SHARES = {"test_loss", "loss", "pl_kl"}, {"acc_u", "acc_selected", "mask"}  # in a log; all others are percent
 PSEUDO = {
     "acc_u": "right, of all pseudo-labels",
     "acc_selected": "right, of those the loss used",
@@ -31,7 +32,6 @@ LAST = {
     "recall": "recall of the pseudo-labels used",
     "mask_rate": "mask rate",
 }
-SHARES = {"acc_u", "acc_selected", "mask"}  # the log has shares of 1
 
 
 def dots(groups: list[Group], metric: str, name: str) -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ def dots(groups: list[Group], metric: str, name: str) -> list[dict[str, Any]]:
     for series, group in enumerate(groups):
         if group.finished and (figure := group.figures["last_20_mean"][metric]):
             seeds = [_short(run.figures["last_20_mean"][metric]) for run in group.runs]
-            paper = group.paper.mean if group.paper and metric == "top1" else None
+            paper = group.paper.mean if group.paper and metric == metric_beside(groups) else None
             row = {"series": series, "label": group.name, "seeds": seeds, "mean": _short(figure.mean)}
             rows.append(row | {"sd": figure.sd and _short(figure.sd), "paper": paper})
     words = words_for("last_20_mean", [group for group in groups if group.finished]).partition(" (")[0]

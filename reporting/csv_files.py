@@ -7,7 +7,7 @@ import csv
 import io
 
 from reporting.groups import METRICS, Group
-from reporting.published import Figure
+from reporting.means import Figure
 from reporting.summaries import STATISTICS
 from utils.text import csv_cell
 
@@ -16,7 +16,8 @@ def figures_csv(groups: list[Group]) -> str:
     """A line per group and statistic, numbers with all their digits."""
     measured = [f"{name}_{part}" for name in METRICS for part in ("mean", "sd")]
     names = ["dataset", "setting", "method", "statistic", "epochs_averaged", "n", "seeds", *measured]
-    rows = [[*names, "published_top1_mean", "published_top1_sd", "published_n", "difference", "spread", "folders"]]
+    names += ["published_metric", "published_mean", "published_sd", "published_n", "difference", "spread", "folders"]
+    rows = [names]
     for group in groups:
         for statistic, words in STATISTICS.items():
             row = [group.dataset, group.setting, group.name, words]
@@ -24,7 +25,8 @@ def figures_csv(groups: list[Group]) -> str:
             for name in METRICS:
                 row += _mean_sd(group.figures[statistic][name])
             paper = group.paper if statistic == "last_20_mean" else None
-            row += [*_mean_sd(paper), *([paper.n, group.gap, group.versus.partition(" ")[2]] if paper else [""] * 3)]
+            row += [group.metric if paper else "", *_mean_sd(paper)]
+            row += [paper.n, group.gap, group.versus.partition(" ")[2]] if paper else [""] * 3
             rows.append([*row, "\n".join(run.folder for run in group.runs)])
     return _csv(rows)
 

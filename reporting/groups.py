@@ -9,23 +9,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from reporting.means import Figure, difference, figure_of
 from reporting.protocol import content_of, dataset_of, method_of, name_datasets, protocol_of, setting_of, word
-from reporting.published import Figure, difference, figure_of, other_budget, published
+from reporting.published import compared_metric, other_budget, published
+from reporting.published_code import PUBLISHED
 from reporting.runs import FinishedRun
-from reporting.summaries import PUBLISHED, STATISTICS
+from reporting.summaries import STATISTICS
 from utils.args import DATA
 from utils.flags import with_role
 
 THIRDS = ("many", "medium", "few")  # of the classes, by their labelled images
 METRICS = {"top1": "top-1", "balanced": "balanced accuracy", "gm": "geometric mean"} | {name: name for name in THIRDS}
-SAME = {"top1": "top-1 = balanced accuracy"}  # on balanced test sets
 
 
 @dataclass
 class Group:
     """Runs of one protocol, a seed each. figures: statistic -> metric -> Figure or None; recall: (C,) Figures or None.
 
-    finished: whether they enter tables; paper, versus: the published figure and how top-1 differs from it.
+    finished: whether they enter tables; paper, versus: the published figure and how the measured one differs from it.
     """
 
     dataset: str
@@ -54,9 +55,14 @@ class Group:
         return sorted(run.seed for run in self.runs if run.seed is not None)
 
     @property
+    def metric(self) -> str:
+        """By which its methods are compared with each other and with published figures."""
+        return compared_metric(self.dataset)
+
+    @property
     def gap(self) -> float | None:
-        """Measured minus published top-1, points."""
-        return self.figures["last_20_mean"]["top1"].mean - self.paper.mean if self.paper else None
+        """Measured minus published figure, points."""
+        return self.figures["last_20_mean"][self.metric].mean - self.paper.mean if self.paper else None
 
     @property
     def averaged(self) -> str:
@@ -96,12 +102,6 @@ def group(runs: Iterable[FinishedRun]) -> list[Group]:
     return sorted(groups, key=_order)
 
 
-def metrics_of(groups: list[Group]) -> dict[str, str]:
-    """METRICS; where all test sets are balanced, as far as is known, top-1 and balanced accuracy as one."""
-    known = {run.balanced for group in groups for run in group.runs} - {None}
-    return METRICS if known != {True} else {k: v for k, v in (METRICS | SAME).items() if k != "balanced"}
-
-
 def _order(group: Group) -> tuple:
     """Methods as in the paper, each before its CoSSL; numbers by size."""
     base, learner = group.method.partition("+")[::2]
@@ -123,8 +123,8 @@ def _aggregate(runs: list[FinishedRun], dataset: str) -> Group:
         recall = [run.figures["last_20_mean"]["recall"] for run in runs]
         made.recall = [figure_of(values) for values in zip(*recall, strict=True)]
         paper, budget = paper_of(first)
-        if paper and (top1 := made.figures["last_20_mean"]["top1"]):
-            made.paper, made.versus = paper, difference(top1, paper, budget)
+        if paper and (measured := made.figures["last_20_mean"][made.metric]):
+            made.paper, made.versus = paper, difference(measured, paper, budget)
     return made
 
 

@@ -4,52 +4,36 @@ Shape legend: E epochs.
 """
 
 import math
-import re
 from pathlib import Path
 
+from reporting.published_code import COLUMNS, in_percent
 from utils.files import read_regular
-
-# Spellings of the published code, without case and punctuation. What it calls bAcc is plain top-1.
-ALIASES = {
-    "trainloss": "loss",
-    "testloss": "test_loss",
-    "testacc": "top1",
-    "acc": "top1",
-    "bacc": "top1",
-    "testbacc": "top1",
-    "gm": "gm",
-    "testgm": "gm",
-}
-PERCENT = ("top1", "gm")
 
 
 def read_log(path: Path) -> tuple[dict[str, list[float]], list[str], bool]:
     """Columns (E,) by our names, with `epoch`; what is wrong, in words; whether it is the published code's file.
 
-    A line that isn't whole (another number of cells, no number, no end of line) is left out. Accuracies of the
-    published code in shares of 1 become percent. A file that can't be read gives no columns.
+    A line that isn't whole (another number of cells, no number, no end of line) is left out. Test figures are in
+    percent. A file that can't be read gives no columns.
     """
     try:
         text = read_regular(path).decode("utf-8")
     except FileNotFoundError:
-        return {}, ["no log.txt"], False
+        return {}, [f"no {path.name}"], False
     except (OSError, UnicodeDecodeError) as error:
-        return {}, [f"log.txt can't be read ({type(error).__name__})"], False
+        return {}, [f"{path.name} can't be read ({type(error).__name__})"], False
     first, *lines = text.split("\n")
     headings = [name.strip() for name in first.rstrip("\r\t ").split("\t")]
-    names = [ALIASES.get(re.sub("[^a-z0-9]", "", name.lower()), name) for name in headings]
-    names = ["epoch" if name.lower() == "epoch" else name for name in names]
+    names = [COLUMNS.get(name, name) for name in headings]
     whole, broken = _rows(lines, names)
     columns = {name: [row[i] for row in whole] for i, name in reversed(list(enumerate(names)))}
     columns.setdefault("epoch", [float(n) for n in range(1, len(whole) + 1)])
     foreign = names != headings
     if foreign:
-        for name in PERCENT:
-            if name in columns and max((v for v in columns[name] if math.isfinite(v)), default=2) <= 1:
-                columns[name] = [100 * value for value in columns[name]]
-    problems = [f"log.txt: line {', '.join(map(str, broken))} not whole, left out"] if broken else []
+        columns = in_percent(columns)
+    problems = [f"{path.name}: line {', '.join(map(str, broken))} not whole, left out"] if broken else []
     if not whole:
-        problems.append("log.txt has no whole line of figures")
+        problems.append(f"{path.name} has no whole line of figures")
     return columns if whole else {}, problems, foreign
 
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reporting.charts import CURVES, PSEUDO, confusions, dots, epochs, per_class, shifted
-from reporting.groups import Group, metrics_of
+from reporting.groups import Group
 from reporting.headline import headline
+from reporting.metrics import metrics_of
 from reporting.protocol import colour_of, method_of
 from reporting.runs import FinishedRun
 from reporting.tables import Table, run_table, section_tables, sections

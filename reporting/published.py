@@ -1,31 +1,14 @@
-"""The paper's figures, and how a measured one differs from them.
+"""The paper's figures, and the runs that they are to be compared with.
 
 Source: Fan, Dai, Kukleva, Schiele, "CoSSL: Co-Learning of Representation and Classifier for Imbalanced Semi-Supervised
-Learning", CVPR 2022, arXiv 2112.04564: top-1 accuracy in percent, mean over the last 20 epochs, mean and standard
-deviation over three seeds (Food-101-LT and Small-ImageNet-127: one figure without deviation).
+Learning", CVPR 2022, arXiv 2112.04564: in percent, mean over the last 20 epochs, mean and standard deviation over three
+seeds (Food-101-LT and Small-ImageNet-127: one figure without deviation). On CIFAR it is top-1, on
+the other two, by the published code, balanced accuracy.
 """
 
-import math
-import statistics
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
-
-class Figure(NamedTuple):
-    """mean, sd: percent; sd: None where not known; n: runs."""
-
-    mean: float
-    sd: float | None
-    n: int
-
-
-def figure_of(values: Iterable[float | None]) -> Figure | None:
-    """Mean, sample standard deviation (n - 1; None for one value) and n; None if a run has no such figure."""
-    values = list(values)
-    if any(value is None for value in values):
-        return None
-    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
-
+from reporting.means import Figure
 
 _CIFAR10, _CIFAR100 = ("cifar10", "imb_ratio_l", (50, 100, 150)), ("cifar100", "imb_ratio_l", (20, 50, 100))
 _ROWS = (
@@ -83,6 +66,11 @@ _BUDGETS = {"food101": {"epochs": 200, "batch_size": 256, "start_epoch": 801}}
 _WORDS = {"val_iteration": "steps per epoch", "batch_size": "batch", "start_epoch": "epochs of pre-training"}
 
 
+def compared_metric(dataset: str) -> str:
+    """What the published figures of a data set are, by its name in METRICS."""
+    return "balanced" if dataset in ("food101", "small_imagenet127") else "top1"
+
+
 def published(method: str, dataset: str, arguments: dict[str, Any]) -> Figure | None:
     """The paper's figure for a method where data set, imbalance and hyper-parameters are the published ones."""
     for name, data, key, values, figures in _ROWS:
@@ -103,31 +91,3 @@ def other_budget(dataset: str, arguments: dict[str, Any]) -> str:
     expected = _BUDGETS.get(dataset, _BUDGET)
     different = [key for key, value in expected.items() if arguments.get(key, value) != value]
     return ", ".join(f"{_WORDS.get(key, key)} {arguments[key]}, not {expected[key]}" for key in different)
-
-
-def standard_error(a: Figure, b: Figure) -> float | None:
-    """Of the difference of two means: sqrt(s_a^2 / n_a + s_b^2 / n_b). Where one standard deviation isn't known, the
-    other stands for both; None if neither is.
-    """
-    a_sd, b_sd = a.sd if a.sd is not None else b.sd, b.sd if b.sd is not None else a.sd
-    if a_sd is None or b_sd is None:
-        return None
-    return math.sqrt(a_sd**2 / a.n + b_sd**2 / b.n)
-
-
-def difference(measured: Figure, paper: Figure, budget: str) -> str:
-    """Measured minus published in points, and whether it is within two standard errors of the difference.
-
-    Two decimals, or as many as it takes to see which of the two is larger.
-    """
-    points, error, digits = measured.mean - paper.mean, standard_error(measured, paper), 2
-    if error is None:
-        mark = "spread not known"
-    else:
-        within = abs(points) <= 2 * error
-        while (round(abs(points), digits) <= round(2 * error, digits)) != within:
-            digits += 1
-        mark = f"{'within' if within else 'outside'} ±{2 * error:.{digits}f}"
-    if budget:
-        mark += f"; other budget: {budget}"
-    return f"{round(points, digits) + 0.0:+.{digits}f} ({mark})"

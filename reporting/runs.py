@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from reporting.logs import read_log
+from reporting.published_code import EVEN_TESTS, LOG, PUBLISHED, is_log, last_files, published_summary, read_arguments
 from reporting.side_files import read_diagnostics, read_shifted
-from reporting.summaries import PUBLISHED, STATISTICS, published_summary, read_arguments, read_summary
+from reporting.summaries import STATISTICS, read_summary
 from training.checkpoint import LATEST, read_checkpoint
 from training.folder import in_use
 from utils.errors import UserError
 from utils.files import walk
-
-HELD = ("summary.json", "log.txt", LATEST)  # by what the folder of a run is known
 
 
 @dataclass
@@ -61,6 +60,11 @@ class FinishedRun:
         return self.arguments.get("manualSeed")
 
 
+def _held(name: str) -> bool:
+    """Whether a folder that holds a file of this name is that of a run."""
+    return name in ("summary.json", LATEST) or is_log(name)
+
+
 def find_runs(roots: list[Path]) -> list[FinishedRun]:
     """All runs in the folders and below, in the order of their paths, each folder once; see `walk` for links. What
     can't be looked into is a broken run. UserError for no folder.
@@ -70,9 +74,9 @@ def find_runs(roots: list[Path]) -> list[FinishedRun]:
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; give folders of runs, or one that they lie in")
         folders, problems = walk(root)
-        runs = {folder: "" for folder, names in folders.items() if not set(HELD).isdisjoint(names)}
+        runs = {folder: "" for folder, names in folders.items() if any(map(_held, names))}
         for path, problem in problems.items():
-            runs |= {path.parent: ""} if path.name in HELD else {path: problem}
+            runs |= {path.parent: ""} if _held(path.name) else {path: problem}
         for path, problem in sorted(runs.items()):
             found.setdefault(os.path.realpath(path), (path, problem))
     places = found.values()
@@ -82,12 +86,13 @@ def find_runs(roots: list[Path]) -> list[FinishedRun]:
 def read_run(folder: Path) -> FinishedRun:
     """Whatever the folder holds, of which nothing need be whole; never raises for what is in the files."""
     run = FinishedRun(str(folder), "broken", [])
-    run.columns, log_problems, published_log = read_log(folder / "log.txt")
+    log, checkpoint = last_files(folder)
+    run.columns, log_problems, published_log = read_log(log)
     if (folder / "summary.json").exists():
         _ours(run, folder)
     else:
-        _published(run, folder, published_log)
-    if not (folder / LATEST).exists():
+        _published(run, checkpoint, published_log, log.name != LOG)
+    if not checkpoint.exists():
         run.problems.append("no checkpoint")
     if run.columns or run.status == "broken" or run.about.get("epochs"):
         run.problems += log_problems
@@ -118,19 +123,23 @@ def _ours(run: FinishedRun, folder: Path) -> None:
             run.problems.append(run.about.get("reason", "for a reason that it doesn't tell"))
 
 
-def _published(run: FinishedRun, folder: Path, published_log: bool) -> None:
+def _published(run: FinishedRun, checkpoint: Path, published_log: bool, crest: bool) -> None:
     """Complete a run of the published code, which leaves no summary."""
     state = {}
-    if (folder / LATEST).exists():
+    if checkpoint.exists():
         try:
-            state = read_checkpoint(folder / LATEST, "")
+            state = read_checkpoint(checkpoint, "")
         except UserError as error:
-            run.problems.append(LATEST + str(error).removeprefix(str(folder / LATEST)))
+            run.problems.append(checkpoint.name + str(error).removeprefix(str(checkpoint)))
     if "arguments" in state or not (published_log or state):
         run.problems.insert(0, "no summary.json")
         return
-    run.about = published_summary(run.columns, state) | read_arguments(folder / "arguments.json", run.problems)
-    if "top1" not in run.columns:
-        run.problems.append("log.txt has no accuracies")
+    known = read_arguments(checkpoint.parent / "arguments.json", run.problems)
+    if known.get("arguments", {}).get("dataset") in EVEN_TESTS:  # its log has one of the two
+        either = run.columns.get("top1") or run.columns.get("balanced")
+        run.columns |= {"top1": either, "balanced": either} if either else {}
+    run.about = published_summary(run.columns, state, crest) | known
+    if not run.columns.keys() & {"top1", "balanced"}:
+        run.problems.append("its log has no accuracies")
         return
     run.status, run.figures = PUBLISHED, {name: run.about.get(name) or {} for name in STATISTICS}

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import NamedTuple
 
-from reporting.groups import Group, metrics_of
+from reporting.groups import METRICS, Group
+from reporting.means import Figure
+from reporting.metrics import metric_beside, metrics_of
 from reporting.protocol import dataset_of, method_of
-from reporting.published import Figure
 from reporting.runs import FinishedRun
 from reporting.summaries import STATISTICS
 
@@ -53,7 +54,7 @@ def _cells(column: list[Figure | None], groups: list[Group]) -> list[Cell]:
 
 
 def _beside(groups: list[Group | None]) -> list[list[Cell]]:
-    """Two columns: the published top-1, and how the measured one differs from it."""
+    """Two columns: the published figure, and how the measured one differs from it."""
     known = [group if group and group.paper else None for group in groups]
     paper = [Cell(show(g.paper), g.paper.mean) if g else Cell("–") for g in known]
     return [paper, [Cell(g.versus, g.gap) if g else Cell("–") for g in known]]
@@ -69,7 +70,7 @@ def words_for(statistic: str, groups: list[Group]) -> str:
 
 
 def figure_table(groups: list[Group], statistic: str) -> Table:
-    """All figures of a setting's groups; the mean of the last epochs with the published top-1 and the difference."""
+    """All figures of a setting's groups; the mean of the last epochs with the published figure and the difference."""
     caption = f"Test figures in percent, {words_for(statistic, groups)}, mean ± standard deviation over n seeds"
     if statistic == "best":
         caption += " (each figure from its own best epoch)"
@@ -78,32 +79,34 @@ def figure_table(groups: list[Group], statistic: str) -> Table:
     columns += [_cells([group.figures[statistic][name] for group in groups], groups) for name in metrics]
     headings = ["method", "n", *metrics.values()]
     if statistic == "last_20_mean" and any(group.paper for group in groups):
-        headings[3:3] = ["published", "difference"]  # beside top-1
-        columns[3:3] = _beside(groups)
+        place = 3 + list(metrics).index(metric_beside(groups))
+        headings[place:place] = ["published", "difference"]
+        columns[place:place] = _beside(groups)
     return Table(caption, headings, [list(row) for row in zip(*columns, strict=True)])
 
 
 def overview(groups: list[Group]) -> Table:
-    """The paper's table of a data set: top-1, mean of the last epochs; a row per method, columns per setting."""
-    settings = list(dict.fromkeys(group.setting for group in groups))
+    """The paper's table of a data set: its metric, mean of the last epochs; a row per method, columns per setting."""
+    settings, metric = list(dict.fromkeys(group.setting for group in groups)), groups[0].metric
     common = set.intersection(*(set(setting.split(", ")) for setting in settings))
     names = list(dict.fromkeys(group.name for group in groups))
     headings, columns = ["method"], [[Cell(name) for name in names]]
     for setting in settings:
         here = {group.name: group for group in groups if group.setting == setting}
-        column = [here[name].figures["last_20_mean"]["top1"] if name in here else None for name in names]
+        column = [here[name].figures["last_20_mean"][metric] if name in here else None for name in names]
         cells = _cells(column, list(here.values()))
         counted = [
             cell._replace(text=f"{cell.text} (n = {here[name].n})") if cell.value is not None else cell
             for name, cell in zip(names, cells, strict=True)
         ]
-        headings.append(", ".join(word for word in setting.split(", ") if word not in common) or "top-1")
+        headings.append(", ".join(word for word in setting.split(", ") if word not in common) or METRICS[metric])
         columns.append(counted)
         if any(group.paper for group in here.values()):
             headings += ["published", "difference"]
             columns += _beside([here.get(name) for name in names])
     words = words_for("last_20_mean", groups)
-    caption = f"Top-1 accuracy in percent, {words}, mean ± standard deviation over n seeds"
+    name = {"top1": "Top-1 accuracy", "balanced": "Balanced accuracy"}[metric]
+    caption = f"{name} in percent, {words}, mean ± standard deviation over n seeds"
     if common:
         caption += f"; {', '.join(word for word in settings[0].split(', ') if word in common)}"
     return Table(caption, headings, [list(row) for row in zip(*columns, strict=True)])

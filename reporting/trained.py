@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.resnet import ResNet50
 from models.torchvision_resnet import TorchvisionResNet, depth_of
 from models.wrn import WideResNet
-from reporting.summaries import published_method
+from reporting.published_code import published_method
 from training.checkpoint import LATEST, read_checkpoint
 from utils.errors import UserError
 from utils.text import printable
@@ -59,7 +59,7 @@ def load_model(path: Path, source: str, device: torch.device) -> Model:
     facts, arguments = state.get("facts", {}), state.get("arguments", {})
     if facts and len(facts["classes"]) != classes:
         raise UserError(f"{name}: names {len(facts['classes'])} classes, and its network tells {classes} apart")
-    method = facts.get("method", published_method(state))
+    method = facts.get("method", published_method(state, {}))
     run = path.parent if path.name == LATEST else None
     return Model(path, run, method, state["epoch"], "ema_teacher" in state, classes, arguments, facts, predict)
 

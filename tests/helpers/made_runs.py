@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from dataset.long_tail import class_counts
 from training.history import averaged_epochs, summarise
@@ -123,15 +122,3 @@ def make_shifted(folder: Path, level: float, epoch: int) -> None:
     found |= {"images": [1000] * len(ratios), "top1": top1, "low": [v - 1 for v in top1], "high": [v + 1 for v in top1]}
     found |= {"weighted": top1, "worst": {"ratio": -512, "top1": top1[-1]}, "area": level, "known_prior": None}
     (folder / "shifted.json").write_text(json.dumps(found))
-
-
-def make_published(folder: Path, epochs: int = 30, cossl: bool = True) -> Path:
-    """As the published code leaves it: shares or percent, a tab at the end of each line, no arguments, no summary."""
-    folder.mkdir(parents=True)
-    lines = ["Train Loss\tTest Loss\tTest Acc.\tGM\t"]
-    lines += [f"{2 / n:.6f}\t{1 / n:.6f}\t{70 + n / 10:.6f}\t{0.6 + n / 1000:.6f}\t" for n in range(1, epochs + 1)]
-    (folder / "log.txt").write_text("\n".join(lines) + "\n")
-    state = {"epoch": epochs, "state_dict": {"output.weight": torch.zeros(10, 4)}, "ema_state_dict": {}}
-    state |= {"optimizer": {}}
-    torch.save(state | ({"teacher_head": {}, "ema_teacher": {}} if cossl else {}), folder / "checkpoint.pth.tar")
-    return folder
