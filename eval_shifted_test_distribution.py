@@ -34,6 +34,7 @@ from dataset.stream import Stream
 from reporting.shifted import shifted_figures
 from reporting.shifted_files import table, write
 from reporting.trained import Model, load_model, prior_of
+from reporting.untold import counts_of
 from training.checkpoint import LATEST
 from utils.args import Parser, gpu, image_size, path, positive_int, spare_cpus
 from utils.device import pick_device
@@ -47,6 +48,8 @@ SIDES = {"folder": 32, "small_imagenet127": 32, "food101": 224}  # of images who
 
 def main() -> None:
     args = command_line()
+    if args.labelled_counts is not None and not args.known_prior:
+        raise UserError("--labelled_counts: only --known_prior needs it; give that, too, or leave it out")
     check_writable(args.out)
     device = pick_device(args.gpu)
     models = [model_of(given, device) for given in args.runs]
@@ -55,7 +58,7 @@ def main() -> None:
     data, order = open_data(args)
     for model in models:
         check_classes(model, data)
-    priors = [prior_of(model) if args.known_prior else None for model in models]
+    priors = [prior_of(model, told_counts(args, model)) if args.known_prior else None for model in models]
     found = [evaluated(model, p, data, order, args, device) for model, p in zip(models, priors, strict=True)]
     records, times = map(list, zip(*found, strict=True))
     # Before it is printed, for what reads the output may have ended.
@@ -76,6 +79,9 @@ def command_line() -> Namespace:
     add("--skip_corrupt", action="store_true", help=about)
     about = "also correct the logits for the class distribution of each test set, as if it were known"
     add("--known_prior", action="store_true", help=about)
+    about = "labelled images of each class, for --known_prior with published checkpoints, which don't tell; "
+    about += "with commas between them, or a file with one a line"
+    add("--labelled_counts", metavar="N,N,...", help=about)
     add("--batch-size", type=positive_int, default=500, help="images at a time")
     add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
     add("--out", type=path, default=Path("results/shifted"), help="folder for the figures of all runs together")
@@ -126,6 +132,11 @@ def agreed(models: list[Model], name: str) -> Any:
             values = f"{model.arguments[name]}, and that of {known[0].checkpoint} {known[0].arguments[name]}"
             raise UserError(f"{model.checkpoint}: its --{name} is {values}; evaluate them apart, or give --{name}")
     return known[0].arguments[name] if known else None
+
+
+def told_counts(args: Namespace, model: Model) -> list[int] | None:
+    """--labelled_counts, (C,). Raises UserError where they don't fit the model."""
+    return None if args.labelled_counts is None else counts_of(args.labelled_counts, model.classes)
 
 
 def check_classes(model: Model, data: Dataset) -> None:

@@ -2,8 +2,9 @@
 
     python predict.py --checkpoint RUN/checkpoint.pth.tar IMAGE_OR_FOLDER... --out predictions.csv
 
-The CSV has a line per image: its file, the three likeliest classes and their probabilities. What answers is what the
-recipes evaluate: the momentum encoder, with its own classifier, or in CoSSL with the balanced head's average.
+The CSV has a line per image: its file, the three likeliest classes, their probabilities, and whether the likeliest has
+many or few labelled images. What answers is what the recipes evaluate: the momentum encoder, with its own classifier,
+or in CoSSL with the balanced head's average. Checkpoints of the published code need --classes.
 
 Shape legend: N images (N, 3, S, S), C classes.
 """
@@ -23,10 +24,12 @@ from dataset.augment import normalise
 from dataset.crops import centre_crop
 from dataset.image_files import image_files, read_images, square
 from reporting.trained import load_model
-from utils.args import Parser, gpu, path, positive_int
+from reporting.untold import PREPARED, facts_of
+from utils.args import Parser, gpu, image_size, path, positive_int
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable, replacing
+from utils.metrics import thirds
 from utils.text import csv_cell, printable
 
 TOP = 3
@@ -36,8 +39,7 @@ def main() -> None:
     args = command_line()
     check_writable(args.out.parent)
     model = load_model(args.checkpoint, "--checkpoint", device := pick_device(args.gpu))
-    if not (facts := model.facts):
-        raise UserError(f"--checkpoint {args.checkpoint}: doesn't name its classes (it is of the published code)")
+    facts = facts_of(model, args)
     files = find(args.images, args.skip_corrupt)
     if any(args.out.exists() and args.out.samefile(file) for file in (args.checkpoint, *files)):
         raise UserError(f"--out {args.out}: would replace the checkpoint, or an image given; take another file")
@@ -51,7 +53,9 @@ def main() -> None:
         probabilities = torch.cat(
             [model.predict(normalise(batch.to(device), *look)).softmax(dim=1).cpu() for batch in batches]
         )
-    write(args.out, [files[i] for i in kept], probabilities, facts["classes"])
+    write(args.out, [files[i] for i in kept], probabilities, facts["classes"], groups_of(facts["labelled_counts"]))
+    if facts["dataset"]:
+        print(f"images prepared as those of {facts['dataset']}, {facts['img_size']} pixels")
     classes, counts = np.unique(probabilities.argmax(dim=1), return_counts=True)
     found = ", ".join(f"{n} {facts['classes'][c]}" for c, n in zip(classes, counts, strict=True))
     print(printable(found))  # folders' names need not be Unicode
@@ -63,6 +67,15 @@ def command_line() -> Namespace:
     add = parser.add_argument
     add("--checkpoint", type=path, required=True, help="checkpoint of any recipe")
     add("images", type=path, nargs="+", help="image files, or folders of them")
+    published = "of a checkpoint of the published code, which doesn't tell: "
+    about = "names of the classes, with commas between them, or a file with one a line"
+    add("--classes", metavar="A,B,...", help=published + about)
+    about = "labelled images of each class, likewise; without them, no class is called many, medium or few"
+    add("--labelled_counts", metavar="N,N,...", help=published + about)
+    about = "data set whose images it was trained on; unless given, the published one with such a network"
+    add("--dataset", choices=PREPARED, help=published + about)
+    about = "side of its images; unless given, the published one: 32, on Food-101 224 (small_imagenet127: 32 or 64)"
+    add("--img_size", type=image_size, help=published + about)
     add("--out", type=path, default=Path("predictions.csv"), help="CSV file to write")
     add("--batch-size", type=positive_int, default=100, help="images at a time")
     add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
@@ -83,18 +96,30 @@ def find(paths: list[Path], skip_corrupt: bool) -> list[Path]:
     return found
 
 
-def write(out: Path, files: list[Path], probabilities: Tensor, classes: list[str]) -> None:
-    """A CSV of the likeliest classes: file, class, probability, class_2, probability_2, ...; probabilities: (N, C)."""
+def groups_of(counts: list[int] | None) -> list[str]:
+    """Of each class whether it is many, medium or few, by its labelled images, (C,); empty where these aren't known."""
+    if counts is None:
+        return []
+    groups = thirds(torch.tensor(counts))
+    return [next(name for name, members in groups.items() if members[c]) for c in range(len(counts))]
+
+
+def write(out: Path, files: list[Path], probabilities: Tensor, classes: list[str], groups: list[str]) -> None:
+    """A CSV of the likeliest classes: file, class, probability, class_2, probability_2, ..., and where it is known the
+    group of the likeliest; probabilities: (N, C); groups: (C,), or empty.
+    """
     top = probabilities.topk(min(TOP, len(classes)), dim=1)
     out.parent.mkdir(parents=True, exist_ok=True)
     suffixes = ["", *(f"_{i}" for i in range(2, top.indices.shape[1] + 1))]
     encoding = {"encoding": "utf-8", "errors": "surrogateescape"}  # as the system's: files' names need not be Unicode
     with replacing(out) as temporary, temporary.open("w", newline="", **encoding) as file:
         writer = csv.writer(file)
-        writer.writerow(["file", *(name + suffix for suffix in suffixes for name in ("class", "probability"))])
+        headings = [name + suffix for suffix in suffixes for name in ("class", "probability")]
+        writer.writerow(["file", *headings, *(["group"] if groups else [])])
         for path, values, indices in zip(files, top.values.tolist(), top.indices.tolist(), strict=True):
             pairs = zip(indices, values, strict=True)
             row = [str(path), *(cell for c, p in pairs for cell in (classes[c], f"{p:.6f}"))]
+            row += [groups[indices[0]]] if groups else []
             writer.writerow(map(csv_cell, row))
 
 

@@ -15,6 +15,9 @@ from dataset.images import Dataset, Images
 from utils.errors import UserError
 
 _HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
+# Mean and standard deviation. Source: published code.
+CIFAR10_LOOK = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+CIFAR100_LOOK = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 
 
 def load_cifar10(root: Path) -> Dataset:
@@ -24,7 +27,7 @@ def load_cifar10(root: Path) -> Dataset:
     """
     from torchvision.datasets import CIFAR10
 
-    return _load(CIFAR10, root, (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
+    return _load(CIFAR10, root, *CIFAR10_LOOK)
 
 
 def load_cifar100(root: Path) -> Dataset:
@@ -33,7 +36,7 @@ def load_cifar100(root: Path) -> Dataset:
     """
     from torchvision.datasets import CIFAR100
 
-    return _load(CIFAR100, root, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+    return _load(CIFAR100, root, *CIFAR100_LOOK)
 
 
 def _load(source: type, root: Path, mean: tuple, std: tuple) -> Dataset:

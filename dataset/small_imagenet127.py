@@ -16,6 +16,8 @@ from dataset.streams import Data, Sampling, streams
 from utils.errors import UserError
 
 NUM_CLASSES, SIZES = 127, (32, 64)
+# Mean and standard deviation. Source: published code.
+SMALL_LOOK = (0.48109809, 0.45747185, 0.40785507), (0.26040889, 0.2532126, 0.26820634)
 PARTS = ("train", "val")
 PREPARE = "make it with python prepare_small_imagenet_127.py --source ARCHIVES --out"
 
@@ -67,8 +69,7 @@ def load_small_imagenet127(root: Path, size: int) -> Dataset:
     Normalisation: the published code's. Raises `UserError` for files that are missing, cut short or of other shapes.
     """
     train, test = (_part(root, part, size) for part in PARTS)
-    mean, std = (0.48109809, 0.45747185, 0.40785507), (0.26040889, 0.2532126, 0.26820634)
-    return Dataset(train, test, mean, std, class_map()[1])
+    return Dataset(train, test, *SMALL_LOOK, class_map()[1])
 
 
 def _part(root: Path, part: str, size: int) -> Images:

@@ -21,9 +21,10 @@ from utils.text import printable
 
 
 class Model(NamedTuple):
-    """Of a checkpoint. run: the folder of its run, None for a file with another name than the last checkpoint's; facts,
-    arguments: of its run, empty where it is of the published code; classes: how many it tells apart; predict: images
-    (B, 3, S, S) -> logits (B, C), by the EMA network, or in CoSSL by the EMA head on that one's features.
+    """Of a checkpoint. run: the folder of its run, None for a file with another name than the last checkpoint's;
+    network: its class; classes: how many it tells apart; facts, arguments: of its run, empty where it is of the
+    published code; predict: images (B, 3, S, S) -> logits (B, C), by the EMA network, or in CoSSL by the EMA head on
+    its features.
     """
 
     checkpoint: Path
@@ -31,6 +32,7 @@ class Model(NamedTuple):
     method: str
     epoch: int
     cossl: bool
+    network: str
     classes: int
     arguments: dict[str, Any]
     facts: dict[str, Any]
@@ -50,7 +52,7 @@ def load_model(path: Path, source: str, device: torch.device) -> Model:
     name = f"{source} {path}"
     try:
         classes = len(state["ema_state_dict"][_classifier(state["ema_state_dict"])])
-        predict = _predictor(state, classes, device)
+        network, predict = _predictor(state, classes, device)
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{name}: its weights are of no network here") from error
     weights = [*state["ema_state_dict"].values(), *state.get("ema_teacher", {}).values()]
@@ -61,7 +63,8 @@ def load_model(path: Path, source: str, device: torch.device) -> Model:
         raise UserError(f"{name}: names {len(facts['classes'])} classes, and its network tells {classes} apart")
     method = facts.get("method", published_method(state, {}))
     run = path.parent if path.name == LATEST else None
-    return Model(path, run, method, state["epoch"], "ema_teacher" in state, classes, arguments, facts, predict)
+    kind = type(network).__name__
+    return Model(path, run, method, state["epoch"], "ema_teacher" in state, kind, classes, arguments, facts, predict)
 
 
 def _classifier(weights: dict[str, Tensor]) -> str:
@@ -69,17 +72,20 @@ def _classifier(weights: dict[str, Tensor]) -> str:
     return "output.weight" if "output.weight" in weights else "fc.weight"
 
 
-def _predictor(state: dict[str, Any], classes: int, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _predictor(
+    state: dict[str, Any], classes: int, device: torch.device
+) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """The network, and what answers."""
     with torch.device("meta"):
         network = network_like(state["ema_state_dict"], classes)
         head = nn.Linear(network.output.in_features, classes)
     network.load_state_dict(state["ema_state_dict"], assign=True)
     network.to(device).eval()
     if "ema_teacher" not in state:
-        return network
+        return network, network
     head.load_state_dict(state["ema_teacher"], assign=True)
     head.to(device)
-    return lambda images: head(network.features(images))
+    return network, lambda images: head(network.features(images))
 
 
 def network_like(weights: dict[str, Tensor], classes: int) -> nn.Module:
@@ -92,14 +98,15 @@ def network_like(weights: dict[str, Tensor], classes: int) -> nn.Module:
     return ResNet50(classes, width=len(weights["conv1.weight"]))
 
 
-def prior_of(model: Model) -> np.ndarray:
+def prior_of(model: Model, told: list[int] | None) -> np.ndarray:
     """The class distribution that the model's classifier learned from, (C,): that of the labelled images, or in CoSSL,
-    whose head is trained on class-balanced batches, the uniform one. Raises UserError if the checkpoint lacks it.
+    whose head is trained on class-balanced batches, the uniform one. told: labelled images of each class where the
+    checkpoint doesn't tell, (C,). Raises UserError if neither does.
     """
     if model.cossl:
         return np.full(model.classes, 1 / model.classes)
-    if not model.facts:
+    if (known := model.facts.get("labelled_counts", told)) is None:
         problem = "doesn't tell its labelled images per class (it is of the published code)"
-        raise UserError(f"--known_prior: {model.checkpoint} {problem}; leave --known_prior or this run out")
-    counts = np.array(model.facts["labelled_counts"], dtype=float)
+        raise UserError(f"--known_prior: {model.checkpoint} {problem}; give --labelled_counts, or leave this run out")
+    counts = np.array(known, dtype=float)
     return counts / counts.sum()

@@ -373,8 +373,16 @@ def test_published_checkpoints(runs, tmp_path):
         assert published["known_prior"] is None
     assert record(tmp_path / "published")["top1"] == b["top1"]
     assert_refused(run_here(SCRIPT, plain, *CPU), "--dataset", str(plain), "digits")
-    assert_refused(run_here(SCRIPT, plain, *flags, "--known_prior"), "--known_prior", str(plain), "leave")
+    assert_refused(
+        run_here(SCRIPT, plain, *flags, "--known_prior"), "--known_prior", str(plain), "give --labelled_counts"
+    )
     assert_runs(SCRIPT, cossl, *flags, "--known_prior")  # its head is balanced
+    counts = ",".join(map(str, load_checkpoint(runs[0] / "checkpoint.pth.tar")["facts"]["labelled_counts"]))
+    assert_runs(SCRIPT, plain, runs[0], *flags, "--known_prior", "--labelled_counts", counts)
+    theirs, own = record(tmp_path / "out")["runs"]
+    assert theirs["known_prior"] == own["known_prior"] is not None
+    assert_refused(run_here(SCRIPT, plain, *flags, "--known_prior", "--labelled_counts", "1,2"), "--labelled_counts: 2")
+    assert_refused(run_here(SCRIPT, plain, *flags, "--labelled_counts", counts), "--labelled_counts", "--known_prior")
 
 
 def test_cifar100s_own_images_are_scored(tmp_path, monkeypatch):

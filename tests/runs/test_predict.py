@@ -2,16 +2,20 @@
 
 import csv
 import os
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from helpers.own_images import image_folder, without_permission, write_image
+from helpers.published_runs import published_state
 from helpers.scripts import assert_refused, assert_runs, load_checkpoint, run_here
 from PIL import Image
+from torchvision import transforms as T
 
 import training.loop
-from dataset.image_files import image_files
+from dataset.image_files import image_files, square
+from dataset.small_imagenet127 import class_map
 from models.wrn import WideResNet
 from reporting.trained import load_model
 
@@ -52,7 +56,7 @@ def compare(rows, files, probabilities, classes):
         assert values == sorted(values, reverse=True)
         np.testing.assert_allclose(values, [expected[classes.index(name)] for name in names], atol=2e-6)
         np.testing.assert_allclose(values, sorted(expected, reverse=True)[:top], atol=2e-6)
-        assert len(row) == 1 + 2 * top
+        assert len(row.keys() - {"group"}) == 1 + 2 * top
 
 
 @pytest.mark.parametrize("flags", [FOLDER, WIDE], ids=["16-1, 24 pixels", "10-2, 16 pixels"])
@@ -157,7 +161,6 @@ def other_network():
 
 
 BAD_CHECKPOINTS = {
-    "published": ({"facts": None, "arguments": None}, ["doesn't name its classes"]),
     "no facts": ({"facts": None}, ["it lacks facts"]),
     "facts of another kind": ({"facts": {"method": "FixMatch"}}, ["it lacks start_epoch, classes"]),
     "words for numbers": ({"facts": FACTS | {"mean": ["x"]}}, ["its mean is damaged"]),
@@ -272,6 +275,8 @@ def test_help():
     text = " ".join(run_here("predict.py", "--help").stdout.split())
     for words in (
         "--checkpoint",
+        "--classes A,B,...",
+        "--labelled_counts N,N,...",
         "images",
         "--skip_corrupt",
         "(default: predictions.csv)",
@@ -279,3 +284,111 @@ def test_help():
         "(default: 0)",
     ):
         assert words in text
+
+
+NETWORKS = {
+    "train_cifar_fix": (10, 32, None),
+    "train_cifar_remix_cossl": (100, 32, None),
+    "train_food_fix_cossl": (101, 224, 256),
+    "train_small_imagenet127_fix_cossl": (127, 64, None),
+}
+
+
+@pytest.fixture
+def published(tmp_path):
+    """script -> the checkpoint that the published code leaves, two images beside it, and names of its classes."""
+
+    def save(script):
+        classes = NETWORKS[script][0]
+        torch.save(published_state(script, classes), tmp_path / "checkpoint.pth.tar")
+        for i in range(2):
+            write_image(tmp_path / "images" / f"{i}.png", i, (300, 280))
+        return ["--checkpoint", tmp_path / "checkpoint.pth.tar", tmp_path / "images"], [f"c{i}" for i in range(classes)]
+
+    return save
+
+
+@pytest.mark.parametrize("script", NETWORKS)
+@pytest.mark.parametrize("source", ["list", "file"])
+def test_published_checkpoints(script, source, published, tmp_path):
+    """Their images are prepared as by the scripts; the last third of the classes has the fewest labelled images."""
+    flags, names = published(script)
+    classes, size, resize = NETWORKS[script]
+    counts = [str(classes - c) for c in range(classes)]
+    told = [",".join(names), ",".join(counts)]
+    if source == "file":
+        told = [tmp_path / "names", tmp_path / "counts"]
+        told[0].write_text("\n".join(names), encoding="utf-8-sig")
+        told[1].write_text("\r\n".join(counts) + "\r\n")
+    flags += ["--classes", told[0], "--labelled_counts", told[1], "--img_size", size]
+    result = assert_runs("predict.py", *flags, "--out", tmp_path / "out.csv", *CPU)
+    dataset = {10: "cifar10", 100: "cifar100", 101: "food101", 127: "small_imagenet127"}[classes]
+    assert result.stdout.splitlines()[0] == f"images prepared as those of {dataset}, {size} pixels"
+
+    look = {"cifar10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))}
+    look["cifar100"] = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+    look["food101"] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    look["small_imagenet127"] = (0.48109809, 0.45747185, 0.40785507), (0.26040889, 0.2532126, 0.26820634)
+    crop = T.Compose([T.Resize(resize), T.CenterCrop(size)]) if resize else partial(square, size=size)
+    shape = T.Compose([crop, T.ToTensor(), T.Normalize(*look[dataset])])
+    files = sorted((tmp_path / "images").iterdir())
+    model = load_model(tmp_path / "checkpoint.pth.tar", "--checkpoint", torch.device("cpu"))
+    with torch.no_grad():
+        expected = model.predict(torch.stack([shape(Image.open(file)) for file in files])).softmax(dim=1)
+    rows = read_csv(tmp_path / "out.csv")
+    third = classes // 3
+    for row in rows:
+        c = names.index(row["class"])
+        assert row.pop("group") == ("many" if c < third else "few" if c >= classes - third else "medium")
+    compare(rows, files, expected, names)
+
+
+def test_without_counts_no_class_is_many_or_few(published, tmp_path):
+    flags, names = published("train_cifar_fix")
+    assert_runs("predict.py", *flags, "--classes", ",".join(names), "--out", tmp_path / "out.csv", *CPU)
+    assert "group" not in read_csv(tmp_path / "out.csv")[0]
+
+
+def test_small_imagenet127s_classes_are_known(published, tmp_path):
+    flags, _ = published("train_small_imagenet127_fix_cossl")
+    assert_runs("predict.py", *flags, "--img_size", 32, "--out", tmp_path / "out.csv", *CPU)
+    assert {row["class"] for row in read_csv(tmp_path / "out.csv")} <= set(class_map()[1])
+
+
+TEN = "a,b,c,d,e,f,g,h,i,j"
+UNTOLD = {
+    "no names": ([], ["--classes: ", "checkpoint.pth.tar", "give --classes with 10 names"]),
+    "too few": (["--classes", "a,b"], ["--classes: 2 entries, and the checkpoint tells 10 classes apart"]),
+    "twice": (["--classes", "a,b,c,d,e,f,g,h,i,a"], ["--classes: a stands there twice"]),
+    "twice in NFC": (["--classes", "é,b,c,d,e,f,g,h,i,e\u0301"], ["--classes: é stands there twice"]),
+    "empty": (["--classes", "a,b,,d,e,f,g,h,i,j"], ["--classes: entry 3 is empty"]),
+    "no file": (["--classes", "nowhere.txt"], ["--classes nowhere.txt: no such file"]),
+    "a folder": (["--classes", "."], ["--classes .: no readable text file"]),
+    "counts": (["--classes", TEN, "--labelled_counts", "9,8"], ["--labelled_counts: 2 entries", "10 classes"]),
+    "no counts": (["--classes", TEN, "--labelled_counts", TEN], ["--labelled_counts: a is no number of images"]),
+    "a count of 0": (["--classes", TEN, "--labelled_counts", "9,8,7,6,5,4,3,2,1,0"], ["--labelled_counts: 0 is no"]),
+    "size": (["--classes", TEN, "--img_size", "30"], ["--img_size", "multiple of 8"]),
+    "data set": (["--classes", TEN, "--dataset", "mnist"], ["--dataset", "mnist", "cifar10"]),
+}
+
+
+@pytest.mark.parametrize("kind", UNTOLD)
+def test_what_is_wrong_or_missing_of_a_published_checkpoint_is_named(kind, published, tmp_path):
+    more, words = UNTOLD[kind]
+    refused([*published("train_cifar_fix")[0], *more], words, tmp_path)
+
+
+def test_the_missing_flag_is_named(published, saved, tmp_path):
+    """Small-ImageNet-127's two sizes have the same network; two classes are of no published data set."""
+    flags, _ = published("train_small_imagenet127_fix_cossl")
+    refused(flags, ["--img_size: ", "32 or 64 pixels; give it"], tmp_path)
+    other = saved(facts=None, arguments=None)
+    flags = ["--checkpoint", other, tmp_path / "images", "--classes", "a,b"]
+    refused(flags, ["--dataset: ", "give the one that they were prepared as: cifar10"], tmp_path)
+    assert_runs("predict.py", *flags, "--dataset", "cifar10", "--out", tmp_path / "out.csv", *CPU)
+
+
+@pytest.mark.parametrize("flag", [["--classes", "a,b"], ["--labelled_counts", "9,1"], ["--img_size", 32]])
+def test_a_checkpoint_that_tells_is_not_told(flag, saved, tmp_path):
+    write_image(tmp_path / "1.png", 1)
+    refused(["--checkpoint", saved(), tmp_path / "1.png", *flag], [f"{flag[0]}: ", f"leave {flag[0]} out"], tmp_path)

@@ -1,0 +1,119 @@
+"""What checkpoints of the published code don't tell, and a user must: classes, their labelled images, the images' look.
+
+Shape legend: C classes.
+"""
+
+import os
+import unicodedata
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from dataset import food101
+from dataset.cifar import CIFAR10_LOOK, CIFAR100_LOOK
+from dataset.crops import resized
+from dataset.small_imagenet127 import SMALL_LOOK, class_map
+from reporting.trained import Model
+from utils.errors import UserError
+from utils.files import read_regular
+
+
+class Prepared(NamedTuple):
+    """How the published code prepares a data set's images. network, classes: by which its checkpoints are recognised;
+    img_size: side, pixels, None where it is a choice; look: mean and standard deviation, (3,) each.
+    """
+
+    network: str
+    classes: int
+    img_size: int | None
+    look: tuple[tuple[float, ...], tuple[float, ...]]
+
+
+PREPARED = {
+    "cifar10": Prepared("WideResNet", 10, 32, CIFAR10_LOOK),
+    "cifar100": Prepared("WideResNet", 100, 32, CIFAR100_LOOK),
+    "food101": Prepared("TorchvisionResNet", 101, 224, (food101.MEAN, food101.STD)),
+    "small_imagenet127": Prepared("ResNet50", 127, None, SMALL_LOOK),
+}
+UNTOLD = ("classes", "labelled_counts", "dataset", "img_size")  # flags
+
+
+class Flags(Protocol):
+    """Each None where it isn't given."""
+
+    classes: str | None
+    labelled_counts: str | None
+    dataset: str | None
+    img_size: int | None
+
+
+def facts_of(model: Model, flags: Flags) -> dict[str, Any]:
+    """`classes`, `labelled_counts` (or None), `dataset` (None in a checkpoint of ours), `img_size`, `mean`, `std`, on
+    Food-101 `resize`: of a checkpoint that tells them, or by the flags. Raises UserError for a flag that is missing,
+    wrong, or not needed.
+    """
+    if model.facts:
+        if given := [name for name in UNTOLD if getattr(flags, name) is not None]:
+            raise UserError(f"--{given[0]}: {model.checkpoint} tells it itself; leave --{given[0]} out")
+        return {"dataset": None} | model.facts
+    dataset = flags.dataset or _dataset_of(model)
+    if (size := flags.img_size or PREPARED[dataset].img_size) is None:
+        raise UserError(f"--img_size: {model.checkpoint} doesn't tell whether its images had 32 or 64 pixels; give it")
+    counts = None if flags.labelled_counts is None else counts_of(flags.labelled_counts, model.classes)
+    facts = {"dataset": dataset, "classes": _class_names(model, flags.classes, dataset), "labelled_counts": counts}
+    mean, std = PREPARED[dataset].look
+    facts |= {"img_size": size, "mean": mean, "std": std}
+    return facts | ({"resize": resized(size)} if dataset == "food101" else {})
+
+
+def _dataset_of(model: Model) -> str:
+    """The only published data set of such networks."""
+    for name, one in PREPARED.items():
+        if (one.network, one.classes) == (model.network, model.classes):
+            return name
+    problem = f"--dataset: {model.checkpoint} doesn't tell how its images were prepared"
+    raise UserError(f"{problem}; give the one that they were prepared as: {', '.join(PREPARED)}")
+
+
+def _class_names(model: Model, text: str | None, dataset: str) -> list[str]:
+    """Raises UserError where they aren't told, or two are the same."""
+    if text is None and dataset == "small_imagenet127" and model.classes == PREPARED[dataset].classes:
+        return list(class_map()[1])
+    if text is None:
+        how = f"{model.classes} names with commas between them, or a file with one a line"
+        raise UserError(f"--classes: {model.checkpoint} doesn't name its classes; give --classes with {how}")
+    names = _entries(text, "--classes", model.classes)
+    seen = [unicodedata.normalize("NFC", name) for name in names]
+    if twice := [name for name in seen if seen.count(name) > 1]:
+        raise UserError(f"--classes: {twice[0]} stands there twice; give each class a name of its own")
+    return names
+
+
+def counts_of(text: str, classes: int) -> list[int]:
+    """`--labelled_counts`, (C,). Raises UserError if they aren't whole numbers above 0, one for each class."""
+    counts = _entries(text, "--labelled_counts", classes)
+    if wrong := [one for one in counts if not (one.isascii() and one.isdecimal() and 0 < int(one) < 10**9)]:
+        raise UserError(f"--labelled_counts: {wrong[0]} is no number of images; give whole numbers above 0")
+    return list(map(int, counts))
+
+
+def _entries(text: str, flag: str, classes: int) -> list[str]:
+    """What a flag lists, with commas between, or a file of that name, one a line. Raises UserError for a file that is
+    no text, an empty entry, or another number of them than classes.
+    """
+    path = Path(os.path.expanduser(text))  # noqa: PTH111 - Path's raises for ~nobody
+    found, where = text.split(","), ""
+    if os.path.exists(path):  # noqa: PTH110 - Path's raises for names that are too long
+        where = f" {path}"
+        try:
+            found = read_regular(path).decode("utf-8-sig").rstrip().splitlines()
+        except (OSError, UnicodeDecodeError):
+            raise UserError(f"{flag} {path}: no readable text file; give one with an entry a line") from None
+    elif len(found) == 1:
+        raise UserError(f"{flag} {text}: no such file, and no list with commas; give {classes} entries")
+    found = [one.strip() for one in found]
+    if len(found) != classes:
+        problem = f"{len(found)} entries, and the checkpoint tells {classes} classes apart"
+        raise UserError(f"{flag}{where}: {problem}; give one for each class, in the order of their numbers")
+    if "" in found:
+        raise UserError(f"{flag}{where}: entry {found.index('') + 1} is empty; give one for each class")
+    return found
