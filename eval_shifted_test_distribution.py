@@ -31,6 +31,7 @@ from dataset.images import Dataset, Files
 from dataset.pixels import Pixels
 from dataset.small_imagenet127 import load_small_imagenet127
 from dataset.stream import Stream
+from reporting.protocol import deciding
 from reporting.shifted import shifted_figures
 from reporting.shifted_files import table, write
 from reporting.trained import Model, load_model, prior_of
@@ -194,6 +195,8 @@ def evaluated(
         print()
     took = f"{model.named}: {done} images in {time.monotonic() - began:.1f} s"
     about = {"run": model.named, "method": model.method, "dataset": args.dataset, "epoch": model.epoch}
+    about |= {"seed": model.arguments.get("manualSeed")}
+    about |= {"protocol": deciding(model.arguments, model.facts.get("start_epoch"))}
     about |= {"data_root": printable(args.data_root.absolute()), "checkpoint": printable(model.checkpoint)}
     return about | figures, took
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, safe for the colour-blind; their yellow, too pale for lines, is left out.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A4B23", "#6A51A3", "#000000")
+# The page's on a light ground: Okabe and Ito's, safe for the colour-blind; pale ones darker, without their yellow; then
+# brown and violet.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c0609a", "#3fa3dc", "#c98a00", "#7a4b23", "#6a51a3", "#000")
 
 
 def tidy(axes: Axes) -> None:

@@ -58,12 +58,18 @@ def colour_of(method: str) -> int:
 
 
 def protocol_of(run: FinishedRun) -> dict[str, Any]:
-    """All that decides a run's numbers but its seed; false and none count as not there."""
-    arguments = run.arguments | {"start_epoch": run.about.get("start_epoch")} if run.arguments else {}
+    """All that decides a run's numbers but its seed."""
+    return deciding(run.arguments, run.about.get("start_epoch")) or {"folder": run.folder}
+
+
+def deciding(arguments: dict[str, Any], start_epoch: int | None) -> dict[str, Any]:
+    """Those of a run's arguments, and the epoch at which co-learning began, that decide its numbers, but for its seed;
+    false and none count as not there. Empty without arguments.
+    """
+    arguments = arguments | {"start_epoch": start_epoch} if arguments else {}
     unused = {one.name for one in LONG_TAIL} if arguments.get("dataset") == "folder" else set()
     kept = {*with_role(DATA, RESULT), "start_epoch"} - NAMED_APART - unused
-    found = {k: v for k, v in sorted(arguments.items()) if k in kept and v is not None and v is not False}
-    return found or {"folder": run.folder}
+    return {k: v for k, v in sorted(arguments.items()) if k in kept and v is not None and v is not False}
 
 
 def setting_of(protocol: dict[str, Any]) -> str:

@@ -1,32 +1,28 @@
 """What eval_shifted_test_distribution.py shows and writes: a table, CSV, JSON, a figure, and a file for each run.
 
-Shape legend: R ratios. A record is a run's `run`, `method`, `dataset`, `epoch`, `checkpoint` and its `shifted_figures`.
+Shape legend: R ratios. A record is a run's `run`, `method`, `dataset`, `epoch`, `checkpoint`, `seed`,
+`protocol` (the arguments that decide its numbers, empty where not known) and its `shifted_figures`.
 """
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from reporting.figures import COLOURS, finish, tidy
-from reporting.protocol import colour_of
-from reporting.shifted import CONFIDENCE, RESAMPLES, few_images, place
+from reporting.shifted import CONFIDENCE, RESAMPLES, few_images
+from reporting.shifted_picture import shifted_curves, title_of
 from utils.files import replacing_all, to_json
 from utils.text import csv_cell
 
 FIGURES = ("top1", "low", "high", "weighted", "weighted_low", "weighted_high")
 KNOWN = tuple(f"known_prior_{name}" for name in FIGURES)
 SIDE_BY_SIDE = 3  # runs, in one block of the table
-MARKERS = "osD^vP*X"  # of the runs of a method, which share its colour
 
 
 def table(records: list[dict[str, Any]]) -> str:
     """Figures in percent, a line per ratio and below them the worst and the area; for each run top-1 with its interval
     and the weighted figure, and where it is there top-1 with known prior.
     """
-    blocks = [f"{_title(records)}: accuracy in percent; in brackets, the {CONFIDENCE} % interval of top-1"]
+    blocks = [f"{title_of(records)}: accuracy in percent; in brackets, the {CONFIDENCE} % interval of top-1"]
     if warning := few_images(records[0]["images"]):
         blocks.append(f"warning: {warning}")
     for start in range(0, len(records), SIDE_BY_SIDE):
@@ -89,44 +85,3 @@ def _write_csv(path: Path, records: list[dict[str, Any]]) -> None:
                 values = [record[name][i] for name in FIGURES]
                 values += [record["known_prior"][name][i] for name in FIGURES if known]
                 writer.writerow([*map(csv_cell, about), ratio, images, *(f"{value:.4f}" for value in values)])
-
-
-def shifted_curves(records: list[dict[str, Any]], path: Path) -> None:
-    """Draw top-1 over the ratios of shifted test sets to `path` (PNG), a curve with its interval for each run,
-    those of a method in its colour; dashed with known prior.
-    """
-    figure = Figure(figsize=(11, 6 + 0.15 * len(records)), layout="constrained")
-    axes = figure.subplots()
-    numbers = [colour_of(record["method"]) for record in records]
-    for index, (record, label) in enumerate(zip(records, _labels(records), strict=True)):
-        colour, marker = COLOURS[numbers[index]], MARKERS[numbers[:index].count(numbers[index]) % len(MARKERS)]
-        x, style = place(record["ratios"]), {"color": colour, "marker": marker, "markersize": 4}
-        axes.plot(x, record["top1"], label=label, **style)
-        axes.fill_between(x, record["low"], record["high"], color=colour, alpha=0.15, linewidth=0)
-        if known := record["known_prior"]:
-            axes.plot(x, known["top1"], linestyle="--", **style)
-    named = [ratio for ratio in records[0]["ratios"] if ratio != 150]  # too close to 128
-    axes.set_xticks(place(named), map(str, named))
-    axes.set_xlabel("imbalance ratio of the test set (log scale; above 1: as in training; negative: reversed)")
-    dashed = "; dashed: with known prior" if records[0]["known_prior"] else ""
-    axes.set_ylabel(f"top-1 accuracy (%); band: {CONFIDENCE} % interval{dashed}")
-    tidy(axes)
-    warning = few_images(records[0]["images"])
-    finish(figure, axes, _title(records) + (f"\n{warning}" if warning else ""), path)
-
-
-def _title(records: list[dict[str, Any]]) -> str:
-    """Names the data set: of one's own images by their folder."""
-    first = records[0]
-    folder = f" {Path(first['data_root']).name}" if first["dataset"] == "folder" else ""
-    return f"Shifted test sets of {first['dataset']}{folder}"
-
-
-def _labels(records: list[dict[str, Any]]) -> list[str]:
-    """The runs' methods, and where one occurs twice what tells the paths of the runs apart."""
-    methods, paths = [record["method"] for record in records], [Path(record["run"]).absolute() for record in records]
-    common = os.path.commonpath(paths)
-    several = [methods.count(method) > 1 for method in methods]
-    labels = zip(methods, paths, several, strict=True)
-    labels = [f"{method} ({os.path.relpath(path, common)})" if more else method for method, path, more in labels]
-    return [label.replace("$", r"\$") for label in labels]  # no formula

@@ -34,7 +34,8 @@ from reporting.shifted import (
     shifted_counts,
     shifted_figures,
 )
-from reporting.shifted_files import shifted_curves, table, write
+from reporting.shifted_files import table, write
+from reporting.shifted_picture import shifted_curves
 from reporting.trained import load_model
 from training.folder import discard_run
 from utils.errors import UserError
@@ -204,7 +205,8 @@ def made(run, **others):
     """A record of a run whose network guesses."""
     labels = shuffled([12] * 3)
     figures = shifted_figures(torch.randn(len(labels), 3), labels, np.arange(3))
-    about = {"run": run, "method": "FixMatch", "dataset": "digits", "epoch": 1, "checkpoint": "c"}
+    about = {"run": run, "method": "FixMatch", "dataset": "digits", "epoch": 1, "checkpoint": run}
+    about |= {"seed": None, "protocol": {}}
     return about | figures | others
 
 
@@ -216,12 +218,17 @@ def test_names_that_a_spreadsheet_would_calculate(tmp_path):
     assert {int(row["ratio"]) for row in rows} == set(RATIOS)
 
 
-def drawn(monkeypatch, records):
-    """The figure of shifted.png, before it is saved: its title, and the colour of each curve."""
+def axes_of(monkeypatch, records):
+    """The axes and the title of shifted.png, before it is saved."""
     seen = []
-    monkeypatch.setattr("reporting.shifted_files.finish", lambda figure, axes, title, path: seen.append((axes, title)))
+    monkeypatch.setattr("reporting.shifted_picture.finish", lambda _, axes, title, path: seen.append((axes, title)))
     shifted_curves(records, None)
-    (axes, title), *_ = seen
+    return seen[0]
+
+
+def drawn(monkeypatch, records):
+    """Its title, and the colour of each curve."""
+    axes, title = axes_of(monkeypatch, records)
     return title, [line.get_color() for line in axes.get_lines()]
 
 
@@ -240,6 +247,37 @@ def test_runs_of_a_method_have_its_colour(monkeypatch):
     methods = ["FixMatch+CoSSL", "FixMatch", "FixMatch+CoSSL", "supervised"]
     _, colours = drawn(monkeypatch, [made(f"/r/{i}", method=method) for i, method in enumerate(methods)])
     assert colours == [COLOURS[1], COLOURS[0], COLOURS[1], COLOURS[8]]
+
+
+def test_seeds_are_one_curve_with_a_band(monkeypatch):
+    """Mean, lowest and highest of runs that differ only in their seed; not of another length, epoch or method, nor of
+    runs whose arguments aren't known. The axis starts at 0.
+    """
+    levels = np.array([[50.0 + 10 * s - r for r in range(len(RATIOS))] for s in range(3)])
+    cossl = {"method": "FixMatch+CoSSL"}
+    records = [made(f"/r/{s}", seed=s, protocol={"lr": 1}, top1=levels[s].tolist(), **cossl) for s in range(3)]
+    records.append(made("/r/3", seed=3, protocol={"lr": 2}, **cossl))
+    records.append(made("/r/4", seed=3, protocol={"lr": 1}, epoch=2, **cossl))
+    records.append(made("/r/5", seed=0, protocol={"lr": 1}, **cossl))
+    records += [made("/r/6", **cossl), made("/r/7", **cossl), made("/r/8", seed=0, protocol={"lr": 1})]
+    axes, _ = axes_of(monkeypatch, records)
+    first, *others = axes.get_lines()
+    np.testing.assert_allclose(first.get_ydata(), levels.mean(axis=0))
+    corners = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (corners.min(), corners.max()) == (levels.min(), levels.max())
+    assert first.get_label() == "FixMatch+CoSSL (0, 3 seeds)"
+    assert [line.get_label() for line in others] == [f"FixMatch+CoSSL ({i})" for i in range(3, 8)] + ["FixMatch"]
+    assert len({line.get_marker() for line in [first, *others[:-1]]}) == 6
+    assert axes.get_ylim() == (0, 100)
+    words = "line: mean, band: lowest to highest seed; of one run its 95 % interval"
+    assert axes.get_xlabel().splitlines()[1] == words
+    figure = axes.figure
+    figure.draw_without_rendering()
+    for text in (axes.xaxis.label, axes.yaxis.label):
+        box = text.get_window_extent()
+        assert (
+            figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1 and figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+        )
 
 
 def test_what_is_written_is_replaced_together(tmp_path, monkeypatch):
