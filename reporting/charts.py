@@ -40,7 +40,7 @@ def dots(groups: list[Group], metric: str, name: str) -> list[dict[str, Any]]:
     for series, group in enumerate(groups):
         if group.finished and (figure := group.figures["last_20_mean"][metric]):
             seeds = [_short(run.figures["last_20_mean"][metric]) for run in group.runs]
-            paper = group.paper.mean if group.paper and metric == metric_beside(groups) else None
+            paper = group.paper.figure.mean if group.paper and metric == metric_beside(groups) else None
             row = {"series": series, "label": group.name, "seeds": seeds, "mean": _short(figure.mean)}
             rows.append(row | {"sd": figure.sd and _short(figure.sd), "paper": paper})
     words = words_for("last_20_mean", [group for group in groups if group.finished]).partition(" (")[0]

@@ -16,8 +16,8 @@ def figures_csv(groups: list[Group]) -> str:
     """A line per group and statistic, numbers with all their digits."""
     measured = [f"{name}_{part}" for name in METRICS for part in ("mean", "sd")]
     names = ["dataset", "setting", "method", "statistic", "epochs_averaged", "n", "seeds", *measured]
-    names += ["published_metric", "published_mean", "published_sd", "published_n", "difference", "spread", "folders"]
-    rows = [names]
+    names += [f"published_{part}" for part in ("metric", "mean", "sd", "n", "source")]
+    rows = [[*names, "difference", "spread", "folders"]]
     for group in groups:
         for statistic, words in STATISTICS.items():
             row = [group.dataset, group.setting, group.name, words]
@@ -25,8 +25,8 @@ def figures_csv(groups: list[Group]) -> str:
             for name in METRICS:
                 row += _mean_sd(group.figures[statistic][name])
             paper = group.paper if statistic == "last_20_mean" else None
-            row += [group.metric if paper else "", *_mean_sd(paper)]
-            row += [paper.n, group.gap, group.versus.partition(" ")[2]] if paper else [""] * 3
+            row += [group.metric, *_mean_sd(paper.figure), paper.figure.n, paper.source] if paper else [""] * 5
+            row += [group.gap, group.versus.partition(" ")[2]] if paper else [""] * 2
             rows.append([*row, "\n".join(run.folder for run in group.runs)])
     return _csv(rows)
 

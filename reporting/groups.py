@@ -11,7 +11,7 @@ from typing import Any
 
 from reporting.means import Figure, difference, figure_of
 from reporting.protocol import content_of, dataset_of, method_of, name_datasets, protocol_of, setting_of, word
-from reporting.published import compared_metric, other_budget, published
+from reporting.published import PublishedFigure, compared_metric, other_budget, published
 from reporting.published_code import PUBLISHED
 from reporting.runs import FinishedRun
 from reporting.summaries import STATISTICS
@@ -38,7 +38,7 @@ class Group:
     finished: bool
     figures: dict[str, dict[str, Figure | None]] = field(default_factory=dict)
     recall: list[Figure | None] = field(default_factory=list)
-    paper: Figure | None = None
+    paper: PublishedFigure | None = None
     versus: str = ""
 
     @property
@@ -62,7 +62,7 @@ class Group:
     @property
     def gap(self) -> float | None:
         """Measured minus published figure, points."""
-        return self.figures["last_20_mean"][self.metric].mean - self.paper.mean if self.paper else None
+        return self.figures["last_20_mean"][self.metric].mean - self.paper.figure.mean if self.paper else None
 
     @property
     def averaged(self) -> str:
@@ -124,16 +124,15 @@ def _aggregate(runs: list[FinishedRun], dataset: str) -> Group:
         made.recall = [figure_of(values) for values in zip(*recall, strict=True)]
         paper, budget = paper_of(first)
         if paper and (measured := made.figures["last_20_mean"][made.metric]):
-            made.paper, made.versus = paper, difference(measured, paper, budget)
+            made.paper, made.versus = paper, difference(measured, paper.figure, budget)
     return made
 
 
-def paper_of(run: FinishedRun) -> tuple[Figure | None, str]:
+def paper_of(run: FinishedRun) -> tuple[PublishedFigure | None, str]:
     """The published figure to set beside a run, and how the run's length differs from the published one, in words."""
     arguments, dataset = run.arguments | protocol_of(run), dataset_of(run)  # the former with what is false
-    return published(method_of(run).removesuffix(f" ({PUBLISHED})"), dataset, arguments), other_budget(
-        dataset, arguments
-    )
+    method = method_of(run).removesuffix(f" ({PUBLISHED})")
+    return published(method, dataset, arguments), other_budget(method, dataset, arguments)
 
 
 def _name(groups: list[Group]) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from reporting.groups import METRICS, Group
 from reporting.means import Figure
-from reporting.metrics import metric_beside, metrics_of
+from reporting.metrics import metric_beside, metrics_of, sources
 from reporting.protocol import dataset_of, method_of
 from reporting.runs import FinishedRun
 from reporting.summaries import STATISTICS
@@ -56,7 +56,7 @@ def _cells(column: list[Figure | None], groups: list[Group]) -> list[Cell]:
 def _beside(groups: list[Group | None]) -> list[list[Cell]]:
     """Two columns: the published figure, and how the measured one differs from it."""
     known = [group if group and group.paper else None for group in groups]
-    paper = [Cell(show(g.paper), g.paper.mean) if g else Cell("–") for g in known]
+    paper = [Cell(show(g.paper.figure), g.paper.figure.mean) if g else Cell("–") for g in known]
     return [paper, [Cell(g.versus, g.gap) if g else Cell("–") for g in known]]
 
 
@@ -82,6 +82,7 @@ def figure_table(groups: list[Group], statistic: str) -> Table:
         place = 3 + list(metrics).index(metric_beside(groups))
         headings[place:place] = ["published", "difference"]
         columns[place:place] = _beside(groups)
+        caption += sources(groups)
     return Table(caption, headings, [list(row) for row in zip(*columns, strict=True)])
 
 
@@ -109,6 +110,7 @@ def overview(groups: list[Group]) -> Table:
     caption = f"{name} in percent, {words}, mean ± standard deviation over n seeds"
     if common:
         caption += f"; {', '.join(word for word in settings[0].split(', ') if word in common)}"
+    caption += sources(groups)
     return Table(caption, headings, [list(row) for row in zip(*columns, strict=True)])
 
 

@@ -208,6 +208,7 @@ def test_mean_recalls_are_compared_with_balanced_accuracy(told, dataset, expecte
         found = [float(rows[name][column]) for column in ("balanced_mean", "published_mean", "difference")]
         assert found == pytest.approx([measured, expected, measured - expected])
         assert rows[name]["published_metric"] == "balanced"
+        assert rows[name]["published_source"] == "Fan et al. 2022 (CoSSL)"
     headings = next(cells(line) for line in text.splitlines() if "published" in cells(line))
     assert headings[3:7] == ["top-1", "balanced accuracy", "published", "difference"]
     groups = group(find_runs([tmp_path]))

@@ -197,7 +197,13 @@ def test_within_or_outside_is_decided_before_rounding(points, word):
         ({"width": 1}, None, ""),
         ({"max_lam": 0.8}, None, ""),
         ({"classifier": "crt"}, None, ""),
-        ({"method": "FixMatch"}, None, ""),
+        ({"method": "FixMatch", "start": 0}, 71.5, "epochs 100, not 500"),
+        ({"method": "FixMatch", "start": 0, "epochs": 500}, 71.5, ""),
+        ({"method": "MixMatch", "start": 0, "epochs": 500, "lambda_u": 75}, 64.8, ""),
+        ({"method": "MixMatch", "start": 0, "epochs": 500, "lambda_u": 100}, None, ""),
+        ({"method": "ReMixMatch", "start": 0, "epochs": 500, "align": True}, None, ""),
+        ({"method": "supervised", "start": 0}, None, ""),
+        ({"method": "FixMatch+another"}, None, ""),
         ({"dataset": "digits"}, None, ""),
         ({"dataset": "cifar100", "num_max": 150, "imb_ratio_l": 20, "imb_ratio_u": 20}, 53.9, ""),
     ],
@@ -205,7 +211,7 @@ def test_within_or_outside_is_decided_before_rounding(points, word):
 )
 def test_published_figures_are_those_of_the_published_protocol(changed, expected, budget, tmp_path):
     (one,) = group(find_runs([make_run(tmp_path / "run", **changed)]))
-    assert (one.paper and one.paper.mean) == expected
+    assert (one.paper and one.paper.figure.mean) == expected
     assert one.versus.partition("other budget: ")[2] == (f"{budget})" if budget else "")
 
 
@@ -227,7 +233,10 @@ def test_tables_are_whole_in_every_format(tmp_path):
     overview = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables[0]]
     assert overview[0] == ["method", "γ 50", "published", "difference", "γ 100", "published", "difference"]
     by_name = {row[0]: row[1:] for row in overview[2:]}
-    assert by_name["FixMatch"][:2] == ["70.00 (n = 1)", "–"]
+    budget = "(spread not known; other budget: epochs 100, not 500)"
+    assert by_name["FixMatch"][:3] == ["70.00 (n = 1)", "79.20", f"-9.20 {budget}"]
+    whose = "published by Fan et al. 2022 (CoSSL): ReMixMatch+CoSSL, FixMatch+CoSSL"
+    assert f"; {whose}; published by Lee and Kim 2024 (CDMAD): FixMatch\n" in text
     assert by_name["FixMatch+CoSSL"][:3] == ["**80.00 (n = 1)**", "86.80 ± 0.30", "-6.80 (outside ±0.69)"]
     assert by_name["ReMixMatch+CoSSL"][3] == "**80.00 (n = 1)**"
 
