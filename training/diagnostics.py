@@ -3,7 +3,7 @@
 Shape legend: C classes, E epochs; counts (K, C) are the sums over an epoch of `methods.pseudo_labels.tally`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from methods.pseudo_labels import ROWS
-from training.schema import Facts, Row
+from training.schema import Facts, History
 from utils.files import replacing
 from utils.metrics import mean_of, thirds
 
@@ -32,7 +32,7 @@ def shares(counts: Tensor, selects: bool = True) -> dict[str, Tensor]:
     return {name: 100 * value for name, value in figures.items()}
 
 
-def selects(logs: dict[str, float]) -> bool:
+def selects(logs: Mapping[str, Any]) -> bool:
     """Whether the method with these logs uses only some of its guesses: see `pseudo_labels.quality`."""
     return "mask" in logs
 
@@ -66,19 +66,19 @@ def pseudo_columns(counts: Tensor, facts: Facts, selects: bool = True) -> dict[s
     return figures
 
 
-def write_diagnostics(path: Path, history: Sequence[Row], last: int) -> None:
+def write_diagnostics(path: Path, history: History, last: int) -> None:
     """Write NumPy arrays: the counts, int64 (E, C), by the names of `methods.pseudo_labels.ROWS`; their `shares` (E, C)
     in percent (without `mask_rate` for a method that uses all its guesses); `epoch` (E,); `test_recall` (E, C) in
     percent; and the `confusion` (C, C) of the last epoch.
 
-    history: a row per epoch, the latest of which is epoch `last`.
+    history: of epochs, the latest of which is `last`.
     """
-    recall = np.array([row["test"]["recall"] for row in history], dtype=float)
-    arrays: dict[str, Any] = {"epoch": np.arange(last - len(history), last) + 1, "test_recall": recall}
-    arrays["confusion"] = history[-1]["confusion"].numpy()
-    if "counts" in history[-1]:
-        counts = torch.stack([row["counts"] for row in history])
-        named = dict(zip(ROWS, counts.unbind(1), strict=False)) | shares(counts, selects(history[-1]["train"]))
+    recall = history["test"]["recall"].numpy()
+    arrays: dict[str, Any] = {"epoch": np.arange(last - len(recall), last) + 1, "test_recall": recall}
+    arrays["confusion"] = history["confusion"].numpy()
+    if "counts" in history:
+        counts = history["counts"]
+        named = dict(zip(ROWS, counts.unbind(1), strict=False)) | shares(counts, selects(history["train"]))
         arrays |= {name: value.numpy() for name, value in named.items()}
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez(file, **arrays)

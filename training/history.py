@@ -1,36 +1,74 @@
-"""The history of a run, a row per epoch (see training.schema): `log.txt`, and the figures of `summary.json`.
+"""The history of a run, a tensor per figure (see training.schema): `log.txt`, and the figures of `summary.json`.
 
-Shape legend: C classes.
+Shape legend: E epochs, C classes.
 """
 
+import math
 import os
 import platform
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from training.schema import Row
+from training.schema import History, Row
 from utils.files import atomic_write_text, jsonable
 
 SCALARS = ("loss", "top1", "balanced", "gm", "many", "medium", "few", "ece")
 LOWEST = ("loss", "ece")  # of these the lowest is the best
 
 
-def log_columns(row: Row) -> dict[str, float]:
-    """The figures of an epoch by their names in `log.txt`; the test set's loss is `test_loss`."""
+def length(history: History | None) -> int:
+    """The number of epochs E."""
+    return 0 if history is None else len(history["test"]["loss"])
+
+
+def extended(history: History | None, row: Row) -> History:
+    """The history with one more epoch, in new tensors. It has the figures of that epoch; of one that is new, those of
+    the epochs before are NaN.
+    """
+    before: Any = history or {}
+    unknown = torch.full((length(history),), math.nan, dtype=torch.float64)
+    longer: Any = {"confusion": row["confusion"]}
+    for part, figures in row.items():
+        if isinstance(figures, dict):
+            columns = before.get(part, {})
+            # An array turns None into NaN.
+            rows = {name: torch.from_numpy(np.array([value], dtype=float)) for name, value in figures.items()}
+            longer[part] = {name: torch.cat([columns.get(name, unknown), value]) for name, value in rows.items()}
+    if "counts" in row:
+        counts = row["counts"][None]
+        longer["counts"] = torch.cat([before["counts"], counts]) if before else counts
+    found: History = longer
+    return found
+
+
+def log_columns(row: Row | History) -> dict[str, Any]:
+    """The figures of an epoch, or of all, by their names in `log.txt`; the test set's loss is `test_loss`."""
     test: dict[str, Any] = {name: value for name, value in row["test"].items() if name != "recall"}
-    return row["train"] | {"test_loss": test.pop("loss")} | test | row.get("pseudo", {})
+    return {**row["train"], "test_loss": test.pop("loss"), **test, **row.get("pseudo", {})}
 
 
-def write_log(path: Path, history: Sequence[Row], last: int) -> None:
-    """Tab-separated, a header and a line per epoch up to `last`; written anew, so that it is whole at any moment."""
-    lines = ["\t".join(["epoch", *log_columns(history[-1])])]
-    for epoch, row in enumerate(history, last - len(history) + 1):
-        lines.append("\t".join([str(epoch), *(f"{figure:.6g}" for figure in log_columns(row).values())]))
-    atomic_write_text(path, "\n".join(lines) + "\n")
+class Log:
+    """`log.txt`: tab-separated, a header and a line per epoch, each of which is made once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[str] = []
+
+    def write(self, history: History, last: int) -> None:
+        """The epochs up to `last`; the file is written anew, so that it is whole at any moment."""
+        columns = log_columns(history)
+        header = "\t".join(["epoch", *columns])
+        if self.lines[:1] != [header]:
+            self.lines = [header]
+        done = len(self.lines) - 1
+        epochs = range(last - length(history) + 1 + done, last + 1)
+        for epoch, *figures in zip(epochs, *(column[done:].tolist() for column in columns.values()), strict=True):
+            self.lines.append("\t".join([str(epoch), *(f"{figure:.6g}" for figure in figures)]))
+        atomic_write_text(self.path, "\n".join(self.lines) + "\n")
 
 
 def averaged_epochs(epochs: int) -> int:
@@ -40,30 +78,27 @@ def averaged_epochs(epochs: int) -> int:
     return max(1, min(20, epochs // 5))
 
 
-def summarise(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarise(history: History | None) -> dict[str, Any]:
     """The mean over the last epochs, which is what published results are, the last epoch, and the best one.
 
-    history: per epoch the figures in percent (loss: nats) and `recall`, a list of C percentages or None.
-    Returns `epochs_averaged`, see `averaged_epochs`; `last_20_mean` over these; `last_epoch`; and `best`: the best
-    value of each figure, whichever epoch it is from, the `epoch` (from 1) of the best balanced accuracy and the
-    `recall` of that epoch. Undefined figures are None, so are all three parts before the first epoch.
+    Returns, of the test figures in percent (loss: nats) and `recall`, a list of C percentages: `epochs_averaged`, see
+    `averaged_epochs`; `last_20_mean` over these; `last_epoch`; and `best`: the best value of each figure, whichever
+    epoch it is from, the `epoch` (from 1) of the best balanced accuracy and the `recall` of that epoch. Undefined
+    figures are None, so are all three parts before the first epoch.
     """
-    if not history:
+    if history is None:
         return {"epochs_averaged": 0, "last_20_mean": None, "last_epoch": None, "best": None}
-    tail = history[-averaged_epochs(len(history)) :]
-    # float64 arrays turn None into NaN, and `jsonable` turns it back.
-    scalars = {name: np.array([epoch[name] for epoch in history], dtype=float) for name in SCALARS}
-    recalls = np.array([epoch["recall"] for epoch in tail], dtype=float)
-    mean: dict[str, Any] = {name: values[-len(tail) :].mean() for name, values in scalars.items()}
-    best = {name: _best(values, lowest=name in LOWEST) for name, values in scalars.items()}
+    columns = {name: history["test"][name].numpy() for name in (*SCALARS, "recall")}
+    n = averaged_epochs(length(history))
+    best = {name: _best(columns[name], lowest=name in LOWEST) for name in SCALARS}
     top = best["balanced"]
-    highest: dict[str, Any] = {name: scalars[name][index] for name, index in best.items()}
     summary: dict[str, Any] = {
-        "epochs_averaged": len(tail),
-        "last_20_mean": mean | {"recall": recalls.mean(axis=0).tolist()},
-        "last_epoch": {name: history[-1][name] for name in (*SCALARS, "recall")},
-        "best": highest | {"recall": history[top]["recall"], "epoch": top + 1},
+        "epochs_averaged": n,
+        "last_20_mean": {name: values[-n:].mean(axis=0).tolist() for name, values in columns.items()},
+        "last_epoch": {name: values[-1].tolist() for name, values in columns.items()},
+        "best": {name: columns[name][index].tolist() for name, index in (best | {"recall": top}).items()},
     }
+    summary["best"]["epoch"] = top + 1
     found: dict[str, Any] = jsonable(summary)
     return found
 

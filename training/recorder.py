@@ -10,8 +10,8 @@ from typing import Any
 from training.checkpoint import LATEST, finite, save_checkpoint
 from training.diagnostics import pseudo_columns, selects, write_diagnostics
 from training.folder import Lock
-from training.history import summarise, versions, write_log
-from training.schema import Facts, Row
+from training.history import Log, extended, length, summarise, versions
+from training.schema import Facts, History, Row
 from training.tensorboard import Board
 from training.totals import Totals, remedy
 from utils.errors import UserError
@@ -24,7 +24,7 @@ class Recorder:
 
     steps: per epoch; start: the checkpoint that it goes on from, None for a new run. With N = `copy_every`, copies are
     kept of the checkpoints of epochs 1, N + 1, 2 N + 1, ..., in co-learning without the first.
-    done: whole epochs that are done; history: a row for each of them (fewer after a published checkpoint).
+    done: whole epochs that are done; history: of these (of fewer after a published checkpoint), None for none.
     """
 
     def __init__(
@@ -33,11 +33,12 @@ class Recorder:
         start = start or {"epoch": 0}
         self.arguments, self.facts, self.objects, self.steps = arguments, facts, objects, steps
         self.out, self.epochs = Path(arguments["out"]), arguments["epochs"]
-        self.done, self.history = start["epoch"], list(start.get("history", []))
+        self.done: int = start["epoch"]
+        self.history: History | None = start.get("history")
         over = self.done >= self.epochs  # then nothing is trained with the versions of today
         self.versions = start.get("versions", versions()) if over else versions()
         self.began: float = time.monotonic() - start.get("seconds", 0.0)
-        self.board = Board(self.out / "tensorboard", self.done)
+        self.board, self.log = Board(self.out / "tensorboard", self.done), Log(self.out / "log.txt")
         self.lock: Lock | None = None  # of the folder, once a run has it
 
     @property
@@ -48,8 +49,7 @@ class Recorder:
 
     def open(self) -> None:
         """Bring the files of the folder to the state of the checkpoint."""
-        if self.history:
-            self._write_history()
+        self._write_history()
         self.summarise("running")
 
     def epoch(self, row: Row, machine: dict[str, float]) -> None:
@@ -57,16 +57,13 @@ class Recorder:
         self._check_lock()
         if "counts" in row:
             row["pseudo"] = pseudo_columns(row["counts"], self.facts, selects(row["train"]))
-        for earlier in self.history:  # the latest is enough
-            earlier.pop("confusion", None)
-        self.history.append(row)
-        self.done += 1
+        before = self.history, self.done
+        self.history, self.done = extended(self.history, row), self.done + 1
         try:
             self.board.write(row, machine, self.done)  # before the checkpoint: the next part purges what is too much
             self.save(Totals(), [*self._copies(), LATEST])
         except (UserError, OSError):  # what isn't saved isn't done
-            self.history.pop()
-            self.done -= 1
+            self.history, self.done = before
             raise
         self._write_history()
         self.summarise("running")
@@ -96,9 +93,9 @@ class Recorder:
     def summarise(self, status: str, reason: str = "") -> dict[str, Any]:
         """Write `summary.json`, and return it. status, reason: see `schema.Summary`."""
         self._check_lock()
-        figures = summarise([row["test"] for row in self.history])
+        figures = summarise(self.history)
         if figures["best"]:
-            figures["best"]["epoch"] += self.done - len(self.history)
+            figures["best"]["epoch"] += self.done - length(self.history)
         run = {"steps_per_epoch": self.steps, "arguments": self.arguments, "epochs": self.done}
         machine = {"versions": self.versions, "processes": world_size(), "wall_seconds": round(self._seconds(), 1)}
         state = {"status": status} | ({"reason": reason} if reason else {})
@@ -132,9 +129,10 @@ class Recorder:
         return time.monotonic() - self.began
 
     def _write_history(self) -> None:
-        """The files that hold a row per epoch."""
-        write_log(self.out / "log.txt", self.history, self.done)
-        write_diagnostics(self.out / "diagnostics.npz", self.history, self.done)
+        """The files that hold all epochs."""
+        if self.history is not None:
+            self.log.write(self.history, self.done)
+            write_diagnostics(self.out / "diagnostics.npz", self.history, self.done)
 
 
 def _others(figures: dict[str, Any]) -> str:

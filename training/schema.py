@@ -1,6 +1,6 @@
 """What a run writes, and what is read of it again: one description for the writers and the readers.
 
-Shape legend: C classes, K rows of counts of pseudo-labels, see methods.pseudo_labels.
+Shape legend: E epochs, C classes, K rows of counts of pseudo-labels, see methods.pseudo_labels.
 """
 
 import types
@@ -28,16 +28,27 @@ class Tested(TypedDict):
 
 
 class Row(TypedDict):
-    """An epoch of the history: means of the training's logs; test figures of `metrics.evaluate`, with `recall`; of the
-    pseudo-labels counts, int64 (K, C), and what `diagnostics.columns` makes of them; confusion, int64 (C, C), of the
-    last epoch only.
+    """An epoch: means of the training's logs; test figures of `metrics.evaluate`; confusion, int64 (C, C); of the
+    pseudo-labels counts, int64 (K, C), and what `diagnostics.pseudo_columns` makes of them.
     """
 
     train: dict[str, float]
     test: Tested
+    confusion: Tensor
     counts: NotRequired[Tensor]
     pseudo: NotRequired[dict[str, float]]
-    confusion: NotRequired[Tensor]
+
+
+class History(TypedDict):
+    """The rows of all epochs, a tensor per figure: float64 (E,), NaN where undefined; `recall` float64 (E, C); counts
+    int64 (E, K, C); confusion of the last epoch only.
+    """
+
+    train: dict[str, Tensor]
+    test: dict[str, Tensor]
+    confusion: Tensor
+    counts: NotRequired[Tensor]
+    pseudo: NotRequired[dict[str, Tensor]]
 
 
 class Facts(TypedDict):
@@ -70,7 +81,7 @@ class Published(TypedDict):
 
 class Checkpoint(Published):
     """A checkpoint of ours. epoch: whole ones that are done; step, totals: of the one that isn't, its steps that are
-    done (usually 0) and the sums of their logs; history: a row per whole epoch; seconds: of wall time;
+    done (usually 0) and the sums of their logs; history: of whole epochs, None without any; seconds: of wall time;
     picked: images and labels of self-training.
     """
 
@@ -78,7 +89,7 @@ class Checkpoint(Published):
     picked: NotRequired[dict[str, Tensor]]
     step: int
     totals: dict[str, Tensor]
-    history: list[Row]
+    history: History | None
     seconds: float
     arguments: Arguments
     facts: Facts

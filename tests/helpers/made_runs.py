@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.long_tail import class_counts
-from training.history import averaged_epochs, summarise
+from training.history import averaged_epochs, extended, summarise
 from utils.files import to_json
 
 TESTED = ("top1", "balanced", "gm", "many", "medium", "few")
@@ -68,11 +68,12 @@ def make_run(
     arguments = PUBLISHED | {"manualSeed": seed, "out": str(folder), "resume": "x"} | changed
     counts = class_counts(arguments["num_max"], len(names), arguments["imb_ratio_l"]).tolist()
     tail = np.mean([n / 10 for n in range(1, logged + 1)][-averaged_epochs(logged) :])
-    history, lines = [], ["\t".join(["epoch", "loss", "mask", "acc_u", "test_loss", *TESTED])]
+    history, lines = None, ["\t".join(["epoch", "loss", "mask", "acc_u", "test_loss", *TESTED])]
     for n in range(1, logged + 1):
         figures = {name: level + n / 10 - tail - i * offset for i, name in enumerate(TESTED)}
         recall = [min(100.0, max(0.0, level + 20 - 40 * c / len(names))) for c in range(len(names))]
-        history.append(figures | {"loss": 3 / n, "ece": 7.0, "recall": recall})
+        tested = figures | {"loss": 3 / n, "ece": 7.0, "recall": recall}
+        history = extended(history, {"train": {}, "test": tested, "confusion": None})
         row = [n, 4 / n, n / (n + 5), 0.9 - 1 / (n + 2), 3 / n, *figures.values()]
         lines.append("\t".join(f"{value:.6g}" for value in row))
     (folder / "log.txt").write_text("\n".join(lines) + "\n")

@@ -336,7 +336,7 @@ def test_plain_and_cossl(runs, tmp_path):
         state = load_checkpoint(folder / "checkpoint.pth.tar")
         logits = plain_logits(folder / "checkpoint.pth.tar", data.test, (data.mean, data.std))
         top1 = found["top1"][RATIOS.index(1)]
-        assert top1 == pytest.approx(state["history"][-1]["test"]["top1"])  # of training's own evaluation
+        assert top1 == pytest.approx(state["history"]["test"]["top1"][-1].item())  # of training's own evaluation
         counts = np.array(state["facts"]["labelled_counts"] if folder == runs[0] else [1] * 10)
         expected = shifted_figures(logits, data.test.labels, np.arange(10), counts / counts.sum())
         assert {name: found[name] for name in expected} == expected
@@ -474,7 +474,7 @@ def test_own_images(tmp_path):
     assert_runs(SCRIPT, run, "--out", out, *CPU)
     found = record(run)
     assert (found["dataset"], found["n_max"]) == ("folder", 3)
-    top1 = load_checkpoint(run / "checkpoint.pth.tar")["history"][-1]["test"]["top1"]
+    top1 = load_checkpoint(run / "checkpoint.pth.tar")["history"]["test"]["top1"][-1].item()
     assert found["top1"][RATIOS.index(1)] == pytest.approx(top1)
     for part in ("labelled", "test"):
         (data / part / "dog").rename(data / part / "wolf")
@@ -499,7 +499,7 @@ def diverged(folder):
 def eleven_classes(folder):
     network = WideResNet(11, 10, 1)
     weights, head = network.state_dict(), network.output.state_dict()
-    change(folder / "checkpoint.pth.tar", ema_state_dict=weights, ema_teacher=head, history=[])
+    change(folder / "checkpoint.pth.tar", ema_state_dict=weights, ema_teacher=head, history=None)
 
 
 def no_runs(folder):

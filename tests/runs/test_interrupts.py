@@ -37,6 +37,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import utils.stop
 from training.checkpoint import LATEST
 from training.folder import Lock
+from training.history import Log, length
 from training.loop import train_epoch
 from training.run import Run
 from training.totals import Totals
@@ -130,7 +131,7 @@ def test_signal_saves_the_step_and_the_run_goes_on_bit_for_bit(
     (line,) = result.stderr.splitlines()
     assert "saved after " + said in line and "same command" in line
     state, left = load_checkpoint(tmp_path / LATEST), summary(tmp_path)
-    assert (state["epoch"], state["step"], len(state["history"])) == (epoch, step, epoch)
+    assert (state["epoch"], state["step"], length(state["history"])) == (epoch, step, epoch)
     assert (left["status"], left["epochs"]) == ("stopped", epoch)
     assert line.startswith(left["reason"].split(",")[0]) and said in left["reason"]
     assert f"continuing after {said}" in assert_continues(tmp_path, whole)
@@ -302,16 +303,14 @@ def test_a_signal_during_the_preparation_has_nothing_to_save(number, signals, pr
 
 
 def test_a_signal_in_the_last_save_lets_the_run_finish(whole, tmp_path, monkeypatch):
-    import training.recorder
+    write = Log.write
 
-    write = training.recorder.write_log
-
-    def interrupted(path, history, last):
-        write(path, history, last)
+    def interrupted(log, history, last):
+        write(log, history, last)
         if last == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(training.recorder, "write_log", interrupted)
+    monkeypatch.setattr(Log, "write", interrupted)
     assert_runs(FIX, *RUN, "--out", tmp_path)
     assert summary(whole) == summary(tmp_path)
 
@@ -409,7 +408,7 @@ def test_two_ranks_take_up_an_epoch_and_end_after_it(signals, tmp_path):
     assert lines and all("saved after epoch 1" in line for line in lines)
     state = load_checkpoint(tmp_path / LATEST)
     assert (state["epoch"], state["step"]) == (1, 0)
-    assert state["history"][0]["counts"][0].sum() == 6 * 16
+    assert state["history"]["counts"][0, 0].sum() == 6 * 16
 
 
 def totals_of_steps(*steps: dict[str, float]) -> Totals:

@@ -104,7 +104,7 @@ FACTS = {"classes": ["cat", "dog"], "img_size": 16, "mean": [0.5, 0.4, 0.3], "st
 FACTS |= {"method": "FixMatch", "start_epoch": 0}
 FACTS |= {"labelled_counts": [9, 3], "unlabelled_counts": None, "unlabelled": 30}
 # Of a run of ours, besides its networks.
-ENTRIES = {"facts": FACTS, "arguments": {"recipe": "train_cifar_fix"}, "versions": {}, "history": [], "seconds": 1.0}
+ENTRIES = {"facts": FACTS, "arguments": {"recipe": "train_cifar_fix"}, "versions": {}, "history": None, "seconds": 1.0}
 ENTRIES |= {"epoch": 1, "step": 0, "totals": {}, "optimizer": {}}
 
 

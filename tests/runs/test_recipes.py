@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import sys
+import zipfile
 from argparse import Namespace
 from functools import wraps
 from types import SimpleNamespace
@@ -370,6 +371,29 @@ def test_copies(every, co_learns, copies, tmp_path):
     }
     for n in copies:
         assert load_checkpoint(tmp_path / f"checkpoint_{n}.pth.tar")["epoch"] == n
+
+
+def test_a_checkpoint_grows_by_a_number_per_figure_and_epoch(tmp_path):
+    """And not by entries of its archive, each of which takes time and hundreds of bytes."""
+
+    def step(t):
+        return {
+            "loss": torch.tensor(float(t)),
+            "mask": torch.tensor(1.0),
+            "pseudo": torch.ones(5, 1, dtype=torch.int64),
+        }
+
+    loop(tmp_path, 33, step, SimpleNamespace(at=lambda t: t), copy_every=8)
+    names = [f"checkpoint_{n}.pth.tar" for n in (1, 17, 33)]
+    entries, sizes = set(), []
+    for name in names:
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            entries.add(len(archive.infolist()))
+            sizes.append(sum(entry.file_size for entry in archive.infolist()))
+    columns = (tmp_path / "log.txt").read_text().splitlines()[0].split("\t")
+    assert len(entries) == 1
+    numbers = len(columns) - 1 + 1 + 5  # without the epoch's; recall and counts of one class
+    assert sizes[2] - sizes[1] == pytest.approx(16 * 8 * numbers, abs=100)
 
 
 def test_epochs_count_on_from_a_published_checkpoint(tmp_path):
