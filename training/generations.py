@@ -26,10 +26,10 @@ class GenerationFlags(Protocol):
     generation: int
 
 
-Flags = TypeVar("Flags", bound=GenerationFlags)
+_Flags = TypeVar("_Flags", bound=GenerationFlags)
 
 
-def generations(args: Flags) -> Iterator[Flags]:
+def generations(args: _Flags) -> Iterator[_Flags]:
     """The arguments of one generation after another, from the last that has begun. No other process can enter `out`
     meanwhile.
 

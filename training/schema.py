@@ -81,8 +81,7 @@ class Published(TypedDict):
 
 class Checkpoint(Published):
     """A checkpoint of ours. epoch: whole ones that are done; step, totals: of the one that isn't, its steps that are
-    done (usually 0) and the sums of their logs; history: of whole epochs, None without any; seconds: of wall time;
-    picked: images and labels of self-training.
+    done (usually 0) and sums of their logs; history: of whole epochs, None without any; seconds: of wall time.
     """
 
     teacher_optimizer: NotRequired[dict[str, Any]]
@@ -112,9 +111,7 @@ class Figures(TypedDict):
 
 
 class Summary(Facts):
-    """`summary.json`. status: running, finished, stopped or failed; reason: of the last; figures once there are any;
-    last_20_mean: over the last `epochs_averaged` epochs.
-    """
+    """`summary.json`. status: running, finished, stopped or failed; last_20_mean: over `epochs_averaged` epochs."""
 
     status: str
     reason: NotRequired[str]
