@@ -14,8 +14,10 @@ from training.history import Log, extended, length, summarise, versions
 from training.schema import Facts, History, Row
 from training.tensorboard import Board
 from training.totals import Totals, remedy
+from utils.args import PLACE
 from utils.errors import UserError
 from utils.files import atomic_write_text, to_json
+from utils.flags import with_role
 from utils.ranks import world_size
 
 
@@ -38,7 +40,10 @@ class Recorder:
         over = self.done >= self.epochs  # then nothing is trained with the versions of today
         self.versions = start.get("versions", versions()) if over else versions()
         self.began: float = time.monotonic() - start.get("seconds", 0.0)
-        self.board, self.log = Board(self.out / "tensorboard", self.done), Log(self.out / "log.txt")
+        shown = {name: value for name, value in arguments.items() if name not in with_role(PLACE)}
+        about = {"method": facts["method"], "start_epoch": facts["start_epoch"]} | shown
+        self.board = Board(self.out / "tensorboard", facts["start_epoch"], about)
+        self.log = Log(self.out / "log.txt")
         self.lock: Lock | None = None  # of the folder, once a run has it
 
     @property
@@ -60,7 +65,9 @@ class Recorder:
         before = self.history, self.done
         self.history, self.done = extended(self.history, row), self.done + 1
         try:
-            self.board.write(row, machine, self.done)  # before the checkpoint: the next part purges what is too much
+            final = summarise(self.history)["last_20_mean"] if self.done == self.epochs else {}
+            # Before the checkpoint: the next part purges what is too much.
+            self.board.write(self.history, self.done, machine, final)
             self.save(Totals(), [*self._copies(), LATEST])
         except (UserError, OSError):  # what isn't saved isn't done
             self.history, self.done = before

@@ -12,7 +12,6 @@ import torch
 from helpers.scripts import FIX, TINY, assert_refused, assert_runs, assert_same, load_checkpoint, run_here, run_script
 
 from training.checkpoint import LATEST, UNREADABLE, load_archive, read_checkpoint
-from training.tensorboard import Board
 from utils.errors import UserError
 
 
@@ -37,18 +36,6 @@ def test_full_disk_keeps_the_last_checkpoint(pretrained, tmp_path):
     assert not list(out.glob(".*.tmp"))
     assert_runs(FIX, *flags)
     assert_same(*(load_checkpoint(folder / LATEST) for folder in (pretrained, out)))
-
-
-def test_full_disk_under_tensorboard_is_an_error_of_its_own(tmp_path, capfd):
-    """There is no thread of TensorBoard's that would print a traceback."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))  # Python ignores the signal that comes with it
-    try:
-        with pytest.raises(OSError, match="too large"):
-            Board(tmp_path, 0).write({"train": {"loss": 1.0}, "test": {}}, {}, 1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert capfd.readouterr().err == ""
 
 
 @pytest.fixture(scope="module")
