@@ -85,7 +85,7 @@ def read_arguments(path: Path, problems: list[str]) -> dict[str, Any]:
 
 
 def _learner(cossl: bool, crest: bool) -> str:
-    return "+CoSSL" if cossl else "+CReST" if crest else ""
+    return "+CoSSL" if cossl else "+CReST+" if crest else ""
 
 
 def published_method(state: dict[str, Any], columns: dict[str, list[float]], crest: bool = False) -> str:

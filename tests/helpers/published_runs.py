@@ -34,7 +34,7 @@ HEADINGS = {
     "train_cifar_mix_cossl": _MIX_COSSL,
     "train_cifar_remix_cossl": _MIX_COSSL,
 }
-METHODS = {"fix": "FixMatch", "mix": "MixMatch", "remix": "ReMixMatch", "cossl": "+CoSSL", "crest": "+CReST"}
+METHODS = {"fix": "FixMatch", "mix": "MixMatch", "remix": "ReMixMatch", "cossl": "+CoSSL", "crest": "+CReST+"}
 
 
 def method_of_script(script: str) -> str:

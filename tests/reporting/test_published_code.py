@@ -104,7 +104,7 @@ def test_a_log_alone_tells_what_it_can(script, method, tmp_path):
         ("train_cifar_mix_cossl", "FixMatch+CoSSL or MixMatch+CoSSL"),
         ("train_cifar_remix", "ReMixMatch"),
         ("train_cifar_remix_cossl", "ReMixMatch+CoSSL"),
-        ("train_cifar_remix_crest", "ReMixMatch+CReST"),
+        ("train_cifar_remix_crest", "ReMixMatch+CReST+"),
         ("train_small_imagenet127_fix", "FixMatch"),
         ("train_food_fix", "FixMatch"),
     ],
