@@ -35,7 +35,7 @@ def main() -> None:
     for one in generations(args):
         with open_run(one) as run:
             # Images that the generation before was surest of join the labelled ones. A resumed run has them.
-            picked = Picked(**run.start["picked"]) if run.start else picked
+            picked = Picked(**run.start.get("picked", {})) if run.start else picked
             seed = fold_in(args.manualSeed, "generation", one.generation)
             joined = Joined(picked.images.numpy(), picked.labels.numpy(), seed)
             data = open_data(args, VIEWS, include_labelled=True, device=run.device, joined=joined)

@@ -9,6 +9,7 @@ import numpy as np
 
 from dataset.images import Dataset, Images
 from dataset.long_tail import LongTailed, class_profile
+from utils.errors import UserError
 
 
 class Joined(NamedTuple):
@@ -23,9 +24,12 @@ class Joined(NamedTuple):
 
 def with_joined(dataset: Dataset, found: LongTailed, joined: Joined) -> tuple[Dataset, LongTailed]:
     """The same with copies of images that have joined the labelled ones, which counts leave out. The unlabelled set
-    keeps these images, and their hidden labels.
+    keeps these images, and their hidden labels. Raises UserError where images have gone since they joined.
     """
     train, copies = dataset.train, np.arange(len(joined.images)) + len(dataset.train.labels)
+    if joined.images.max(initial=-1) >= len(train.labels):
+        problem = "has fewer images than the run began with"
+        raise UserError(f"--data_root: {problem}; bring those back, or start anew in another --out")
     pixels = np.concatenate([train.pixels, train.pixels[joined.images]])
     labels = np.concatenate([train.labels, joined.labels])
     members = np.concatenate([found.labelled, copies])

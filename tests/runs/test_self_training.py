@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import signal
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from helpers.own_images import image_folder
 from helpers.scripts import (
     TINY,
+    assert_refused,
     assert_runs,
     assert_same,
     handed_to_fit,
@@ -128,22 +130,40 @@ def test_generations_draw_other_batches_and_begin_with_other_networks(monkeypatc
 
 
 def test_own_images_join_by_their_counts(tmp_path):
+    images, out = image_folder(tmp_path / "images"), tmp_path / "out"
     flags = [
         "--dataset",
         "folder",
         "--data_root",
-        image_folder(tmp_path / "images"),
+        images,
         "--img_size",
         16,
         "--gpu",
         "cpu",
         "--depth",
         10,
+        "--width",
+        1,
     ]
-    flags += ["--width", 1, "--batch-size", 2, "--num_generation", 2, "--epochs", 1, "--val-iteration", 2]
-    result = assert_runs(FIX, *flags, "--out", tmp_path / "out")
+    flags += ["--batch-size", 2, "--num_generation", 2, "--epochs", 1, "--val-iteration", 2, "--out", out]
+    result = assert_runs(FIX, *flags)
     assert "unlabelled images join the labelled ones" in result.stdout
-    assert json.loads((tmp_path / "out" / "generation_1" / "summary.json").read_text())["status"] == "finished"
+    assert json.loads((out / "generation_1" / "summary.json").read_text())["status"] == "finished"
+    latest = out / "generation_1" / LATEST
+    state = load_checkpoint(latest)
+    torch.save(state | {"picked": {"images": torch.tensor([3, 19]), "labels": torch.tensor([0, 1])}}, latest)
+    shutil.rmtree(images / "unlabelled" / "cat", ignore_errors=True)
+    for path in (images / "unlabelled").glob("c*"):
+        path.unlink()
+    assert_refused(run_here(FIX, *flags), "--data_root", "fewer images than the run began with")
+
+
+def test_a_published_checkpoint_has_no_picked_images(pretrained, tmp_path):
+    copy = tmp_path / "generation_0" / "checkpoint_1.pth.tar"
+    copy.parent.mkdir()
+    state = load_checkpoint(pretrained / LATEST)
+    torch.save({key: state[key] for key in ("epoch", "state_dict", "ema_state_dict", "optimizer")}, copy)
+    assert_refused(run_here(FIX, *SHORT, "--epochs", 4, "--resume", copy, "--out", tmp_path), "checkpoint_1", "picked")
 
 
 def test_the_report_compares_the_last_generation(whole, pretrained, tmp_path):
