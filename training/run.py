@@ -24,6 +24,7 @@ from utils.errors import UserError
 from utils.files import check_writable
 from utils.ranks import Disconnected, agree, rank, start_alike
 from utils.stop import Stop, Stopped, end_on_signals
+from utils.watch import watch
 
 
 @contextmanager
@@ -34,6 +35,7 @@ def open_run(args: Namespace) -> Iterator["Run"]:
     Raises UserError where the folder holds another run and `--overwrite` isn't given, where another process trains in
     it, or where it can't be written to.
     """
+    watch(args.rank_timeout)
     check_writable(args.out)
     run = Run(args, Lock(args.out) if args.out.is_dir() and rank() == 0 else None)
     try:

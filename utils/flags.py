@@ -47,6 +47,7 @@ RUN = (
     flag("--out", path, Path("result"), "folder for checkpoints, log and summary", role=PLACE),
     flag("--copy_every", positive_int, 100, "epochs between the checkpoints kept as copies", role=PLACE),
     flag("--time_limit", minutes, None, _LIMIT, role=PLACE, metavar="MINUTES"),
+    flag("--rank_timeout", minutes, 30, "torchrun: how long to wait for a process", role=PLACE, metavar="MINUTES"),
     switch("--overwrite", "discard the run that --out holds", PLACE),
     switch("--amp", "compute the network's features in bfloat16"),
     switch("--channels_last", "lay out images and activations with the channels last", SPEED),
@@ -68,13 +69,12 @@ LONG_TAIL = (
 )
 _DATASETS = ("cifar10", "cifar100", "fashion_mnist", "digits", "folder")
 _DATASET = "data set; folder: your own images in DATA_ROOT/labelled/CLASS, /unlabelled and /test/CLASS"
-_RESIZED = "side to which images of --dataset folder are resized, pixels; a multiple of 8"
 _SIZE = {"role": DATA, "stages": REFUSE}
 CIFAR = (
     *STEPS,
     ignored("--step", nargs=0),
     flag("--dataset", str, "cifar10", _DATASET, stages=REFUSE, choices=_DATASETS),
-    flag("--img_size", image_size, 32, _RESIZED, **_SIZE),
+    flag("--img_size", image_size, 32, "--dataset folder: side to resize to, pixels; a multiple of 8", **_SIZE),
     switch("--skip_corrupt", "leave out unreadable images of --dataset folder, and say which", PLACE),
     *LONG_TAIL,
     flag("--width", positive_int, 2, "width factor of the Wide ResNet", stages=REFUSE),

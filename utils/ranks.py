@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.errors import UserError
+from utils.signs import SIGNS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -86,8 +87,8 @@ def joined() -> Iterator[None]:
     with _reaching():
         store, number, of = next(rendezvous("env://"))
         store = PrefixStore(_attempt(), store)
-        # The others wait while rank 0 evaluates.
-        dist.init_process_group(engines, store=store, rank=number, world_size=of, timeout=timedelta(hours=2))
+        # `watch` ends what waits too long, and can tell for whom.
+        dist.init_process_group(engines, store=store, rank=number, world_size=of, timeout=timedelta(days=1))
     if rank():
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
             yield
@@ -110,9 +111,10 @@ def _check_settings() -> None:
 
 @contextmanager
 def _reaching() -> Iterator[None]:
-    """What the engine raises when another process is gone becomes a Disconnected."""
+    """Within, this process waits for others. What the engine raises when one of them is gone becomes a Disconnected."""
     try:
-        yield
+        with SIGNS.waiting():
+            yield
     except RuntimeError as error:  # gloo's own; NCCL's and the store's derive from it
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
             raise UserError(f"MASTER_PORT {os.environ['MASTER_PORT']}: in use; take another port") from error

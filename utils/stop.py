@@ -10,6 +10,7 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from utils.ranks import rank, world_size
+from utils.signs import SIGNS
 
 T = TypeVar("T")
 REASONS = {  # SIGHUP: the terminal was closed; SIGUSR1: Slurm's --signal
@@ -44,7 +45,8 @@ def end_at_once(code: int, line: str = "") -> NoReturn:
     Nothing is raised, wherever a signal comes; files are whole at any moment (see `files.replacing`). And a thread of
     gloo that let go of its last tensor while Python ends would abort it.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, to the processes that are left
+    with suppress(ValueError):  # in a thread
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, to the processes that are left
     with suppress(OSError, ValueError, RuntimeError):  # what can't be written any more, or is being written to
         sys.stdout.flush()
     if line:
@@ -116,7 +118,10 @@ class Stop:
             end_on_signals()
 
     def check(self, timed: bool = True) -> None:
-        """Raise Due if the run is to end; with timed False after a signal only. Under torchrun nothing is raised."""
+        """Raise Due if the run is to end; with timed False after a signal only. Under torchrun nothing is raised, and
+        the other ranks learn that this one gets on.
+        """
+        SIGNS.worked += 1
         if world_size() == 1 and (self.signal is not None or (timed and self.time_is_up)):
             raise Due
 

@@ -1,6 +1,8 @@
-"""A training script whose process kills itself, by SIGKILL, before step T; under torchrun that of one rank does.
+"""A training script whose process kills itself before step T, or stops for ever; under torchrun that of one rank does.
 
-python tests/helpers/dies_at.py RANK T SCRIPT FLAG... (T as 5, or as 5x2 where it comes there for the second time)
+python tests/helpers/dies_at.py RANK T SCRIPT FLAG...            by SIGKILL
+python tests/helpers/dies_at.py RANK T:SIGSTOP SCRIPT FLAG...
+With Tx2 in place of T where it comes there for the second time.
 """
 
 import os
@@ -18,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def main() -> None:
-    dying, last, script, *flags = sys.argv[1:]
+    dying, when, script, *flags = sys.argv[1:]
+    last, _, name = when.partition(":")
     step, _, times = last.partition("x")
     left = int(times or 1)
 
@@ -26,7 +29,7 @@ def main() -> None:
         nonlocal left
         left -= (rank(), place) == (int(dying), f"step {step}")
         if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.Signals[name or "SIGKILL"])
 
     sys.argv = [script, *flags]
     with watched(at):

@@ -51,16 +51,16 @@ SCRIPTS = [f"train_cifar_{name}{stage}.py" for name in ("fix", "mix", "remix") f
 SCRIPTS += [f"train_{name}_fix{stage}.py" for name in ("food", "small_imagenet127") for stage in ("", "_cossl")]
 
 
-def run_without_torchrun(script: Path, *arguments: object) -> None:
+def started_ranks(of: int, script: Path, *arguments: object, **how: object) -> list[subprocess.Popen]:
     """The same with the settings of torchrun alone, as another launcher would make them; starts faster."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    shared = environment(WORLD_SIZE="2", **address)
-    ranks = [
-        subprocess.Popen([sys.executable, script, *arguments], cwd=ROOT, env=shared | {"RANK": r, "LOCAL_RANK": r})
-        for r in "01"
-    ]
-    assert [process.wait(timeout=HANG) for process in ranks] == [0, 0]
+    shared = environment(WORLD_SIZE=str(of), **address)
+    command = [sys.executable, script, *map(str, arguments)]
+    places = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(of)]
+    processes = [subprocess.Popen(command, cwd=ROOT, env=place, **how) for place in places]
+    processes[0].store = store  # which lives as long
+    return processes
 
 
 def own_lines(stderr: str) -> list[str]:
@@ -141,7 +141,8 @@ def both_ranks(tiny, pretrained_by, tmp_path_factory):
         all_of_it = [*tiny(script), *align, *tau, *crt, *steps(script, STEPS), "--out", folder / "none", *start]
         flags[script] = [str(flag) for flag in all_of_it]
     (folder / "flags.json").write_text(json.dumps(flags))
-    run_without_torchrun(ROOT / "tests" / "helpers" / "ranks.py", folder / "flags.json", folder / "result")
+    ranks = started_ranks(2, ROOT / "tests" / "helpers" / "ranks.py", folder / "flags.json", folder / "result")
+    assert [process.wait(timeout=HANG) for process in ranks] == [0, 0]
     return flags, *(torch.load(folder / f"result.{rank}") for rank in (0, 1))
 
 
@@ -341,3 +342,25 @@ def test_killed_rank_ends_the_run_which_goes_on_with_one_rank_or_two(tmp_path):
         assert load_checkpoint(out / "checkpoint.pth.tar")["epoch"] == 3
         assert json.loads((out / "summary.json").read_text())["processes"] == number
     assert log_lines(one)[:2] == log_lines(two)[:2]
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize(("of", "stopped"), [(2, 1), (2, 0), (3, 1)])
+def test_a_rank_that_stops_answering_is_named(of, stopped, tmp_path):
+    """By those that wait for it; one that ends first may end the others."""
+    flags = [*TINY, "--epoch", 3, "--val-iteration", 6, "--batch-size", 12, "--rank_timeout", 0.1, "--out", tmp_path]
+    script = ROOT / "tests" / "helpers" / "dies_at.py"
+    ranks = started_ranks(of, script, stopped, "8:SIGSTOP", FIX, *flags, stderr=subprocess.PIPE, text=True)
+    try:
+        others = [process for rank, process in enumerate(ranks) if rank != stopped]
+        lines = [process.communicate(timeout=HANG)[1].strip() for process in others]
+        assert ranks[stopped].poll() is None
+    finally:
+        for process in ranks:
+            process.kill()
+            process.wait()
+    assert {process.returncode for process in others} == {1}
+    named = f"error: rank {stopped} has not answered for 0.1 minutes (--rank_timeout); the same command"
+    told = [line for line in lines if line.removeprefix("rank 1: ").removeprefix("rank 2: ").startswith(named)]
+    assert told and all("\n" not in line and (line in told or "another process of" in line) for line in lines)
+    assert load_checkpoint(tmp_path / "checkpoint.pth.tar")["epoch"] == 1

@@ -335,7 +335,7 @@ TOY_FACTS |= {"img_size": 8, "mean": [0.5] * 3, "std": [0.5] * 3}
 def loop(out, epochs, step, batches, teacher=None, **changed):
     """Train a toy by `Run.fit`."""
     usual = {"val_iteration": 2, "manualSeed": 0, "lr": 0.1, "overwrite": False, "resume": None, "copy_every": 100}
-    usual |= {"time_limit": None, "graph": False, "gpu": "cpu", "recipe": "toy"}
+    usual |= {"time_limit": None, "rank_timeout": 30, "graph": False, "gpu": "cpu", "recipe": "toy"}
     network = torch.nn.Linear(1, 1)
     student = Averaged(network, torch.optim.SGD(network.parameters(), 0.1), 0.9)
     data = SimpleNamespace(

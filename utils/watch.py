@@ -1,0 +1,52 @@
+"""Which process of a run under torchrun doesn't answer: the engine only knows that one doesn't."""
+
+from itertools import count
+from threading import Thread
+from time import sleep
+from typing import Any
+
+from utils.ranks import rank, world_size
+from utils.signs import SIGNS
+from utils.stop import end_at_once
+
+LOOKS = 60  # within the timeout
+
+
+def watch(minutes: float) -> None:
+    """From here on this process ends, with exit code 1 and a line that names them, if it has waited for ranks that long
+    and they have neither got on nor shown that they live. Those that wait, too, show it.
+    """
+    if world_size() > 1:
+        from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+
+        store = PrefixStore("signs", _get_default_store())
+        Thread(target=_look, args=(store, minutes), daemon=True).start()
+
+
+def _look(store: Any, minutes: float) -> None:
+    """Tell the others this rank's signs, and look at theirs, over and over. Looks are counted, not seconds: the whole
+    run may have been suspended.
+    """
+    others = [number for number in range(world_size()) if number != rank()]
+    last: dict[int, tuple[str, int]] = {}  # of each rank its last sign, and the look that first found it
+    for look in count():
+        done = f"{SIGNS.entered} {SIGNS.worked}"
+        try:
+            store.set(str(rank()), f"{SIGNS.entered} waits {look}" if SIGNS.waits else done)
+            signs = {n: store.get(str(n)).decode() if store.check([str(n)]) else "0" for n in others}
+        except RuntimeError:  # what keeps the signs has ended, and so has the run
+            return
+        for number, sign in (signs | {rank(): done}).items():
+            if number not in last or last[number][0] != sign:
+                last[number] = sign, look
+        silent = [number for number, (_, since) in last.items() if look - since >= LOOKS]
+        late = [n for n in others if n in silent and ("waits" in signs[n] or int(signs[n].split()[0]) < SIGNS.entered)]
+        if rank() in silent and late:
+            end_at_once(1, _line(late, minutes))
+        sleep(60 * minutes / LOOKS)
+
+
+def _line(late: list[int], minutes: float) -> str:
+    who = f"rank {late[0]} has" if len(late) == 1 else f"ranks {', '.join(map(str, late))} have"
+    remedy = "the same command, without --overwrite, continues from the last whole epoch"
+    return f"error: {who} not answered for {minutes:g} minutes (--rank_timeout); {remedy}"
