@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 class Signs:
     """waits: whether the process waits for others now; entered: how often it has begun to; worked: a number that grows
-    while it works.
+    while it works; watched: whether a thread tells the others.
     """
 
     def __init__(self) -> None:
-        self.waits, self.entered, self.worked = False, 0, 0
+        self.waits, self.entered, self.worked, self.watched = False, 0, 0, False
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

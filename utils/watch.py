@@ -16,7 +16,8 @@ def watch(minutes: float) -> None:
     """From here on this process ends, with exit code 1 and a line that names them, if it has waited for ranks that long
     and they have neither got on nor shown that they live. Those that wait, too, show it.
     """
-    if world_size() > 1:
+    if world_size() > 1 and not SIGNS.watched:  # a script may open several runs
+        SIGNS.watched = True
         from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
         store = PrefixStore("signs", _get_default_store())
