@@ -53,6 +53,8 @@ def method_of(run: FinishedRun) -> str:
 
 def colour_of(method: str) -> int:
     """The number of a method's colour; a variant has that of its method, an unknown one the last."""
+    if " or " in method:  # a published run's, which may be either
+        return len(METHODS) - 1
     names = (re.split(r", | \(", method)[0], method.partition("+")[0])
     return next((METHODS.index(name) for name in names if name in METHODS), len(METHODS) - 1)
 
