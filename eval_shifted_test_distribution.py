@@ -35,7 +35,7 @@ from reporting.protocol import deciding
 from reporting.shifted import shifted_figures
 from reporting.shifted_files import table, write
 from reporting.trained import Model, load_model, prior_of
-from reporting.untold import counts_of
+from reporting.untold import count_list, one_each
 from training.checkpoint import LATEST
 from utils.args import Parser, gpu, image_size, path, positive_int, spare_cpus
 from utils.device import pick_device
@@ -54,12 +54,14 @@ def main() -> None:
     check_writable(args.out)
     device = pick_device(args.gpu)
     models = [model_of(given, device) for given in args.runs]
+    for model in models if args.labelled_counts is not None else []:
+        one_each(args.labelled_counts, "--labelled_counts", model)
     check_folders(models, args.out)
     args = with_defaults(args, models)
     data, order = open_data(args)
     for model in models:
         check_classes(model, data)
-    priors = [prior_of(model, told_counts(args, model)) if args.known_prior else None for model in models]
+    priors = [prior_of(model, args.labelled_counts) if args.known_prior else None for model in models]
     found = [evaluated(model, p, data, order, args, device) for model, p in zip(models, priors, strict=True)]
     records, times = map(list, zip(*found, strict=True))
     # Before it is printed, for what reads the output may have ended.
@@ -82,7 +84,7 @@ def command_line() -> Namespace:
     add("--known_prior", action="store_true", help=about)
     about = "labelled images of each class, for --known_prior with published checkpoints, which don't tell; "
     about += "with commas between them, or a file with one a line"
-    add("--labelled_counts", metavar="N,N,...", help=about)
+    add("--labelled_counts", type=count_list, metavar="N,N,...", help=about)
     add("--batch-size", type=positive_int, default=500, help="images at a time")
     add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
     add("--out", type=path, default=Path("results/shifted"), help="folder for the figures of all runs together")
@@ -133,11 +135,6 @@ def agreed(models: list[Model], name: str) -> Any:
             values = f"{model.arguments[name]}, and that of {known[0].checkpoint} {known[0].arguments[name]}"
             raise UserError(f"{model.checkpoint}: its --{name} is {values}; evaluate them apart, or give --{name}")
     return known[0].arguments[name] if known else None
-
-
-def told_counts(args: Namespace, model: Model) -> list[int] | None:
-    """--labelled_counts, (C,). Raises UserError where they don't fit the model."""
-    return None if args.labelled_counts is None else counts_of(args.labelled_counts, model.classes)
 
 
 def check_classes(model: Model, data: Dataset) -> None:

@@ -24,7 +24,7 @@ from dataset.augment import normalise
 from dataset.crops import centre_crop
 from dataset.image_files import image_files, read_images, square
 from reporting.trained import load_model
-from reporting.untold import PREPARED, facts_of
+from reporting.untold import PREPARED, class_list, count_list, facts_of
 from utils.args import Parser, gpu, image_size, path, positive_int
 from utils.device import pick_device
 from utils.errors import UserError
@@ -69,9 +69,9 @@ def command_line() -> Namespace:
     add("images", type=path, nargs="+", help="image files, or folders of them")
     published = "of a checkpoint of the published code, which doesn't tell: "
     about = "names of the classes, with commas between them, or a file with one a line"
-    add("--classes", metavar="A,B,...", help=published + about)
+    add("--classes", type=class_list, metavar="A,B,...", help=published + about)
     about = "labelled images of each class, likewise; without them, no class is called many, medium or few"
-    add("--labelled_counts", metavar="N,N,...", help=published + about)
+    add("--labelled_counts", type=count_list, metavar="N,N,...", help=published + about)
     about = "data set whose images it was trained on; unless given, the published one with such a network"
     add("--dataset", choices=PREPARED, help=published + about)
     about = "side of its images; unless given, the published one: 32, on Food-101 224 (small_imagenet127: 32 or 64)"

@@ -5,6 +5,7 @@ Shape legend: C classes.
 
 import os
 import unicodedata
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,6 +14,7 @@ from dataset.cifar import CIFAR10_LOOK, CIFAR100_LOOK
 from dataset.crops import resized
 from dataset.small_imagenet127 import SMALL_LOOK, class_map
 from reporting.trained import Model
+from utils.args import positive_int
 from utils.errors import UserError
 from utils.files import read_regular
 
@@ -40,8 +42,8 @@ UNTOLD = ("classes", "labelled_counts", "dataset", "img_size")  # flags
 class Flags(Protocol):
     """Each None where it isn't given."""
 
-    classes: str | None
-    labelled_counts: str | None
+    classes: list[str] | None
+    labelled_counts: list[int] | None
     dataset: str | None
     img_size: int | None
 
@@ -58,7 +60,7 @@ def facts_of(model: Model, flags: Flags) -> dict[str, Any]:
     dataset = flags.dataset or _dataset_of(model)
     if (size := flags.img_size or PREPARED[dataset].img_size) is None:
         raise UserError(f"--img_size: {model.checkpoint} doesn't tell whether its images had 32 or 64 pixels; give it")
-    counts = None if flags.labelled_counts is None else counts_of(flags.labelled_counts, model.classes)
+    counts = flags.labelled_counts and one_each(flags.labelled_counts, "--labelled_counts", model)
     facts = {"dataset": dataset, "classes": _class_names(model, flags.classes, dataset), "labelled_counts": counts}
     mean, std = PREPARED[dataset].look
     facts |= {"img_size": size, "mean": mean, "std": std}
@@ -74,46 +76,50 @@ def _dataset_of(model: Model) -> str:
     raise UserError(f"{problem}; give the one that they were prepared as: {', '.join(PREPARED)}")
 
 
-def _class_names(model: Model, text: str | None, dataset: str) -> list[str]:
-    """Raises UserError where they aren't told, or two are the same."""
-    if text is None and dataset == "small_imagenet127" and model.classes == PREPARED[dataset].classes:
+def _class_names(model: Model, told: list[str] | None, dataset: str) -> list[str]:
+    """Raises UserError where they aren't told, or are another number."""
+    if told is not None:
+        return one_each(told, "--classes", model)
+    if dataset == "small_imagenet127" and model.classes == PREPARED[dataset].classes:
         return list(class_map()[1])
-    if text is None:
-        how = f"{model.classes} names with commas between them, or a file with one a line"
-        raise UserError(f"--classes: {model.checkpoint} doesn't name its classes; give --classes with {how}")
-    names = _entries(text, "--classes", model.classes)
+    how = f"{model.classes} names with commas between them, or a file with one a line"
+    raise UserError(f"--classes: {model.checkpoint} doesn't name its classes; give --classes with {how}")
+
+
+def one_each(told: list[Any], flag: str, model: Model) -> list[Any]:
+    """What a flag lists, (C,). Raises UserError unless it is one entry for each class."""
+    if len(told) != model.classes:
+        problem = f"{len(told)} entries, and {model.checkpoint} tells {model.classes} classes apart"
+        raise UserError(f"{flag}: {problem}; give one for each class, in the order of their numbers")
+    return told
+
+
+def class_list(text: str) -> list[str]:
+    """A type for argparse: names of classes, see `_entries`."""
+    names = _entries(text)
     seen = [unicodedata.normalize("NFC", name) for name in names]
     if twice := [name for name in seen if seen.count(name) > 1]:
-        raise UserError(f"--classes: {twice[0]} stands there twice; give each class a name of its own")
+        raise ArgumentTypeError(f"{twice[0]} stands there twice; give each class a name of its own")
     return names
 
 
-def counts_of(text: str, classes: int) -> list[int]:
-    """`--labelled_counts`, (C,). Raises UserError if they aren't whole numbers above 0, one for each class."""
-    counts = _entries(text, "--labelled_counts", classes)
-    if wrong := [one for one in counts if not (one.isascii() and one.isdecimal() and 0 < int(one) < 10**9)]:
-        raise UserError(f"--labelled_counts: {wrong[0]} is no number of images; give whole numbers above 0")
-    return list(map(int, counts))
+def count_list(text: str) -> list[int]:
+    """A type for argparse: numbers of images, see `_entries`."""
+    return [int(positive_int(one)) for one in _entries(text)]
 
 
-def _entries(text: str, flag: str, classes: int) -> list[str]:
-    """What a flag lists, with commas between, or a file of that name, one a line. Raises UserError for a file that is
-    no text, an empty entry, or another number of them than classes.
-    """
+def _entries(text: str) -> list[str]:
+    """What a flag lists: two or more entries with commas between, or a file of that name, one a line."""
     path = Path(os.path.expanduser(text))  # noqa: PTH111 - Path's raises for ~nobody
-    found, where = text.split(","), ""
-    if os.path.exists(path):  # noqa: PTH110 - Path's raises for names that are too long
-        where = f" {path}"
+    found = text.split(",")
+    if text and os.path.exists(path):  # noqa: PTH110 - Path's raises for names that are too long
         try:
             found = read_regular(path).decode("utf-8-sig").rstrip().splitlines()
         except (OSError, UnicodeDecodeError):
-            raise UserError(f"{flag} {path}: no readable text file; give one with an entry a line") from None
+            raise ArgumentTypeError(f"{path} is no readable text file; give one with an entry a line") from None
     elif len(found) == 1:
-        raise UserError(f"{flag} {text}: no such file, and no list with commas; give {classes} entries")
+        raise ArgumentTypeError(f"{text!r} is no such file, and no list with commas")
     found = [one.strip() for one in found]
-    if len(found) != classes:
-        problem = f"{len(found)} entries, and the checkpoint tells {classes} classes apart"
-        raise UserError(f"{flag}{where}: {problem}; give one for each class, in the order of their numbers")
     if "" in found:
-        raise UserError(f"{flag}{where}: entry {found.index('') + 1} is empty; give one for each class")
+        raise ArgumentTypeError(f"entry {found.index('') + 1} is empty; give one for each class")
     return found

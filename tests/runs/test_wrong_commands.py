@@ -64,6 +64,8 @@ BAD = {
     "--data_root": [""],
     "--checkpoint": [""],
     "--source": [""],
+    "--classes": ["", "a", "a,a", "a,,b", "."],
+    "--labelled_counts": ["", "9", "9,x", "9,0", "9,", "."],
 }
 
 
