@@ -117,7 +117,7 @@ def saved(tmp_path):
         state = WideResNet(2, 10, 1).state_dict()
         state = ENTRIES | {"state_dict": state, "ema_state_dict": state} | entries
         path = tmp_path / "checkpoint.pth.tar"
-        torch.save({key: value for key, value in state.items() if value is not None}, path)
+        torch.save({key: value for key, value in state.items() if key not in entries or value is not None}, path)
         return path
 
     return save
