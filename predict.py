@@ -13,16 +13,14 @@ from utils.start import run_main
 
 import csv
 from argparse import Namespace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dataset.augment import normalise
-from dataset.crops import centre_crop
-from dataset.image_files import image_files, read_images, square
+from dataset.image_files import image_files
+from reporting.predictor import Predictor
 from reporting.trained import load_model
 from reporting.untold import PREPARED, class_list, count_list, facts_of
 from utils.args import Parser, gpu, image_size, path, positive_int
@@ -43,16 +41,11 @@ def main() -> None:
     files = find(args.images, args.skip_corrupt)
     if any(args.out.exists() and args.out.samefile(file) for file in (args.checkpoint, *files)):
         raise UserError(f"--out {args.out}: would replace the checkpoint, or an image given; take another file")
-    shape = partial(centre_crop, resize=facts["resize"]) if "resize" in facts else square  # as its training did
-    pixels, kept = read_images(files, facts["img_size"], args.skip_corrupt, shape)
+    predictor = Predictor(model.predict, facts).to(device)
+    pixels, kept = predictor.read(files, args.skip_corrupt)
     if not kept:
         raise UserError("no readable image; give other files")
-    look = [torch.tensor(facts[name], dtype=torch.float32, device=device) for name in ("mean", "std")]
-    with torch.no_grad():
-        batches = torch.from_numpy(pixels).split(args.batch_size)
-        probabilities = torch.cat(
-            [model.predict(normalise(batch.to(device), *look)).softmax(dim=1).cpu() for batch in batches]
-        )
+    probabilities = torch.cat([predictor(batch.to(device)).cpu() for batch in pixels.split(args.batch_size)])
     write(args.out, [files[i] for i in kept], probabilities, facts["classes"], groups_of(facts["labelled_counts"]))
     if facts["dataset"]:
         print(f"images prepared as those of {facts['dataset']}, {facts['img_size']} pixels")

@@ -3,7 +3,6 @@
 Shape legend: B images (B, 3, S, S), D features, C classes.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +21,8 @@ from utils.text import printable
 
 class Model(NamedTuple):
     """Of a checkpoint. run: the folder of its run, None for a file with another name than the last checkpoint's;
-    network: its class; classes: how many it tells apart; facts, arguments: of its run, empty where it is of the
-    published code; predict: images (B, 3, S, S) -> logits (B, C), by the EMA network, or in CoSSL by the EMA head on
-    its features.
+    classes: how many it tells apart; facts, arguments: of its run, empty where it is of the published code; predict:
+    normalised images (B, 3, S, S) -> logits (B, C), the EMA network, whose classifier in CoSSL is the EMA head.
     """
 
     checkpoint: Path
@@ -32,11 +30,10 @@ class Model(NamedTuple):
     method: str
     epoch: int
     cossl: bool
-    network: str
     classes: int
     arguments: dict[str, Any]
     facts: dict[str, Any]
-    predict: Callable[[Tensor], Tensor]
+    predict: nn.Module
 
     @property
     def named(self) -> str:
@@ -49,10 +46,10 @@ def load_model(path: Path, source: str, device: torch.device) -> Model:
     whose weights aren't all numbers.
     """
     state = read_checkpoint(path, source)
-    name = f"{source} {path}"
+    name = f"{source} {path}".strip()
     try:
         classes = len(state["ema_state_dict"][_classifier(state["ema_state_dict"])])
-        network, predict = _predictor(state, classes, device)
+        network = _network(state, classes)
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{name}: its weights are of no network here") from error
     weights = [*state["ema_state_dict"].values(), *state.get("ema_teacher", {}).values()]
@@ -62,9 +59,8 @@ def load_model(path: Path, source: str, device: torch.device) -> Model:
     if facts and len(facts["classes"]) != classes:
         raise UserError(f"{name}: names {len(facts['classes'])} classes, and its network tells {classes} apart")
     method = facts.get("method", published_method(state, {}))
-    run = path.parent if path.name == LATEST else None
-    kind = type(network).__name__
-    return Model(path, run, method, state["epoch"], "ema_teacher" in state, kind, classes, arguments, facts, predict)
+    run, cossl = path.parent if path.name == LATEST else None, "ema_teacher" in state
+    return Model(path, run, method, state["epoch"], cossl, classes, arguments, facts, network.to(device))
 
 
 def _classifier(weights: dict[str, Tensor]) -> str:
@@ -72,20 +68,14 @@ def _classifier(weights: dict[str, Tensor]) -> str:
     return "output.weight" if "output.weight" in weights else "fc.weight"
 
 
-def _predictor(
-    state: dict[str, Any], classes: int, device: torch.device
-) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """The network, and what answers."""
+def _network(state: dict[str, Any], classes: int) -> nn.Module:
+    """What the recipes evaluate. In CoSSL the averaged head is put in the place of the classifier, which is like it."""
     with torch.device("meta"):
         network = network_like(state["ema_state_dict"], classes)
-        head = nn.Linear(network.output.in_features, classes)
     network.load_state_dict(state["ema_state_dict"], assign=True)
-    network.to(device).eval()
-    if "ema_teacher" not in state:
-        return network, network
-    head.load_state_dict(state["ema_teacher"], assign=True)
-    head.to(device)
-    return network, lambda images: head(network.features(images))
+    if "ema_teacher" in state:
+        network.output.load_state_dict(state["ema_teacher"], assign=True)
+    return network.eval()
 
 
 def network_like(weights: dict[str, Tensor], classes: int) -> nn.Module:

@@ -70,7 +70,7 @@ def facts_of(model: Model, flags: Flags) -> dict[str, Any]:
 def _dataset_of(model: Model) -> str:
     """The only published data set of such networks."""
     for name, one in PREPARED.items():
-        if (one.network, one.classes) == (model.network, model.classes):
+        if (one.network, one.classes) == (type(model.predict).__name__, model.classes):
             return name
     problem = f"--dataset: {model.checkpoint} doesn't tell how its images were prepared"
     raise UserError(f"{problem}; give the one that they were prepared as: {', '.join(PREPARED)}")

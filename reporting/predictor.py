@@ -1,0 +1,48 @@
+"""What classifies images with a trained network: from their pixels to probabilities, as one module.
+
+Shape legend: B images (B, 3, S, S), C classes.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dataset.augment import normalise
+from dataset.crops import centre_crop
+from dataset.image_files import Shape, read_images, square
+
+
+class Predictor(nn.Module):
+    """pixels, uint8 (B, 3, S, S), RGB -> probabilities, float32 (B, C), each row of sum 1. Needs no `torch.no_grad`.
+
+    network: normalised images (B, 3, S, S) -> logits (B, C), as `trained.Model.predict`; facts: `img_size`, the S;
+    `mean` and `std` of the channels, (3,) each, for pixels in 0 .. 1; `resize` where the images were cropped as those
+    of Food-101: the shorter side before that, pixels. Raises TypeError for pixels of another type or size.
+    """
+
+    def __init__(self, network: nn.Module, facts: dict[str, Any]) -> None:
+        super().__init__()
+        self.network, self.img_size, self.resize = network, facts["img_size"], facts.get("resize")
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(facts[name], dtype=torch.float32))
+        self.eval().requires_grad_(False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        wanted = (3, self.img_size, self.img_size)
+        if pixels.dtype != torch.uint8 or pixels.shape[1:] != wanted:
+            raise TypeError(
+                f"expected uint8 (B, {wanted[0]}, {wanted[1]}, {wanted[2]}), got {pixels.dtype}, {[*pixels.shape]}"
+            )
+        return self.network(normalise(pixels, self.mean, self.std)).softmax(dim=1)
+
+    def read(self, files: Sequence[str | Path], skip_corrupt: bool = False) -> tuple[Tensor, list[int]]:
+        """The images in files, uint8 (N, 3, S, S) on the CPU, turned upright and cut as in training; and which of the
+        files they are, N indices. Raises UserError for files that can't be read; skip_corrupt: names them instead.
+        """
+        shape: Shape = square if self.resize is None else partial(centre_crop, resize=self.resize)
+        pixels, kept = read_images([*map(Path, files)], self.img_size, skip_corrupt, shape)
+        return torch.from_numpy(pixels), kept
