@@ -22,8 +22,8 @@ from torch import Tensor
 from dataset.image_files import image_files
 from reporting.predictor import Predictor
 from reporting.trained import load_model
-from reporting.untold import PREPARED, class_list, count_list, facts_of
-from utils.args import Parser, gpu, image_size, path, positive_int
+from reporting.untold import add_untold, facts_of
+from utils.args import Parser, gpu, path, positive_int
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable, replacing
@@ -60,15 +60,7 @@ def command_line() -> Namespace:
     add = parser.add_argument
     add("--checkpoint", type=path, required=True, help="checkpoint of any recipe")
     add("images", type=path, nargs="+", help="image files, or folders of them")
-    published = "of a checkpoint of the published code, which doesn't tell: "
-    about = "names of the classes, with commas between them, or a file with one a line"
-    add("--classes", type=class_list, metavar="A,B,...", help=published + about)
-    about = "labelled images of each class, likewise; without them, no class is called many, medium or few"
-    add("--labelled_counts", type=count_list, metavar="N,N,...", help=published + about)
-    about = "data set whose images it was trained on; unless given, the published one with such a network"
-    add("--dataset", choices=PREPARED, help=published + about)
-    about = "side of its images; unless given, the published one: 32, on Food-101 224 (small_imagenet127: 32 or 64)"
-    add("--img_size", type=image_size, help=published + about)
+    add_untold(parser)
     add("--out", type=path, default=Path("predictions.csv"), help="CSV file to write")
     add("--batch-size", type=positive_int, default=100, help="images at a time")
     add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")

@@ -14,7 +14,7 @@ from dataset.cifar import CIFAR10_LOOK, CIFAR100_LOOK
 from dataset.crops import resized
 from dataset.small_imagenet127 import SMALL_LOOK, class_map
 from reporting.trained import Model
-from utils.args import positive_int
+from utils.args import Parser, image_size, positive_int
 from utils.errors import UserError
 from utils.files import read_regular
 
@@ -46,6 +46,20 @@ class Flags(Protocol):
     labelled_counts: list[int] | None
     dataset: str | None
     img_size: int | None
+
+
+def add_untold(parser: Parser) -> None:
+    """Add the flags that tell it."""
+    add = parser.add_argument
+    published = "of a checkpoint of the published code, which doesn't tell: "
+    about = "names of the classes, with commas between them, or a file with one a line"
+    add("--classes", type=class_list, metavar="A,B,...", help=published + about)
+    about = "labelled images of each class, likewise; without them, no class is called many, medium or few"
+    add("--labelled_counts", type=count_list, metavar="N,N,...", help=published + about)
+    about = "data set whose images it was trained on; unless given, the published one with such a network"
+    add("--dataset", choices=PREPARED, help=published + about)
+    about = "side of its images; unless given, the published one: 32, on Food-101 224 (small_imagenet127: 32 or 64)"
+    add("--img_size", type=image_size, help=published + about)
 
 
 def facts_of(model: Model, flags: Flags) -> dict[str, Any]:
