@@ -10,7 +10,8 @@ if [ "${1:-}" = --fast ]; then
     set -- -m "not slow and not ranks" "$@"
 fi
 . scripts/venv.sh
-.venv/bin/python -m pip install --quiet --disable-pip-version-check "pytest>=8" pytest-xdist "hypothesis>=6" "ruff==0.17.*" "mypy==2.*"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check "pytest>=8" pytest-xdist "hypothesis>=6" "ruff==0.17.*" "mypy==2.*" \
+    "onnx>=1.16" onnxscript onnxruntime # what export.py writes, and what reads it
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.data_files import write_archives, write_cifar, write_food101
-from helpers.scripts import FOOD, TINY, assert_runs, steps
+from helpers.own_images import image_folder, write_image
+from helpers.scripts import FIX, FIX_COSSL, FOOD, SHORT, TINY, assert_runs, steps
 
 from utils.device import pick_device
 
@@ -119,6 +120,20 @@ def pretrained_by(tiny, tmp_path_factory):
 def pretrained(pretrained_by) -> Path:
     """The folder of a finished tiny FixMatch run."""
     return pretrained_by("train_cifar_fix.py")
+
+
+@pytest.fixture(scope="session")
+def own_runs(tmp_path_factory) -> Path:
+    """Where the first two commands of docs/own-images.md have been run, smaller."""
+    folder = tmp_path_factory.mktemp("own_runs")
+    images, start = image_folder(folder / "images"), folder / "results" / "fix" / "checkpoint.pth.tar"
+    for i, size in enumerate([(30, 40), (50, 20)]):
+        write_image(images / "unlabelled" / f"e{i}.jpg", i, size)
+    flags = ["--dataset", "folder", "--data_root", images, "--img_size", 24, "--depth", 10, "--width", 1]
+    flags += ["--batch-size", 4, "--ema-decay", 0.5, "--gpu", "cpu", *SHORT]
+    assert_runs(FIX, *flags, "--out", start.parent)
+    assert_runs(FIX_COSSL, *flags, "--resume", start, "--out", folder / "results" / "cossl")
+    return folder
 
 
 @pytest.fixture(params=["cifar10", "cifar100"])

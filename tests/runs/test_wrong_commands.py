@@ -21,7 +21,7 @@ from utils.errors import UserError
 
 TRAIN = sorted(path.name for path in ROOT.glob("train_*.py"))
 COSSL = [script for script in TRAIN if "cossl" in script]
-OTHERS = ["predict.py", "report.py", "eval_shifted_test_distribution.py", "prepare_small_imagenet_127.py"]
+OTHERS = ["predict.py", "export.py", "report.py", "eval_shifted_test_distribution.py", "prepare_small_imagenet_127.py"]
 WHOLE = ["0", "-1", "1.5", "x", "", "nan", "inf", "1e3", "9999999999999999999999"]
 AMOUNT = ["-1", "x", "", "nan", "inf", "-inf", "1e400"]
 SHARE = ["-0.1", "1.1", "x", "", "nan", "inf"]
@@ -64,6 +64,7 @@ BAD = {
     "--data_root": [""],
     "--checkpoint": [""],
     "--source": [""],
+    "--to": ["", "tflite", "ONNX"],
     "--classes": ["", "a", "a,a", "a,,b", "."],
     "--labelled_counts": ["", "9", "9,x", "9,0", "9,", "."],
 }
@@ -164,6 +165,11 @@ WRONG = [
     ("predict.py", f"--checkpoint {CHECKPOINT} {{tmp}}/file --out {{tmp}}/file/below.csv", "--out"),
     ("predict.py", f"--checkpoint {CHECKPOINT} {{tmp}}/image.png --out {CHECKPOINT}", "would replace the checkpoint"),
     ("predict.py", f"--checkpoint {CHECKPOINT} {{tmp}}/image.png --out {{tmp}}/empty/../link.png", "or an image given"),
+    ("export.py", "", "CHECKPOINT"),
+    ("export.py", "{first}", "CHECKPOINT"),
+    ("export.py", "{tmp}/file", "CHECKPOINT"),
+    ("export.py", f"{CHECKPOINT} --out {{tmp}}/file/below.onnx", "--out"),
+    ("export.py", f"{CHECKPOINT} --out {CHECKPOINT}", "--out"),
     ("report.py", "", "RESULTS_DIR"),
     ("report.py", "{tmp}/nowhere", "nowhere"),
     ("report.py", "{tmp}/file", "file"),
