@@ -48,7 +48,7 @@ BAD = {
     **dict.fromkeys(("--ema-decay", "--tau", "--max_lam", "--dalign_t"), SHARE),
     **{key: ["0", "1e4", *AMOUNT] for key in ("--T", "--mix_alpha")},
     **{key: ["0", "1.5", "x", "", "nan"] for key in ("--imb_ratio_l", "--imb_ratio_u")},
-    "--time_limit": ["0", "1e300", *AMOUNT],
+    **{key: ["0", "1e300", *AMOUNT] for key in ("--time_limit", "--rank_timeout")},
     "--labeled_percent": ["0", *SHARE],
     "--depth": ["0", "12", "-10", "x", ""],
     "--img_size": ["0", "33", "-32", "100000", "x", ""],
