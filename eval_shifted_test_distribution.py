@@ -26,6 +26,7 @@ import dataset
 from dataset.files import ImageFiles
 from dataset.folder import load_folder
 from dataset.food101 import load_food101
+from dataset.held_out import HELD_OUT
 from dataset.image_loader import ImageLoader
 from dataset.images import Dataset, Files
 from dataset.pixels import Pixels
@@ -124,7 +125,10 @@ def with_defaults(args: Namespace, models: list[Model]) -> Namespace:
     if side := SIDES.get(chosen["dataset"]):
         chosen["img_size"] = args.img_size or agreed(models, "img_size") or side
     chosen["skip_corrupt"] = args.skip_corrupt or any(model.arguments.get("skip_corrupt") for model in models)
-    return Namespace(**chosen)
+    # Where runs have no test set, they must share the held-out part.
+    held_out = any(model.facts.get("evaluated_on") == HELD_OUT for model in models)
+    chosen["holdout"], seed = ((agreed(models, name) if held_out else None) for name in ("holdout", "manualSeed"))
+    return Namespace(**chosen, seed=seed or 0)
 
 
 def agreed(models: list[Model], name: str) -> Any:
@@ -132,19 +136,25 @@ def agreed(models: list[Model], name: str) -> Any:
     known = [model for model in models if name in model.arguments]
     for model in known:
         if model.arguments[name] != known[0].arguments[name]:
+            given = "" if name in ("holdout", "manualSeed") else f", or give --{name}"
             values = f"{model.arguments[name]}, and that of {known[0].checkpoint} {known[0].arguments[name]}"
-            raise UserError(f"{model.checkpoint}: its --{name} is {values}; evaluate them apart, or give --{name}")
+            raise UserError(f"{model.checkpoint}: its --{name} is {values}; evaluate them apart{given}")
     return known[0].arguments[name] if known else None
 
 
 def check_classes(model: Model, data: Dataset) -> None:
-    """Raise UserError if the model tells other classes apart than the data set has."""
+    """Raise UserError if the model tells other classes apart than the data set has, or other images are held out."""
     if model.classes != len(data.classes):
         problem = f"tells {model.classes} classes apart, and the data set has {len(data.classes)}"
         raise UserError(f"{model.checkpoint}: {problem}; give the --dataset and --data_root it was trained on")
     if model.facts.get("classes", list(data.classes)) != list(data.classes):
         problem = "trained on other classes than those of --dataset/--data_root; give its own"
         raise UserError(f"{model.checkpoint}: {problem}")
+    if data.test is data.held_out:
+        held_out = np.bincount(data.test.labels, minlength=model.classes).tolist()
+        if model.facts.get("held_out_counts") != held_out:
+            problem = "may have been trained on images that are held out now: there were others at its training"
+            raise UserError(f"{model.checkpoint}: {problem}; bring those back, or add test images")
 
 
 def open_data(args: Namespace) -> tuple[Dataset, np.ndarray]:
@@ -153,7 +163,9 @@ def open_data(args: Namespace) -> tuple[Dataset, np.ndarray]:
     Where a recipe's flags make the tail, that is the order of their labels.
     """
     if args.dataset == "folder":
-        data, split = load_folder(args.data_root, args.img_size, False, args.skip_corrupt)
+        data, split = load_folder(args.data_root, args.img_size, False, args.skip_corrupt, args.holdout, args.seed)
+        if data.test is data.held_out:
+            print(f"there is no test set: the figures are of the held-out part, {len(data.test.labels)} images")
         return data, np.argsort(-split.counts, kind="stable")
     if args.dataset == "small_imagenet127":
         data = load_small_imagenet127(args.data_root, args.img_size)

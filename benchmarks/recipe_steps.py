@@ -27,7 +27,7 @@ RECIPES = tuple(f"train_cifar_{name}{stage}" for name in ("fix", "mix", "remix")
 
 
 class RecipeStep(NamedTuple):
-    """step: see `methods.step.Step`; predict: images -> logits, what is evaluated; data: see `dataset.streams.Data`;
+    """step: see `methods.step.Step`; predict: images -> logits, what is evaluated; data: see `dataset.data.Data`;
     batches: those of the steps; objects: networks and optimisers, by checkpoint key.
     """
 

@@ -6,6 +6,10 @@ import numpy as np
 
 from utils.text import printable
 
+ALONE = (
+    "there are no unlabelled images: methods that need some get the labelled ones; train_cifar_supervised.py needs none"
+)
+
 
 def describe(
     counts: np.ndarray,
@@ -33,5 +37,5 @@ def describe(
             cells = (f"{cell:>{width}}" for cell, width in zip(row[start:end], widths[start:end], strict=True))
             lines.append(f"{title:>{margin}}" + "".join(cells))
         start = end
-    note = [f"{again} of the unlabelled are the labelled ones again"] if again else []
+    note = [f"{again} of the unlabelled are the labelled ones again" if again < unlabelled else ALONE] if again else []
     return "\n".join([*lines, *titles[len(rows) :], *note])

@@ -15,11 +15,12 @@ from dataset.augment import on_device
 from dataset.batches import Batch, DrawNumbers, Minibatch, draw_numbers
 from dataset.crop_views import CropViews, apply_crop_views, draw_crop_views
 from dataset.crops import Chunk, Decoded, resized
+from dataset.data import Data
 from dataset.image_loader import ImageLoader
 from dataset.images import Dataset, Files
 from dataset.long_tail import LongTailed
 from dataset.stream import Stream
-from dataset.streams import Data, Sampling, assembled
+from dataset.streams import Sampling, assembled
 from utils.errors import UserError
 from utils.ranks import my_rows
 from utils.seeding import generator

@@ -1,97 +1,68 @@
-"""A user's own images: class folders under `labelled/` and `test/`, anything under `unlabelled/`.
+"""A user's own images, read and resized.
 
 Shape legend: N training images (labelled, then unlabelled), 3 channels, S x S pixels, C classes.
 """
 
-import re
-import unicodedata
 from pathlib import Path
 
 import numpy as np
 
-from dataset.image_files import foreign, image_files, read_images
+from dataset.held_out import held_out
+from dataset.image_files import read_images
 from dataset.images import Dataset, Images
+from dataset.layouts import LAYOUT, UNKNOWN, Listed, list_images
 from dataset.long_tail import LongTailed
 from utils.errors import UserError
 
-UNKNOWN = -1
-LAYOUT = "--data_root needs labelled/CLASS/*.jpg, unlabelled/ and test/CLASS/*.jpg (or .png, ...)"
 
+def load_folder(
+    root: Path, size: int, include_labelled: bool, skip_corrupt: bool, holdout: float | None = None, seed: int = 0
+) -> tuple[Dataset, LongTailed]:
+    """The images that `list_images` finds, resized to size x size pixels, and which of them are labelled.
 
-def load_folder(root: Path, size: int, include_labelled: bool, skip_corrupt: bool) -> tuple[Dataset, LongTailed]:
-    """The images below `root`, resized to size x size pixels, and which of them are labelled.
-
-    Classes are the folders under labelled/, in alphabetical order. Images under unlabelled/ may lie in any folder, or
-    loose; where each has a label by `_label`, these serve to judge pseudo-labels, and for nothing else; otherwise all
-    are -1. Normalisation: mean and standard deviation of all training images. include_labelled, skip_corrupt: see
-    `split` and `read_images`. Raises `UserError` for folders that are missing or empty, for images in labelled/ and
-    test/ outside of class folders, for classes in test/ that labelled/ lacks, and for damaged images.
+    Where each unlabelled image has a label by its name, these serve to judge pseudo-labels, and for nothing else;
+    otherwise all are -1. Without unlabelled images, the labelled ones are the unlabelled set. Normalisation: mean and
+    standard deviation of all training images. include_labelled, skip_corrupt: see `split` and `read_images`; holdout,
+    seed: see `held_out`, None: nothing is held out. What is held out is the test set, too, where there is none.
+    Raises `UserError` for what `list_images` refuses, for damaged images, and without anything to test on.
     """
-    folders = [root / part for part in ("labelled", "unlabelled", "test")]
-    paths = {folder: image_files(folder, skip_corrupt) if folder.is_dir() else [] for folder in folders}
-    classes, tested = (_classes(folder, paths[folder]) for folder in folders[::2])
-    if unknown := sorted(set(tested) - set(classes)):
-        raise UserError(f"{root / 'test'}: holds classes that labelled/ lacks: {', '.join(unknown)}")
-    labelled, unlabelled, test = (_read(*part, classes, size, skip_corrupt) for part in paths.items())
+    listing = list_images(root, skip_corrupt)
+    if not listing.test.paths and holdout is None:
+        remedy = "add some, or give --holdout 0.2, which keeps a fifth of the labelled images for testing"
+        raise UserError(f"--data_root {root}: has no test images; {remedy}")
+    labelled, unlabelled, test = (_read(part, size, skip_corrupt) for part in listing[1:])
+    _refuse_empty(labelled, listing.labelled, listing.classes)
+    held = None
+    if holdout is not None:
+        chosen = held_out(labelled.labels, holdout, seed)
+        labelled, held = (Images(labelled.pixels[some], labelled.labels[some]) for some in (~chosen, chosen))
 
     pixels = np.concatenate([labelled.pixels, unlabelled.pixels])
     if (unlabelled.labels == UNKNOWN).any():
         unlabelled.labels[:] = UNKNOWN
     train = Images(pixels, np.concatenate([labelled.labels, unlabelled.labels]))
-    counts = np.bincount(labelled.labels, minlength=len(classes))
-    if not counts.all():
-        raise UserError(f"{root / 'labelled' / classes[counts.argmin()]}: holds no readable image; {LAYOUT}")
-    everything = np.arange(len(pixels))
-    members = everything if include_labelled else everything[len(labelled.labels) :]
+    everything, n = np.arange(len(pixels)), len(labelled.labels)
+    members = everything if include_labelled or n == len(pixels) else everything[n:]
+    counts = np.bincount(labelled.labels, minlength=len(listing.classes))
     found = train.labels[members]
-    known = None if UNKNOWN in found else np.bincount(found, minlength=len(classes))
-    dataset = Dataset(train, test, *_statistics(pixels), classes)
-    return dataset, LongTailed(everything[: len(labelled.labels)], members, counts, known)
+    known = None if UNKNOWN in found else np.bincount(found, minlength=len(listing.classes))
+    tested = held if held is not None and not listing.test.paths else test
+    dataset = Dataset(train, tested, *_statistics(pixels), listing.classes, held_out=held)
+    return dataset, LongTailed(everything[:n], members, counts, known)
 
 
-def _classes(folder: Path, paths: list[Path]) -> tuple[str, ...]:
-    """Names of the class folders, in which the images `paths` lie. Raises UserError if there are too few, one is empty,
-    or images lie beside them.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; {LAYOUT}")
-    names = sorted({_name(path.name) for path in folder.iterdir() if path.is_dir() and not foreign(path.name)})
-    if len(names) < 1 + (folder.name == "labelled"):
-        needed = "two or more" if folder.name == "labelled" else "some"
-        raise UserError(f"{folder}: has {len(names)} class folders and needs {needed}; {LAYOUT}")
-    for path in paths:
-        if path.parent == folder:
-            raise UserError(f"{path}: lies in no class folder; move it into one, or to unlabelled/")
-    filled = {_name(path.relative_to(folder).parts[0]) for path in paths}
-    if empty := [name for name in names if name not in filled]:
-        raise UserError(f"{folder / empty[0]}: holds no image of its own; put some there, or remove the folder")
-    return tuple(names)
+def _read(part: Listed, size: int, skip_corrupt: bool) -> Images:
+    pixels, kept = read_images(part.paths, size, skip_corrupt)
+    if part.paths and not kept:
+        raise UserError(f"{part.place}: holds no readable image; {LAYOUT}")
+    return Images(pixels, np.array([part.labels[i] for i in kept], dtype=np.int64))
 
 
-def _name(text: str) -> str:
-    """In one spelling: file systems and unpacking programs write é as one character or as two."""
-    return unicodedata.normalize("NFC", text)
-
-
-def _read(folder: Path, paths: list[Path], classes: tuple[str, ...], size: int, skip_corrupt: bool) -> Images:
-    """The images `paths` below a folder, labelled by `_label`."""
-    if not paths:
-        raise UserError(f"{folder}: holds no image; {LAYOUT}")
-    number = {name: c for c, name in enumerate(classes)}
-    pixels, kept = read_images(paths, size, skip_corrupt)
-    if not kept:
-        raise UserError(f"{folder}: holds no readable image; {LAYOUT}")
-    labels = [_label(paths[i].relative_to(folder), number) for i in kept]
-    return Images(pixels, np.array(labels, dtype=np.int64))
-
-
-def _label(path: Path, number: dict[str, int]) -> int:
-    """The class (0 .. C-1) that the first folder on a path is called; or a loose file, up to one of its `_` or `.`, as
-    in `cat_12.jpg`, where the longest counts; -1 for none.
-    """
-    first, *rest = map(_name, path.parts)
-    names = [first] if rest else [first[: cut.start()] for cut in re.finditer("[_.]", first)]
-    return next((number[name] for name in reversed(names) if name in number), UNKNOWN)
+def _refuse_empty(images: Images, part: Listed, classes: tuple[str, ...]) -> None:
+    """Raise UserError if no labelled image of a class could be read."""
+    counts = np.bincount(images.labels, minlength=len(classes))
+    if not counts.all():
+        raise UserError(f"{part.place}: no image of class {classes[counts.argmin()]} can be read; replace some")
 
 
 def _statistics(pixels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -9,12 +9,13 @@ from typing import Protocol
 
 import numpy as np
 
+from dataset.data import Data
 from dataset.download import await_download, downloading
 from dataset.files import file_streams
 from dataset.image_loader import ImageLoader
 from dataset.images import Dataset, Files
 from dataset.long_tail import ImbalanceFlags, long_tailed
-from dataset.streams import Data, Sampling
+from dataset.streams import Sampling
 from utils.errors import UserError
 
 _HOME = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/"

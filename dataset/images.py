@@ -29,7 +29,8 @@ class Dataset(NamedTuple):
 
     mean, std: per-channel statistics of pixels scaled to 0..1; classes: C names in label order;
     flip: whether a mirrored image keeps its meaning (digits don't);
-    pixel_scale: factor on RandAugment's magnitudes given in pixels, which were published for 32-pixel images.
+    pixel_scale: factor on RandAugment's magnitudes given in pixels, which were published for 32-pixel images;
+    held_out: labelled images that are in neither set, None for none; the test set itself where there is no other.
     """
 
     train: Images | Files
@@ -39,3 +40,4 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...]
     flip: bool = True
     pixel_scale: float = 1.0
+    held_out: Images | None = None

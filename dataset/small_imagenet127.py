@@ -10,9 +10,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from dataset.data import Data
 from dataset.images import Dataset, Images
 from dataset.long_tail import labelled_share
-from dataset.streams import Data, Sampling, streams
+from dataset.streams import Sampling, streams
 from utils.errors import UserError
 
 NUM_CLASSES, SIZES = 127, (32, 64)

@@ -89,7 +89,7 @@ def pick(predict: Network, data: Any, rates: Sequence[float]) -> Picked:
     """Those of the unlabelled images without a label that join the labelled ones; prints how many, and if the truth is
     known how many with their own class. (Published code: with a generation's average, in eval mode.)
 
-    predict: images -> logits; data: see `dataset.streams.Data`; rates: see `surest`.
+    predict: images -> logits; data: see `dataset.data.Data`; rates: see `surest`.
     """
     swept = [(predict(views[0]), labels) for views, labels in data.unlabelled.sweep(("plain",))]
     logits = torch.cat([logits for logits, _ in swept])

@@ -93,7 +93,7 @@ def warm_up(
     """Build the balanced feature set of the labelled and unlabelled images, and train `teacher` on it, in place.
 
     encoder: images -> features (B, D), the momentum encoder in eval mode; teacher: a fresh head, its EMA a copy, with
-    an optimiser for the warm-up alone; data: see `dataset.streams.Data`; views: of the unlabelled images, the first for
+    an optimiser for the warm-up alone; data: see `dataset.data.Data`; views: of the unlabelled images, the first for
     the ranking, the last, which may be the same one, for the feature; steps, batch_size: of the head's training,
     `--warm_tfe` times `--val-iteration` on `--batch-size`.
     """

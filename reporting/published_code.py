@@ -11,8 +11,9 @@ from typing import Any
 
 from reporting.summaries import wrong_argument
 from training.checkpoint import LATEST
+from training.faults import fault
 from training.history import SCALARS, averaged_epochs
-from training.schema import Arguments, fault
+from training.schema import Arguments
 from utils.files import read_json
 
 PUBLISHED = "published code"

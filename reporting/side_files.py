@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
-from training.schema import fault
+from training.faults import fault
 from utils.files import SANE, read_json, read_regular
 
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile)

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from training.schema import Summary, fault
+from training.faults import fault
+from training.schema import Summary
 from utils.files import read_json
 from utils.flags import FLAGS
 

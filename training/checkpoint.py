@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.schema import Checkpoint, Published, fault
+from training.faults import fault
+from training.schema import Checkpoint, Published
 from utils.errors import UserError
 from utils.files import replacing
 

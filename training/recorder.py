@@ -1,6 +1,5 @@
 """What a run leaves in its folder: checkpoints, log, diagnostics, TensorBoard's scalars, summary."""
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from training.checkpoint import LATEST, finite, save_checkpoint
 from training.diagnostics import pseudo_columns, selects, write_diagnostics
 from training.folder import Lock
 from training.history import Log, extended, length, summarise, versions
+from training.outcome import outcome
 from training.schema import Facts, History, Row
 from training.tensorboard import Board
 from training.totals import Totals, remedy
@@ -117,15 +117,7 @@ class Recorder:
 
     def conclude(self) -> None:
         """The last printed lines say what came out, and where it is."""
-        summary = self.summarise("finished")
-        last, mean, best = summary["last_epoch"], summary["last_20_mean"], summary["best"]
-        n = summary["epochs_averaged"]
-        print(
-            f"last epoch: balanced accuracy {last['balanced']:.2f} %, {_others(last)}\n"
-            f"mean balanced accuracy of the last {n} {'epoch' if n == 1 else 'epochs'}: {mean['balanced']:.2f} % "
-            f"(best {best['balanced']:.2f} % in epoch {best['epoch']}, chosen on the test set), {_others(mean)}\n"
-            f"results: {self.out}"
-        )
+        print(f"{outcome(self.summarise('finished'))}\nresults: {self.out}")
 
     def _check_lock(self) -> None:
         if self.lock is not None:
@@ -140,10 +132,3 @@ class Recorder:
         if self.history is not None:
             self.log.write(self.history, self.done)
             write_diagnostics(self.out / "diagnostics.npz", self.history, self.done)
-
-
-def _others(figures: dict[str, Any]) -> str:
-    """In words, what is printed beside balanced accuracy; top-1 is the same on a balanced test set."""
-    words = f"geometric mean {figures['gm']:.2f} %"
-    same = math.isclose(figures["top1"], figures["balanced"], abs_tol=1e-6)
-    return words if same else f"{words}, top-1 {figures['top1']:.2f} %"

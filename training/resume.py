@@ -73,10 +73,10 @@ def check_pretraining(state: State, now: Mapping[str, Any], path: Path) -> None:
     now = {**now, "recipe": now["recipe"].removesuffix("_cossl")}
     then = state.get("arguments", now)
     both = now.keys() & then.keys()
-    found = {
-        kind: differing(now, then, [name for name, flag in FLAGS.items() if name in both and flag.stages == kind])
-        for kind in (REFUSE, WARN)
-    }
+    stages = {name: flag.stages for name, flag in FLAGS.items() if name in both}
+    if now.get("holdout") is not None:  # with another seed, images that are held out now were trained on
+        stages["manualSeed"] = REFUSE
+    found = {kind: differing(now, then, [name for name in stages if stages[name] == kind]) for kind in (REFUSE, WARN)}
     if found[REFUSE]:
         raise UserError(f"--resume {path}: pre-trained otherwise: {found[REFUSE]}; give the same arguments")
     if other := ", ".join(filter(None, [found[WARN], differing(now, then, ["recipe"])])):
@@ -93,7 +93,7 @@ def refuse_cossl(state: State, path: Path) -> None:
 
 def same_data(state: State, facts: Mapping[str, Any]) -> None:
     """Raise UserError if a run would go on with other classes, or other numbers of images, than its checkpoint has."""
-    names = ("classes", "labelled_counts", "unlabelled_counts", "unlabelled")
+    names = ("classes", "labelled_counts", "held_out_counts", "unlabelled_counts", "unlabelled")
     if other := _differing_facts(state, facts, names):
         problem = f"--data_root: not the images that the run began with ({other} differ)"
         raise UserError(f"{problem}; bring those back, or start anew in another --out")
@@ -104,11 +104,14 @@ def same_classes(state: State, facts: Mapping[str, Any]) -> None:
     name = f"--resume {state['file']}"
     if _differing_facts(state, facts, ("classes",)):
         raise UserError(f"{name}: pre-trained on other classes; pre-train on those of --data_root")
-    if _differing_facts(state, facts, ("labelled_counts",)):
+    if other := _differing_facts(state, facts, ("labelled_counts", "held_out_counts")):
+        if "held_out_counts" in facts:
+            problem = f"pre-trained on other images ({other} differ), maybe on those that are held out now"
+            raise UserError(f"{name}: {problem}; pre-train on those of --data_root")
         warn(f"{name} was pre-trained on another number of labelled images")
 
 
 def _differing_facts(state: State, facts: Mapping[str, Any], names: Iterable[str]) -> str:
     """Those of the facts `names` that differ, in words. Published checkpoints lack them, and are taken to agree."""
     then = state.get("facts", facts)
-    return ", ".join(name.replace("_", " ") for name in names if then[name] != facts[name])
+    return ", ".join(name.replace("_", " ") for name in names if then.get(name) != facts.get(name))

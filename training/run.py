@@ -91,7 +91,7 @@ class Run:
     ) -> None:
         """Train until `--epochs`, from the start or from where the run left off, then summarise.
 
-        predict: images -> logits, what is evaluated; data: see `dataset.streams.Data`; steps: per epoch; before: called
+        predict: images -> logits, what is evaluated; data: see `dataset.data.Data`; steps: per epoch; before: called
         once, before step 0.
         A batch is a function of (seed, t), so that a killed and resumed run repeats the bits of one that wasn't. With
         `--graph` a step is one CUDA graph.

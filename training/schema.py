@@ -3,11 +3,10 @@
 Shape legend: E epochs, C classes, K rows of counts of pseudo-labels, see methods.pseudo_labels.
 """
 
-import types
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from torch import Tensor
-from typing_extensions import NotRequired, TypedDict, get_type_hints, is_typeddict
+from typing_extensions import NotRequired, TypedDict
 
 Arguments = dict[str, str | int | float | bool | None]
 Recall = list[float | None]  # (C,), percent; None for a class that the test set lacks
@@ -52,7 +51,9 @@ class History(TypedDict):
 
 
 class Facts(TypedDict):
-    """Of a run and its data. unlabelled_counts: None where not known; resize: of crops in evaluation, pixels."""
+    """Of a run and its data. unlabelled_counts: None where not known; resize: of crops in evaluation, pixels;
+    held_out_counts: where images are held out; evaluated_on: what test figures are of then, "test" or "held-out".
+    """
 
     method: str
     start_epoch: int
@@ -64,6 +65,8 @@ class Facts(TypedDict):
     mean: list[float]
     std: list[float]
     resize: NotRequired[int]
+    held_out_counts: NotRequired[list[int]]
+    evaluated_on: NotRequired[str]
 
 
 class Published(TypedDict):
@@ -125,25 +128,3 @@ class Summary(Facts):
     versions: dict[str, str | int | None]
     processes: int
     wall_seconds: float
-
-
-def fault(value: Any, kind: Any, name: str = "") -> str | None:
-    """What is wrong with a value that was read and should be of a kind (a type as above), in words; None if nothing."""
-    if is_typeddict(kind):
-        if not isinstance(value, dict):
-            return f"its {name} is damaged"
-        if missing := [key for key in get_type_hints(kind) if key in kind.__required_keys__ - value.keys()]:
-            return f"it lacks {', '.join(missing)}"
-        hints = {key: hint for key, hint in get_type_hints(kind).items() if key in value}
-        return next((wrong for key, hint in hints.items() if (wrong := fault(value[key], hint, key))), None)
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        wrongs = [fault(value, part, name) for part in parts]
-        return None if None in wrongs else wrongs[0]
-    if origin is list and isinstance(value, list):
-        return next((wrong for item in value if (wrong := fault(item, parts[0], name))), None)
-    if origin is dict and isinstance(value, dict):
-        return next((wrong for item in value.values() if (wrong := fault(item, parts[1], name))), None)
-    wanted = {float: (int, float)}.get(kind, origin or kind)
-    whole = kind is Any or (isinstance(value, wanted) and (kind is bool or not isinstance(value, bool)))
-    return None if whole else f"its {name} is damaged"

@@ -115,6 +115,7 @@ non_negative_float = number(float, lambda v: 0 <= v < 1e9, "a number of at least
 minutes = number(float, lambda v: 0 < v <= 1e6, "minutes, above 0 and up to 1e6")
 positive_share = number(float, lambda v: 0 < v <= 1, "a number above 0 and up to 1")
 share = number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
+inner_share = number(float, lambda v: 0 < v < 1, "a number above 0 and below 1")
 worker_count = number(int, lambda v: 0 <= v <= 256, "a whole number from 0 to 256")
 image_size = number(int, lambda v: 16 <= v <= 512 and v % 8 == 0, "a multiple of 8 from 16 to 512")
 wrn_depth = number(int, lambda v: 10 <= v < 1000 and v % 6 == 4, "6 n + 4, as 10, 16, 22, 28")

@@ -14,6 +14,7 @@ from utils.args import (
     gpu,
     ignored,
     image_size,
+    inner_share,
     minutes,
     non_negative_float,
     non_negative_int,
@@ -68,7 +69,8 @@ LONG_TAIL = (
     flag("--imb_ratio_u", nonzero_int, 100, "gamma of the unlabelled set; negative: reversed", **_BOTH),
 )
 _DATASETS = ("cifar10", "cifar100", "fashion_mnist", "digits", "folder")
-_DATASET = "data set; folder: your own images in DATA_ROOT/labelled/CLASS, /unlabelled and /test/CLASS"
+_DATASET = "data set; folder: your own images, in folders or in the CSV DATA_ROOT (docs/own-images.md)"
+_HOLDOUT = "--dataset folder: share of each class's labelled images to hold out, for the best checkpoint or as test set"
 _SIZE = {"role": DATA, "stages": REFUSE}
 CIFAR = (
     *STEPS,
@@ -76,6 +78,7 @@ CIFAR = (
     flag("--dataset", str, "cifar10", _DATASET, stages=REFUSE, choices=_DATASETS),
     flag("--img_size", image_size, 32, "--dataset folder: side to resize to, pixels; a multiple of 8", **_SIZE),
     switch("--skip_corrupt", "leave out unreadable images of --dataset folder, and say which", PLACE),
+    flag("--holdout", inner_share, None, _HOLDOUT, role=DATA, stages=REFUSE, metavar="SHARE"),
     *LONG_TAIL,
     flag("--width", positive_int, 2, "width factor of the Wide ResNet", stages=REFUSE),
     flag("--depth", wrn_depth, 28, "depth of the Wide ResNet, 6 n + 4", stages=REFUSE),

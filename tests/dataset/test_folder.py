@@ -243,11 +243,9 @@ def moved_out(part):
 
 
 CHANGES = {
-    "no root": (shutil.rmtree, "", ["data/labelled: no such folder", "--data_root needs labelled/CLASS/"]),
+    "no root": (shutil.rmtree, "", ["data: no such folder or file", "--data_root needs labelled/CLASS/"]),
     "no labelled": (lambda root: shutil.rmtree(root / "labelled"), "", ["data/labelled: no such folder"]),
-    "no test": (lambda root: shutil.rmtree(root / "test"), "", ["data/test: no such folder"]),
-    "no unlabelled": (lambda root: shutil.rmtree(root / "unlabelled"), "", ["data/unlabelled: holds no image"]),
-    "empty unlabelled": (emptied("unlabelled"), "", ["data/unlabelled: holds no image"]),
+    "no test": (lambda root: shutil.rmtree(root / "test"), "", ["data: has no test images", "--holdout 0.2"]),
     "no classes": (emptied("labelled"), "", ["data/labelled: has 0 class folders"]),
     "no test classes": (emptied("test"), "", ["data/test: has 0 class folders"]),
     "one class": (lambda root: shutil.rmtree(root / "labelled" / "dog"), "", ["data/labelled: has 1 class folders"]),
@@ -256,9 +254,9 @@ CHANGES = {
     "unknown test class": (
         lambda root: (root / "test" / "dog").rename(root / "test" / "eel"),
         "",
-        ["data/test", "labelled/ lacks: eel"],
+        ["data/test", "classes that no labelled image has: eel"],
     ),
-    "class of damaged images": (damaged_class, "--skip_corrupt", ["labelled/dog: holds no readable image"]),
+    "class of damaged images": (damaged_class, "--skip_corrupt", ["data/labelled: no image of class dog can be read"]),
     "labelled image in no class": (moved_out("labelled"), "", ["labelled/cat_0.png: lies in no class folder"]),
     "test image in no class": (moved_out("test"), "", ["test/cat_0.png: lies in no class folder"]),
     "few labels": (lambda _: None, "--batch-size 11", ["--batch-size 11", "labelled set has only 10 images"]),

@@ -114,6 +114,7 @@ def test_data_of_a_recipe(capsys):
         imb_ratio_u=-20,
         manualSeed=1,
         batch_size=16,
+        holdout=None,
     )
     views = {"labelled": ("weak",), "unlabelled": ("weak", "strong", "strong")}
     data = open_data(args, views, include_labelled=True, device=torch.device("cpu"))

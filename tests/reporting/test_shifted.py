@@ -13,8 +13,8 @@ import pytest
 import torch
 from helpers.data_files import write_cifar
 from helpers.golden import golden
-from helpers.own_images import image_folder
-from helpers.scripts import assert_refused, assert_runs, load_checkpoint, run_here
+from helpers.own_images import image_folder, write_image
+from helpers.scripts import FIX, SHORT, assert_refused, assert_runs, load_checkpoint, run_here
 from PIL import Image
 
 from dataset import load
@@ -577,3 +577,22 @@ def test_help():
     text = " ".join(run_here(SCRIPT, "--help").stdout.split())
     for words in ("RUN", "--dataset", "small_imagenet127", "--known_prior", "(default: results/shifted)", "checkpoint"):
         assert words in text
+
+
+def test_own_images_without_a_test_set(tmp_path):
+    """Runs are evaluated on the part that was held out from them, if it is the same."""
+    data, out = image_folder(tmp_path / "data"), tmp_path / "out"
+    shutil.rmtree(data / "test")
+    flags = ["--dataset", "folder", "--data_root", data, "--holdout", 0.5, "--img_size", 16, "--depth", 10]
+    flags += ["--width", 1, "--batch-size", 4, *CPU, *SHORT]
+    for seed in (0, 1):
+        assert_runs(FIX, *flags, "--manualSeed", seed, "--out", tmp_path / f"run{seed}")
+    result = assert_runs(SCRIPT, tmp_path / "run0", "--out", out, *CPU)
+    assert "there is no test set: the figures are of the held-out part, 5 images" in result.stdout
+    assert json.loads((out / "shifted.json").read_text())["runs"][0]["n_max"] == 2
+    both = run_here(SCRIPT, tmp_path / "run0", tmp_path / "run1", "--out", tmp_path / "both", *CPU)
+    assert_refused(both, "its --manualSeed is 1", "evaluate them apart")
+    for i in (7, 8):
+        write_image(data / "labelled" / "dog" / f"{i}.png", i)
+    changed = run_here(SCRIPT, tmp_path / "run0", "--out", tmp_path / "both", *CPU)
+    assert_refused(changed, "may have been trained on images that are held out now")

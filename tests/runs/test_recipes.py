@@ -213,7 +213,7 @@ def test_cossl(name, caught, start):
     assert (batches.draws, batches.seed) == ((method.draw, learner.draw), 1)
     assert tuple(objects) == STUDENT + TEACHER + ("emp_distb_u",) * (name in ALIGNING)
     assert (step.name, calls["run_start"], calls["stage1"]["epoch"]) == (expected.method, None, 1)
-    (images,), _ = next(data.held_out.sweep(batch_size=8))
+    (images,), _ = next(data.tested.sweep(batch_size=8))
     with torch.no_grad():  # the live head labels, its average is evaluated, both on the momentum encoder
         teacher.live.weight.add_(1)
         assert torch.equal(labeller(images), teacher.live(student.ema.features(images)))

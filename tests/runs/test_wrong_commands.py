@@ -50,6 +50,7 @@ BAD = {
     **{key: ["0", "1.5", "x", "", "nan"] for key in ("--imb_ratio_l", "--imb_ratio_u")},
     **{key: ["0", "1e300", *AMOUNT] for key in ("--time_limit", "--rank_timeout")},
     "--labeled_percent": ["0", *SHARE],
+    "--holdout": ["0", "1", *SHARE],
     "--depth": ["0", "12", "-10", "x", ""],
     "--img_size": ["0", "33", "-32", "100000", "x", ""],
     "--manualSeed": ["-1", "4294967296", "1.5", "x", ""],

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from training.faults import fault
 from training.history import SCALARS, Log, averaged_epochs, extended, length, log_columns, summarise, versions
-from training.schema import History, fault
+from training.schema import History
 from utils.files import to_json
 
 

@@ -9,7 +9,8 @@ from helpers.scripts import load_checkpoint
 from torch import Tensor
 from typing_extensions import NotRequired
 
-from training.schema import Arguments, Checkpoint, Published, Summary, fault
+from training.faults import fault
+from training.schema import Arguments, Checkpoint, Published, Summary
 
 
 class Inner(TypedDict):

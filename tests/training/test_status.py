@@ -11,7 +11,8 @@ import torch
 from helpers.scripts import FIX, TINY, assert_refused, assert_runs, run_here
 
 import training.run
-from training.schema import Summary, fault
+from training.faults import fault
+from training.schema import Summary
 
 FLAGS = [*TINY, "--epoch", 2, "--val-iteration", 3]
 

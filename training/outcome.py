@@ -1,0 +1,25 @@
+"""What came out of a finished run, in words."""
+
+import math
+from typing import Any
+
+WHERE = {"test": "the test set", "held-out": "the held-out part itself"}
+
+
+def outcome(summary: dict[str, Any]) -> str:
+    """The last printed lines, out of what `summary.json` says of a finished run."""
+    last, mean, best = summary["last_epoch"], summary["last_20_mean"], summary["best"]
+    n, on = summary["epochs_averaged"], summary.get("evaluated_on", "test")
+    name = "balanced accuracy" if on == "test" else f"{on} balanced accuracy"
+    return (
+        f"last epoch: {name} {last['balanced']:.2f} %, {_others(last)}\n"
+        f"mean {name} of the last {n} {'epoch' if n == 1 else 'epochs'}: {mean['balanced']:.2f} % "
+        f"(best {best['balanced']:.2f} % in epoch {best['epoch']}, chosen on {WHERE[on]}), {_others(mean)}"
+    )
+
+
+def _others(figures: dict[str, Any]) -> str:
+    """What is told beside balanced accuracy; top-1 is the same on a balanced test set."""
+    words = f"geometric mean {figures['gm']:.2f} %"
+    same = math.isclose(figures["top1"], figures["balanced"], abs_tol=1e-6)
+    return words if same else f"{words}, top-1 {figures['top1']:.2f} %"
