@@ -37,6 +37,13 @@ class Data(NamedTuple):
         """The test set once, in (images, labels)."""
         return _once(self.tested)
 
+    def evaluated(self) -> dict[str, Iterator[tuple[Tensor, Tensor]]]:
+        """What is evaluated after an epoch: `test`, and `held_out` where that is another part; each as by `test`."""
+        parts = {"test": self.test()}
+        if self.held_out is not None and self.held_out is not self.tested:
+            parts["held_out"] = _once(self.held_out)
+        return parts
+
     def batches(
         self, streams: tuple[str, ...], *draws: DrawNumbers, name: str = "step", batch_size: int | None = None
     ) -> Batches:

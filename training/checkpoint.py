@@ -16,7 +16,7 @@ from training.schema import Checkpoint, Published
 from utils.errors import UserError
 from utils.files import replacing
 
-LATEST = "checkpoint.pth.tar"
+LATEST, BEST = "checkpoint.pth.tar", "checkpoint_best.pth.tar"  # the latter by the held-out part, where there is one
 # What a file raises that isn't a whole archive of PyTorch's.
 UNREADABLE = (
     *(pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, MemoryError, ImportError),
@@ -102,6 +102,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _remedy(path: Path) -> str:
     """What to do about a damaged checkpoint; empty where nothing can be done."""
+    if path.name == BEST:
+        return "; remove it, and a run goes on without it"
     if path.name != LATEST or not any(path.parent.glob("checkpoint_*.pth.tar")):
         return ""
     return f"; rename an earlier checkpoint_N.pth.tar beside it to {LATEST} to go on from there"

@@ -46,9 +46,12 @@ def extended(history: History | None, row: Row) -> History:
 
 
 def log_columns(row: Row | History) -> dict[str, Any]:
-    """The figures of an epoch, or of all, by their names in `log.txt`; the test set's loss is `test_loss`."""
+    """The figures of an epoch, or of all, by their names in `log.txt`; the test set's loss is `test_loss`, and figures
+    of the held-out part beside it are `held_out_NAME`.
+    """
     test: dict[str, Any] = {name: value for name, value in row["test"].items() if name != "recall"}
-    return {**row["train"], "test_loss": test.pop("loss"), **test, **row.get("pseudo", {})}
+    held_out = {f"held_out_{name}": value for name, value in row.get("held_out", {}).items() if name != "recall"}
+    return {**row["train"], "test_loss": test.pop("loss"), **test, **held_out, **row.get("pseudo", {})}
 
 
 class Log:
@@ -83,8 +86,9 @@ def summarise(history: History | None) -> dict[str, Any]:
 
     Returns, of the test figures in percent (loss: nats) and `recall`, a list of C percentages: `epochs_averaged`, see
     `averaged_epochs`; `last_20_mean` over these; `last_epoch`; and `best`: the best value of each figure, whichever
-    epoch it is from, the `epoch` (from 1) of the best balanced accuracy and the `recall` of that epoch. Undefined
-    figures are None, so are all three parts before the first epoch.
+    epoch it is from, the `epoch` (from 1) of the best balanced accuracy and the `recall` of that epoch; and where a
+    held-out part is beside the test set `chosen`: `chosen_epoch` likewise. Undefined figures are None, so are the first
+    three parts before the first epoch.
     """
     if history is None:
         return {"epochs_averaged": 0, "last_20_mean": None, "last_epoch": None, "best": None}
@@ -99,8 +103,18 @@ def summarise(history: History | None) -> dict[str, Any]:
         "best": {name: columns[name][index].tolist() for name, index in (best | {"recall": top}).items()},
     }
     summary["best"]["epoch"] = top + 1
+    if "held_out" in history:
+        n = chosen_epoch(history)
+        summary["chosen"] = {name: values[n].tolist() for name, values in columns.items()} | {"epoch": n + 1}
     found: dict[str, Any] = jsonable(summary)
     return found
+
+
+def chosen_epoch(history: History) -> int:
+    """Index of the epoch of the highest balanced accuracy on the held-out part, of equal ones the first. Where that is
+    evaluated as the test set, these are the test figures.
+    """
+    return _best(history.get("held_out", history["test"])["balanced"].numpy(), lowest=False)
 
 
 def _best(values: np.ndarray, lowest: bool) -> int:

@@ -36,16 +36,17 @@ def train(
     """
     with closing(Progress(recorder.epochs, recorder.steps, recorder.done)) as progress:
         for n in range(recorder.done + 1, recorder.epochs + 1):
-            trains, test = totals.step < recorder.steps, {}
+            trains, tested = totals.step < recorder.steps, dict[str, dict[str, Any]]()
             try:
                 train_epoch(step, n, recorder, progress, totals, stop)
                 if rank() == 0:  # the time limit doesn't end an evaluation that is all that a process has done
-                    test = evaluate(predict, stop.checked(data.test(), timed=trains), data.counts)
+                    for part, images in data.evaluated().items():
+                        tested[part] = evaluate(predict, stop.checked(images, timed=trains), data.counts)
             except Due:
                 totals.check(n, recorder.rates)
                 recorder.save(totals)
                 raise _stopped(stop, recorder, totals, goes_on) from None
-            record(recorder, progress, totals, test, data.machine())
+            record(recorder, progress, totals, tested, data.machine())
             totals = Totals()
             if any_rank(stop.signal is not None or stop.time_is_up) and n < recorder.epochs:
                 raise _stopped(stop, recorder, totals, goes_on)
@@ -70,15 +71,17 @@ def train_epoch(
 
 
 def record(
-    recorder: Recorder, progress: Progress, totals: Totals, test: dict[str, Any], machine: dict[str, float]
+    recorder: Recorder, progress: Progress, totals: Totals, tested: dict[str, dict[str, Any]], machine: dict[str, float]
 ) -> None:
-    """An epoch is over: its row, on rank 0."""
+    """An epoch is over: its row, on rank 0. tested: figures of `Data.evaluated`."""
     means, counts = totals.over_ranks()
     if rank():
         recorder.done += 1  # which rank 0 writes
         return
-    confusion = test.pop("confusion")
-    row: Row = {"train": means, "test": cast(Tested, test), "confusion": confusion}
+    confusion, *_ = [figures.pop("confusion") for figures in tested.values()]
+    row: Row = {"train": means, "test": cast(Tested, tested["test"]), "confusion": confusion}
+    if "held_out" in tested:
+        row["held_out"] = cast(Tested, tested["held_out"])
     if counts is not None:
         row["counts"] = counts
     recorder.epoch(row, machine)

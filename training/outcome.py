@@ -11,11 +11,15 @@ def outcome(summary: dict[str, Any]) -> str:
     last, mean, best = summary["last_epoch"], summary["last_20_mean"], summary["best"]
     n, on = summary["epochs_averaged"], summary.get("evaluated_on", "test")
     name = "balanced accuracy" if on == "test" else f"{on} balanced accuracy"
-    return (
+    lines = (
         f"last epoch: {name} {last['balanced']:.2f} %, {_others(last)}\n"
         f"mean {name} of the last {n} {'epoch' if n == 1 else 'epochs'}: {mean['balanced']:.2f} % "
         f"(best {best['balanced']:.2f} % in epoch {best['epoch']}, chosen on {WHERE[on]}), {_others(mean)}"
     )
+    if chosen := summary.get("chosen"):
+        place = f"epoch {chosen['epoch']}, chosen on the held-out part"
+        lines += f"\n{place}: {name} {chosen['balanced']:.2f} % on the test set, {_others(chosen)}"
+    return lines
 
 
 def _others(figures: dict[str, Any]) -> str:

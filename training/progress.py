@@ -11,7 +11,8 @@ from training.history import log_columns
 from training.schema import Row
 
 WIDTH = 100  # columns of a printed line
-FIRST, THEN = ("loss", "balanced", "few"), ("gm", "top1", "mask", "acc_u", "test_loss")  # of an epoch's figures
+# Of an epoch's figures.
+FIRST, THEN = ("loss", "balanced", "held_out_balanced", "few"), ("gm", "top1", "mask", "acc_u", "test_loss")
 
 
 class Progress:

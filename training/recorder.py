@@ -6,10 +6,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import LATEST, finite, save_checkpoint
+from training.checkpoint import BEST, LATEST, finite, read_checkpoint, save_checkpoint
 from training.diagnostics import pseudo_columns, selects, write_diagnostics
 from training.folder import Lock
-from training.history import Log, extended, length, summarise, versions
+from training.history import Log, chosen_epoch, extended, length, summarise, versions
 from training.outcome import outcome
 from training.schema import Facts, History, Row
 from training.tensorboard import Board
@@ -25,7 +25,8 @@ class Recorder:
     """Of a run with these arguments and facts, which saves `objects` by checkpoint key.
 
     steps: per epoch; start: the checkpoint that it goes on from, None for a new run. With N = `copy_every`, copies are
-    kept of the checkpoints of epochs 1, N + 1, 2 N + 1, ..., in co-learning without the first.
+    kept of the checkpoints of epochs 1, N + 1, 2 N + 1, ..., in co-learning without the first; where images are held
+    out, BEST is that of the best epoch so far.
     done: whole epochs that are done; history: of these (of fewer after a published checkpoint), None for none.
     """
 
@@ -53,7 +54,9 @@ class Recorder:
         return ", ".join(f"--{name} {value:g}" for name, value in named.items())
 
     def open(self) -> None:
-        """Bring the files of the folder to the state of the checkpoint."""
+        """Bring the files of the folder to the state of the checkpoint. Raises UserError for a damaged BEST."""
+        if (self.out / BEST).exists() and read_checkpoint(self.out / BEST, "--out")["epoch"] > self.done:
+            (self.out / BEST).unlink()  # its epoch is to be trained once more
         self._write_history()
         self.summarise("running")
 
@@ -68,18 +71,19 @@ class Recorder:
             final = summarise(self.history)["last_20_mean"] if self.done == self.epochs else {}
             # Before the checkpoint: the next part purges what is too much.
             self.board.write(self.history, self.done, machine, final)
-            self.save(Totals(), [*self._copies(), LATEST])
+            self.save(Totals(), [*self._copies(self.history), LATEST])
         except (UserError, OSError):  # what isn't saved isn't done
             self.history, self.done = before
             raise
         self._write_history()
         self.summarise("running")
 
-    def _copies(self) -> list[str]:
+    def _copies(self, history: History) -> list[str]:
         every = self.arguments["copy_every"]
         first = 1 + every if "teacher_head" in self.objects else 1
         wanted = self.done >= first and self.done % every == 1 % every
-        return [f"checkpoint_{self.done}.pth.tar"] if wanted else []
+        best = "held_out_counts" in self.facts and chosen_epoch(history) == length(history) - 1
+        return [*([f"checkpoint_{self.done}.pth.tar"] if wanted else []), *([BEST] if best else [])]
 
     def save(self, totals: Totals, names: Sequence[str] = (LATEST,)) -> None:
         """A checkpoint after the whole epochs and the steps of `totals`. Raises UserError if a weight is no number."""
@@ -101,8 +105,8 @@ class Recorder:
         """Write `summary.json`, and return it. status, reason: see `schema.Summary`."""
         self._check_lock()
         figures = summarise(self.history)
-        if figures["best"]:
-            figures["best"]["epoch"] += self.done - length(self.history)
+        for part in filter(None, (figures["best"], figures.get("chosen"))):
+            part["epoch"] += self.done - length(self.history)
         run = {"steps_per_epoch": self.steps, "arguments": self.arguments, "epochs": self.done}
         machine = {"versions": self.versions, "processes": world_size(), "wall_seconds": round(self._seconds(), 1)}
         state = {"status": status} | ({"reason": reason} if reason else {})
@@ -117,7 +121,8 @@ class Recorder:
 
     def conclude(self) -> None:
         """The last printed lines say what came out, and where it is."""
-        print(f"{outcome(self.summarise('finished'))}\nresults: {self.out}")
+        best = f"; the best checkpoint on the held-out part: {BEST}" if (self.out / BEST).exists() else ""
+        print(f"{outcome(self.summarise('finished'))}\nresults: {self.out}{best}")
 
     def _check_lock(self) -> None:
         if self.lock is not None:

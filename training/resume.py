@@ -93,7 +93,8 @@ def refuse_cossl(state: State, path: Path) -> None:
 
 def same_data(state: State, facts: Mapping[str, Any]) -> None:
     """Raise UserError if a run would go on with other classes, or other numbers of images, than its checkpoint has."""
-    names = ("classes", "labelled_counts", "held_out_counts", "unlabelled_counts", "unlabelled")
+    counts = ("labelled_counts", "held_out_counts", "unlabelled_counts", "unlabelled")
+    names = ("classes", *counts, "evaluated_on")
     if other := _differing_facts(state, facts, names):
         problem = f"--data_root: not the images that the run began with ({other} differ)"
         raise UserError(f"{problem}; bring those back, or start anew in another --out")

@@ -27,12 +27,14 @@ class Tested(TypedDict):
 
 
 class Row(TypedDict):
-    """An epoch: means of the training's logs; test figures of `metrics.evaluate`; confusion, int64 (C, C); of the
-    pseudo-labels counts, int64 (K, C), and what `diagnostics.pseudo_columns` makes of them.
+    """An epoch: means of the training's logs; test figures of `metrics.evaluate`, and those of the held-out part where
+    that is another; confusion on the test set, int64 (C, C); of the pseudo-labels counts, int64 (K, C), and what
+    `diagnostics.pseudo_columns` makes of them.
     """
 
     train: dict[str, float]
     test: Tested
+    held_out: NotRequired[Tested]
     confusion: Tensor
     counts: NotRequired[Tensor]
     pseudo: NotRequired[dict[str, float]]
@@ -45,6 +47,7 @@ class History(TypedDict):
 
     train: dict[str, Tensor]
     test: dict[str, Tensor]
+    held_out: NotRequired[dict[str, Tensor]]
     confusion: Tensor
     counts: NotRequired[Tensor]
     pseudo: NotRequired[dict[str, Tensor]]
@@ -114,7 +117,9 @@ class Figures(TypedDict):
 
 
 class Summary(Facts):
-    """`summary.json`. status: running, finished, stopped or failed; last_20_mean: over `epochs_averaged` epochs."""
+    """`summary.json`. status: running, finished, stopped or failed; last_20_mean: over `epochs_averaged` epochs;
+    chosen: of the best epoch on a held-out part beside the test set.
+    """
 
     status: str
     reason: NotRequired[str]
@@ -125,6 +130,7 @@ class Summary(Facts):
     last_20_mean: Figures | None
     last_epoch: NotRequired[Figures | None]
     best: Figures | None
+    chosen: NotRequired[Figures]
     versions: dict[str, str | int | None]
     processes: int
     wall_seconds: float

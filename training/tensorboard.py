@@ -21,8 +21,8 @@ NAME = "events.out.tfevents."
 
 
 class Board:
-    """Scalars `train/NAME`, `test/NAME`, `pseudo/NAME` and `machine/NAME` over epochs, shares in percent; of a run that
-    is over `final/NAME`. What a killed run wrote too much is purged.
+    """Scalars `train/NAME`, `test/NAME`, `held_out/NAME`, `pseudo/NAME` and `machine/NAME` over epochs, shares in
+    percent; of a run that is over `final/NAME`. What a killed run wrote too much is purged.
 
     start_epoch: the step of epoch 0, so that co-learning goes on where its pre-training ends. arguments: plain values,
     shown as hyper-parameters.
@@ -72,7 +72,8 @@ class Board:
 
 def _figures(history: History, i: int) -> Iterator[tuple[str, float]]:
     """Tags and values of epoch i of the history."""
-    parts = {"train": history["train"], "test": history["test"], "pseudo": history.get("pseudo", {})}
+    parts = {"train": history["train"], "test": history["test"]}
+    parts |= {"held_out": history.get("held_out", {}), "pseudo": history.get("pseudo", {})}
     for part, columns in parts.items():
         yield from _tagged(part, {name: column[i].item() for name, column in columns.items() if column.ndim == 1})
 

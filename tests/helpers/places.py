@@ -37,6 +37,9 @@ class Watched:
         made.draw = drawing
         return made
 
+    def evaluated(self) -> dict[str, Iterator]:
+        return self.data.evaluated() | {"test": self.test()}
+
     def test(self) -> Iterator:
         for i, batch in enumerate(self.data.test()):
             if i == 0:
