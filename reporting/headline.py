@@ -1,6 +1,7 @@
 """The first line of the page."""
 
 from reporting.groups import METRICS, Group
+from reporting.protocol import intermediate
 from reporting.tables import sections, show
 
 _SETTINGS = 3  # that are told; of more, how many there are
@@ -8,8 +9,8 @@ _SETTINGS = 3  # that are told; of more, how many there are
 
 def headline(groups: list[Group]) -> str:
     """What came out, in one sentence: in each setting the method with the highest figure, and the next one."""
-    told = []
-    for heading, here, several in sections([group for group in groups if group.finished and group.comparable]):
+    told, counting = [], [one for one in groups if one.finished and one.comparable and not intermediate(one.method)]
+    for heading, here, several in sections(counting):
         found = {group.name: figure for group in here if (figure := group.figures["last_20_mean"][group.metric])}
         ranked = sorted(found, key=lambda name: -found[name].mean)
         if several or not ranked:

@@ -51,6 +51,11 @@ def method_of(run: FinishedRun) -> str:
     return run.about.get("method", "unknown method")
 
 
+def intermediate(method: str) -> bool:
+    """Whether runs of it are a step on the way: of the generations of self-training only the last one counts."""
+    return ", generation " in method
+
+
 def colour_of(method: str) -> int:
     """The number of a method's colour; a variant has that of its method, an unknown one the last."""
     if " or " in method:  # a published run's, which may be either

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from reporting.groups import METRICS, Group
 from reporting.means import Figure
 from reporting.metrics import metric_beside, metrics_of, sources
-from reporting.protocol import dataset_of, method_of
+from reporting.protocol import dataset_of, intermediate, method_of
 from reporting.runs import FinishedRun
 from reporting.summaries import STATISTICS
 
@@ -49,8 +49,10 @@ def _best(column: Iterable[Figure | None]) -> float | None:
 
 def _cells(column: list[Figure | None], groups: list[Group]) -> list[Cell]:
     """The figures of a column, whose best is told only where it is known that the groups can be compared."""
-    best = _best(column) if all(group.comparable for group in groups) else None
-    return [Cell(show(f), f and f.mean, f is not None and round(f.mean, 2) == best) for f in column]
+    counts = [None if intermediate(group.method) else f for f, group in zip(column, groups, strict=True)]
+    best = _best(counts) if all(group.comparable for group in groups) else None
+    top = [figure is not None and round(figure.mean, 2) == best for figure in counts]
+    return [Cell(show(f), f and f.mean, first) for f, first in zip(column, top, strict=True)]
 
 
 def _beside(groups: list[Group | None]) -> list[list[Cell]]:

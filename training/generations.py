@@ -42,6 +42,8 @@ def generations(args: _Flags) -> Iterator[_Flags]:
     for g in range(first := _first(args, folders), len(folders)):
         if lock is None and rank() == 0 and args.out.is_dir():  # the first run makes the folder, and locks its own
             lock = Lock(args.out)
+        if lock is not None:
+            lock.check()
         one = copy(args)
         one.generation, one.out, one.resume = g, folders[g], args.resume if g == first else None
         one.time_limit = None if end is None else max(0.0, (end - monotonic()) / 60)

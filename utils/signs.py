@@ -6,11 +6,13 @@ from contextlib import contextmanager
 
 class Signs:
     """waits: whether the process waits for others now; entered: how often it has begun to; worked: a number that grows
-    while it works; watched: whether a thread tells the others.
+    while it works; watched: whether a thread tells the others; looks: how often it has looked at
+    their signs.
     """
 
     def __init__(self) -> None:
         self.waits, self.entered, self.worked, self.watched = False, 0, 0, False
+        self.looks = 0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -50,8 +51,13 @@ def run_main(main: Callable[[], None]) -> None:
     _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: files' names need not be Unicode
-    code, line = _outcome(main)
-    if ranks.launched():
+    try:
+        code, line = _outcome(main)
+    except Exception:  # a fault of ours, which is told in full
+        if not ranks.launched():
+            raise
+        code, line = 1, traceback.format_exc().rstrip()
+    if ranks.launched():  # whatever is left of the process group
         end_at_once(code, line)
     if code:
         print(line, file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """Which process of a run under torchrun doesn't answer: the engine only knows that one doesn't."""
 
+import os
 from itertools import count
 from threading import Thread
 from time import sleep
@@ -21,7 +22,8 @@ def watch(minutes: float) -> None:
         from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
         store = PrefixStore("signs", _get_default_store())
-        Thread(target=_look, args=(store, minutes), daemon=True).start()
+        for target, given in ((_look, (store, minutes)), (_guard, (minutes,))):
+            Thread(target=target, args=given, daemon=True).start()
 
 
 def _look(store: Any, minutes: float) -> None:
@@ -37,6 +39,7 @@ def _look(store: Any, minutes: float) -> None:
             signs = {n: store.get(str(n)).decode() if store.check([str(n)]) else "0" for n in others}
         except RuntimeError:  # what keeps the signs has ended, and so has the run
             return
+        SIGNS.looks += 1
         for number, sign in (signs | {rank(): done}).items():
             if number not in last or last[number][0] != sign:
                 last[number] = sign, look
@@ -47,7 +50,22 @@ def _look(store: Any, minutes: float) -> None:
         sleep(60 * minutes / LOOKS)
 
 
+def _guard(minutes: float) -> None:
+    """End this process, too, if it waits and its looks have stopped: what keeps the signs doesn't answer."""
+    seen, since = -1, 0
+    for look in count():
+        if SIGNS.looks != seen:
+            seen, since = SIGNS.looks, look
+        elif SIGNS.waits and look - since >= LOOKS:
+            end_at_once(1, f"error: torchrun's store on {os.environ['MASTER_ADDR']} has {_rest(minutes)}")
+        sleep(60 * minutes / LOOKS)
+
+
 def _line(late: list[int], minutes: float) -> str:
     who = f"rank {late[0]} has" if len(late) == 1 else f"ranks {', '.join(map(str, late))} have"
+    return f"error: {who} {_rest(minutes)}"
+
+
+def _rest(minutes: float) -> str:
     remedy = "the same command, without --overwrite, continues from the last whole epoch"
-    return f"error: {who} not answered for {minutes:g} minutes (--rank_timeout); {remedy}"
+    return f"not answered for {minutes:g} minutes (--rank_timeout); {remedy}"

@@ -65,6 +65,16 @@ def test_the_time_limit_is_of_the_whole_command(tmp_path):
     assert limits[0] > limits[1] > 0 == limits[2] == limits[3]
 
 
+def test_a_folder_that_was_taken_away_is_not_entered_again(tmp_path):
+    begun(tmp_path, 0)
+    found = generations(flags(tmp_path))
+    next(found)
+    (tmp_path / ".lock").rename(tmp_path / "old")
+    (tmp_path / ".lock").touch()  # of a newer run
+    with pytest.raises(UserError, match="was removed while this run trained in it"):
+        next(found)
+
+
 def test_with_a_run_the_generations_that_came_of_it_are_discarded(tmp_path):
     begun(tmp_path, 0, 1, 2, 4)
     (tmp_path / "generation_2" / "notes.txt").touch()

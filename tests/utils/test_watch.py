@@ -104,3 +104,55 @@ def test_work_of_all_may_take_any_time(looks):
         store.set("2", "2 7" if n < 40 else "3 7")
 
     assert looks(happens) is None
+
+
+def guard(monkeypatch, happens) -> tuple[int, str] | None:
+    """The line, and the look, with which a process ends by itself; None for none in 300 looks."""
+    signs, n = Signs(), 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal n
+        n += 1
+        if n == 300:
+            raise TimeoutError
+        happens(n, signs)
+
+    def end(code: int, line: str) -> None:
+        assert code == 1
+        raise Named(line)
+
+    monkeypatch.setenv("MASTER_ADDR", "example")
+    monkeypatch.setattr(module, "SIGNS", signs)
+    monkeypatch.setattr(module, "sleep", sleep)
+    monkeypatch.setattr(module, "end_at_once", end)
+    try:
+        module._guard(0.5)
+    except TimeoutError:
+        return None
+    except Named as named:
+        return n, str(named)
+
+
+def test_a_silent_store_ends_a_process_that_waits(monkeypatch):
+    """Its looks hang in the store, from look 20 on."""
+
+    def happens(n, signs):
+        signs.looks, signs.waits = min(n, 20), True
+
+    look, line = guard(monkeypatch, happens)
+    assert look == 20 + module.LOOKS
+    assert line.startswith("error: torchrun's store on example has not answered for 0.5 minutes (--rank_timeout); the")
+
+
+def test_a_silent_store_does_not_end_work(monkeypatch):
+    def happens(n, signs):
+        signs.looks, signs.waits = 1, False
+
+    assert guard(monkeypatch, happens) is None
+
+
+def test_looks_that_go_on_end_nothing(monkeypatch):
+    def happens(n, signs):
+        signs.looks, signs.waits = n, True
+
+    assert guard(monkeypatch, happens) is None
