@@ -80,7 +80,7 @@ def per_class(groups: list[Group]) -> list[dict[str, Any]]:
         base = {"kind": "line", "unit": "%", "xlabel": "class, most frequent first"}
         base |= {"names": [names[i] for i in order], "area": [counts[i] for i in order] if counts else None}
         recall = {s: [r.figures["last_20_mean"]["recall"] for r in g.runs] for s, g in here.items() if g.finished}
-        charts.append(base | {"title": "test recall, mean of the last epochs", "lines": _over_classes(recall, order)})
+        charts.append(base | {"title": "recall, mean of the last epochs", "lines": _over_classes(recall, order)})
         for figure, title in LAST.items():
             last = {s: [values[-1] for values in _diagnostics(g, figure) if len(values)] for s, g in here.items()}
             charts.append(base | {"title": f"{title}, last epoch", "lines": _over_classes(last, order)})

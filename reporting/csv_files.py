@@ -8,6 +8,7 @@ import io
 
 from reporting.groups import METRICS, Group
 from reporting.means import Figure
+from reporting.protocol import tested_on
 from reporting.summaries import STATISTICS
 from utils.text import csv_cell
 
@@ -20,6 +21,7 @@ def figures_csv(groups: list[Group]) -> str:
     rows = [[*names, "difference", "spread", "folders"]]
     for group in groups:
         for statistic, words in STATISTICS.items():
+            words = words.replace("the test set", tested_on(group.runs[0]))
             row = [group.dataset, group.setting, group.name, words]
             row += [group.averaged if statistic == "last_20_mean" else "", group.n, " ".join(map(str, group.seeds))]
             for name in METRICS:

@@ -14,7 +14,7 @@ from reporting.charts import CURVES, PSEUDO, confusions, dots, epochs, per_class
 from reporting.groups import Group
 from reporting.headline import headline
 from reporting.metrics import metrics_of
-from reporting.protocol import colour_of, method_of
+from reporting.protocol import colour_of, method_of, tested_on
 from reporting.runs import FinishedRun
 from reporting.tables import Table, run_table, section_tables, sections
 from utils.files import jsonable
@@ -30,6 +30,11 @@ class Section(NamedTuple):
     tables: list[Table]
     groups: list[Group]
     charts: dict[str, range]
+
+    @property
+    def tested(self) -> str:
+        """What its test figures are of, in words."""
+        return tested_on(self.groups[0].runs[0]) if self.groups else ""
 
     @property
     def looks(self) -> list[str]:

@@ -14,6 +14,7 @@ from utils.flags import LONG_TAIL, spelled, with_role
 # Each has a colour of its own, by its place here, on every page and figure.
 METHODS = ("FixMatch", "FixMatch+CoSSL", "MixMatch", "MixMatch+CoSSL", "ReMixMatch", "ReMixMatch+CoSSL")
 METHODS += ("FixMatch+CReST+", "ReMixMatch+CReST+", "supervised")
+HELD_OUT = "held-out images"
 NAMED_APART = {"manualSeed", "recipe", "dataset"}  # the seeds of a row, its method, and the table that it stands in
 
 
@@ -26,14 +27,20 @@ def dataset_of(run: FinishedRun) -> str:
     if name != "folder":
         return name
     labelled = f", {sum(counts)} labelled" if counts else ""
-    return f"folder {Path(str(run.arguments.get('data_root', ''))).name}: {len(classes)} classes{labelled}"
+    tested = f", tested on {HELD_OUT}" if tested_on(run) == HELD_OUT else ""
+    return f"folder {Path(str(run.arguments.get('data_root', ''))).name}: {len(classes)} classes{labelled}{tested}"
+
+
+def tested_on(run: FinishedRun) -> str:
+    """What its test figures are of, in words."""
+    return HELD_OUT if run.about.get("evaluated_on") == "held-out" else "the test set"
 
 
 def content_of(run: FinishedRun) -> str:
-    """By what a data set is known: one's own images by their classes and labelled images, wherever they lie."""
+    """By what a data set is known: one's own images by their classes, labels and tested part, wherever they lie."""
     if run.arguments.get("dataset") != "folder":
         return dataset_of(run)
-    return json.dumps([run.about.get("classes"), run.about.get("labelled_counts")])
+    return json.dumps([run.about.get("classes"), run.about.get("labelled_counts"), tested_on(run)])
 
 
 def name_datasets(runs: Iterable[FinishedRun]) -> dict[str, str]:

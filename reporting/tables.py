@@ -7,7 +7,7 @@ from typing import NamedTuple
 from reporting.groups import METRICS, Group
 from reporting.means import Figure
 from reporting.metrics import metric_beside, metrics_of, sources
-from reporting.protocol import dataset_of, intermediate, method_of
+from reporting.protocol import dataset_of, intermediate, method_of, tested_on
 from reporting.runs import FinishedRun
 from reporting.summaries import STATISTICS
 
@@ -66,14 +66,16 @@ def words_for(statistic: str, groups: list[Group]) -> str:
     """What a statistic is in runs that are shown together."""
     averaged = sorted({run.about["epochs_averaged"] for group in groups for run in group.runs})
     if statistic != "last_20_mean":
-        return STATISTICS[statistic]
+        return STATISTICS[statistic].replace("the test set", tested_on(groups[0].runs[0]))
     words = f"mean of the last {' or '.join(map(str, averaged))} {'epoch' if averaged == [1] else 'epochs'}"
     return words if averaged == [20] else f"{words} (a fifth of the run, 20 at most)"
 
 
 def figure_table(groups: list[Group], statistic: str) -> Table:
     """All figures of a setting's groups; the mean of the last epochs with the published figure and the difference."""
-    caption = f"Test figures in percent, {words_for(statistic, groups)}, mean ± standard deviation over n seeds"
+    on = tested_on(groups[0].runs[0])
+    caption = "Test figures" if on == "the test set" else f"Figures of {on}"
+    caption += f" in percent, {words_for(statistic, groups)}, mean ± standard deviation over n seeds"
     if statistic == "best":
         caption += " (each figure from its own best epoch)"
     columns = [[Cell(group.name) for group in groups], [Cell(str(group.n), group.n) for group in groups]]

@@ -56,12 +56,13 @@ def make_run(
     shifted: bool = False,
     start: int = 401,
     offset: float = 1,
+    tested_on: str = "",
     **changed,
 ) -> Path:
     """A run whose top-1 rises by 0.1 an epoch, to `level` as mean of the last ones; balanced accuracy is `offset` less.
 
     logged: epochs run; classes: their number or names; status, reason: as in its summary; changed: arguments other than
-    PUBLISHED's.
+    PUBLISHED's; tested_on: what `evaluated_on` says, where images are held out.
     """
     folder.mkdir(parents=True)
     names = [f"class {c}" for c in range(classes)] if isinstance(classes, int) else list(classes)
@@ -81,6 +82,7 @@ def make_run(
     facts = {"method": method, "start_epoch": start, "classes": names, "labelled_counts": counts}
     facts |= {"unlabelled_counts": None, "unlabelled": 2 * sum(counts), "img_size": 32}
     facts |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    facts |= {"held_out_counts": [1] * len(names), "evaluated_on": tested_on} if tested_on else {}
     state = {"status": status} | ({"reason": reason} if reason else {})
     about = {"steps_per_epoch": arguments["val_iteration"], "arguments": arguments, "epochs": logged}
     machine = {"versions": {"torch": "2.14.1"}, "processes": 1, "wall_seconds": 3723.4}

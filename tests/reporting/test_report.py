@@ -669,6 +669,34 @@ def test_the_first_line_says_what_came_out(tmp_path):
     assert headline([]).startswith("No run")
 
 
+def test_what_was_tested_on_held_out_images_says_so(tmp_path):
+    """Wherever figures are shown; and it never shares a table with what was tested on test images."""
+    own = {"dataset": "folder", "data_root": "/x/birds", "holdout": 0.2}
+    make_run(tmp_path / "a", "FixMatch", 70, start=0, tested_on="held-out", **own)
+    make_run(tmp_path / "b", level=80, tested_on="held-out", **own)
+    make_run(tmp_path / "c", level=60, tested_on="test", **own)
+    groups = group(find_runs([tmp_path]))
+    names = {one.dataset for one in groups}
+    counts = sum(groups[0].counts)
+    assert names == {
+        f"folder birds: 10 classes, {counts} labelled{more}" for more in ("", ", tested on held-out images")
+    }
+    words = r"FixMatch\+CoSSL reaches 8\d.\d\d % .* on folder birds: .*, tested on held-out images"
+    assert re.search(words, headline(groups))
+    printed = report(tmp_path, "--out", tmp_path / "out")
+    text = (tmp_path / "out" / "tables.md").read_text()
+    assert "Figures of held-out images in percent, mean of the last 5 epochs" in text
+    assert "Figures of held-out images in percent, best epoch, chosen on held-out images" in text
+    assert "Test figures in percent, best epoch, chosen on the test set" in text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Of the averaged model on held-out images," in page and "Of the averaged model on the test set," in page
+    with (tmp_path / "out" / "figures.csv").open() as file:
+        best = {row["folders"][-1]: row["statistic"] for row in csv.DictReader(file) if "best" in row["statistic"]}
+    chosen = {"a": "held-out images", "b": "held-out images", "c": "the test set"}
+    assert best == {name: f"best epoch, chosen on {on}" for name, on in chosen.items()}
+    assert "Figures of held-out images" in printed
+
+
 def test_on_balanced_test_sets_top1_and_balanced_accuracy_are_shown_once(tmp_path):
     """Also beside a run of the published code, whose balanced accuracy is not known; figures.csv has both."""
     balanced = make_run(tmp_path / "runs" / "a", offset=0)
