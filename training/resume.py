@@ -74,8 +74,8 @@ def check_pretraining(state: State, now: Mapping[str, Any], path: Path) -> None:
     then = state.get("arguments", now)
     both = now.keys() & then.keys()
     stages = {name: flag.stages for name, flag in FLAGS.items() if name in both}
-    if now.get("holdout") is not None:  # with another seed, images that are held out now were trained on
-        stages["manualSeed"] = REFUSE
+    if now.get("holdout") is not None and "manualSeed" in both:
+        stages["manualSeed"] = REFUSE  # with another seed, images that are held out now were trained on
     found = {kind: differing(now, then, [name for name in stages if stages[name] == kind]) for kind in (REFUSE, WARN)}
     if found[REFUSE]:
         raise UserError(f"--resume {path}: pre-trained otherwise: {found[REFUSE]}; give the same arguments")

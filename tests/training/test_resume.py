@@ -246,9 +246,10 @@ def test_all_that_differs_is_named_and_published_checkpoints_have_no_arguments()
 @pytest.mark.parametrize("name", [*FLAGS, "recipe"])
 def test_what_co_learning_makes_of_a_pretraining_with_another_value(name, capsys):
     """Refused, warned of, or free; an argument that one of the stages lacks says nothing."""
-    now, path = OF_RUN | {"recipe": "train_cifar_fix_cossl"}, Path("x.pth.tar")
+    of_run = OF_RUN | {"holdout": None}  # with it, the seed isn't free
+    now, path = of_run | {"recipe": "train_cifar_fix_cossl"}, Path("x.pth.tar")
     stages = FLAGS[name].stages if name in FLAGS else WARN
-    then = {"epoch": 1, "step": 0, "arguments": OF_RUN | {name: 2}}
+    then = {"epoch": 1, "step": 0, "arguments": of_run | {name: 2}}
     if stages == REFUSE:
         with pytest.raises(UserError, match=f"--resume x.pth.tar: pre-trained otherwise: {spelled(name)} "):
             check_pretraining(then, now, path)
@@ -257,8 +258,8 @@ def test_what_co_learning_makes_of_a_pretraining_with_another_value(name, capsys
     warned = f"warning: --resume x.pth.tar was pre-trained otherwise: {spelled(name)} (2 there, {OF_RUN[name]} now)\n"
     assert capsys.readouterr().err == (warned if stages == WARN else "")
     if name != "recipe":
-        check_pretraining({"epoch": 1, "arguments": {"recipe": "train_cifar_fix"}}, now, path)
-    check_pretraining({"epoch": 1}, now, path)
+        check_pretraining({"epoch": 1, "arguments": {"recipe": "train_cifar_fix"}}, now | {"holdout": 0.2}, path)
+    check_pretraining({"epoch": 1}, now | {"holdout": 0.2}, path)
     assert capsys.readouterr().err == ""
 
 
