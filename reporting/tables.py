@@ -49,10 +49,9 @@ def _best(column: Iterable[Figure | None]) -> float | None:
 
 def _cells(column: list[Figure | None], groups: list[Group]) -> list[Cell]:
     """The figures of a column, whose best is told only where it is known that the groups can be compared."""
-    counts = [None if intermediate(group.method) else f for f, group in zip(column, groups, strict=True)]
-    best = _best(counts) if all(group.comparable for group in groups) else None
-    top = [figure is not None and round(figure.mean, 2) == best for figure in counts]
-    return [Cell(show(f), f and f.mean, first) for f, first in zip(column, top, strict=True)]
+    pairs = [(f, None if intermediate(group.method) else f) for f, group in zip(column, groups, strict=True)]
+    best = _best(f for _, f in pairs) if all(group.comparable for group in groups) else None
+    return [Cell(show(f), f and f.mean, one is not None and round(one.mean, 2) == best) for f, one in pairs]
 
 
 def _beside(groups: list[Group | None]) -> list[list[Cell]]:
