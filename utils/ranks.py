@@ -38,8 +38,8 @@ def world_size() -> int:
 
 
 def launched() -> bool:
-    """Whether torchrun, or a launcher with its settings, has started this process."""
-    return os.environ.keys() >= SETTINGS
+    """Whether torchrun, or a launcher with its settings, has started this process beside others."""
+    return world_size() > 1 and os.environ.keys() >= SETTINGS
 
 
 def _setting(name: str, default: int) -> int:
