@@ -38,7 +38,7 @@ from reporting.shifted_files import table, write
 from reporting.trained import Model, load_model, prior_of
 from reporting.untold import count_list, one_each
 from training.checkpoint import LATEST
-from utils.args import Parser, gpu, ignored, image_size, path, positive_int, spare_cpus
+from utils.args import Parser, gpu, ignored, image_size, non_negative_int, path, positive_int, spare_cpus
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable
@@ -88,7 +88,7 @@ def command_line() -> Namespace:
     add("--labelled_counts", type=count_list, metavar="N,N,...", help=about)
     add("--batch-size", type=positive_int, default=500, help="images at a time")
     add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
-    seed = ignored("--manualSeed")
+    seed = ignored("--manualSeed", type=non_negative_int)
     add(*seed.names, **seed.options)
     add("--out", type=path, default=Path("results/shifted"), help="folder for the figures of all runs together")
     return parser.parse_args()

@@ -340,7 +340,7 @@ def loop(out, epochs, step, batches, teacher=None, **changed):
     student = Averaged(network, torch.optim.SGD(network.parameters(), 0.1), 0.9)
     data = SimpleNamespace(
         batches=lambda *_: batches,
-        test=lambda: [(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64))],
+        evaluated=lambda: {"test": [(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64))]},
         counts=[1],
         facts=lambda: dict(TOY_FACTS),
         machine=dict,
