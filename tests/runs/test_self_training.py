@@ -26,6 +26,8 @@ from methods.remixmatch import align
 from methods.step import ssl_step
 from training.checkpoint import LATEST
 
+pytestmark = pytest.mark.slow
+
 FIX, REMIX = SCRIPTS = ["train_cifar_fix_crest.py", "train_cifar_remix_crest.py"]
 STEPS = 4
 SHORT = [*TINY, "--num_generation", 3, "--epochs", 1, "--val-iteration", STEPS]
@@ -49,7 +51,6 @@ def whole(tmp_path_factory):
     return of
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_killed_between_and_within_generations_it_goes_on_bit_for_bit(script, whole, two_threads, tmp_path):
     killed = run_script("tests/helpers/dies_at.py", 0, f"{STEPS - 1}x2", script, *SHORT, "--out", tmp_path)

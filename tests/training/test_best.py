@@ -112,6 +112,7 @@ def test_without_a_held_out_part_there_is_none(tmp_path):
     assert not (tmp_path / BEST).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [False, True], indirect=True)
 @pytest.mark.parametrize("step", [1, 7, 16])
 def test_a_killed_run_keeps_the_same_best(step, flags, tmp_path):
