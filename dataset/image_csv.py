@@ -28,9 +28,7 @@ def listed_images(file: Path, skip_corrupt: bool) -> list[ListedImage]:
     """
     found, lines = [], dict[str, int]()
     for line, cells in _rows(file):
-        image = ListedImage(
-            file.parent / cells["path"], cells["label"].strip(), cells.get("split", "").strip() == "test"
-        )
+        image = ListedImage(file.parent / cells["path"], cells["label"], cells.get("split") == "test")
         first = lines.setdefault(normpath(image.path), line)
         if wrong := _fault(image, cells, f"is on line {first}, too" if first != line else "", skip_corrupt):
             raise UserError(f"--data_root {file}, line {line}: {wrong}")

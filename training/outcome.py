@@ -3,14 +3,16 @@
 import math
 from typing import Any
 
-WHERE = {"test": "the test set", "held-out": "the held-out part itself"}
+from dataset.held_out import HELD_OUT, TEST
+
+WHERE = {TEST: "the test set", HELD_OUT: "the held-out part itself"}
 
 
 def outcome(summary: dict[str, Any]) -> str:
     """The last printed lines, out of what `summary.json` says of a finished run."""
     last, mean, best = summary["last_epoch"], summary["last_20_mean"], summary["best"]
-    n, on = summary["epochs_averaged"], summary.get("evaluated_on", "test")
-    name = "balanced accuracy" if on == "test" else f"{on} balanced accuracy"
+    n, on = summary["epochs_averaged"], summary.get("evaluated_on", TEST)
+    name = "balanced accuracy" if on == TEST else f"{on} balanced accuracy"
     lines = (
         f"last epoch: {name} {last['balanced']:.2f} %, {_others(last)}\n"
         f"mean {name} of the last {n} {'epoch' if n == 1 else 'epochs'}: {mean['balanced']:.2f} % "

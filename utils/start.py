@@ -16,7 +16,7 @@ from types import TracebackType
 from utils import ranks
 from utils.errors import UserError
 from utils.ranks import Disconnected
-from utils.stop import GOES_ON, Stopped, end_at_once, end_on_signals
+from utils.stop import GOES_ON, RANKS_GO_ON, Stopped, end_at_once, end_on_signals
 from utils.text import one_line
 
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)  # PyTorch's words, CPU and GPU
@@ -94,6 +94,5 @@ def _outcome(main: Callable[[], None]) -> tuple[int, str]:
             raise
         line = "error: out of memory; lower --batch-size, --width, --img_size or the number of images"
     except Disconnected as error:
-        remedy = "the same command, without --overwrite, continues from the last whole epoch"
-        return 1, f"error: another process of this run has ended ({error}); {remedy}"
+        return 1, f"error: another process of this run has ended ({error}); {RANKS_GO_ON}"
     return 2, line

@@ -25,6 +25,7 @@ REPEATED = 0.5  # seconds within which a signal is no second one: GNU's timeout 
 GOES_ON = (
     "a training run goes on from its last checkpoint by the same command, without --overwrite or --resume of a copy"
 )
+RANKS_GO_ON = "the same command, without --overwrite, continues from the last whole epoch"
 
 
 class Stopped(Exception):

@@ -8,7 +8,7 @@ from typing import Any
 
 from utils.ranks import rank, world_size
 from utils.signs import SIGNS
-from utils.stop import end_at_once
+from utils.stop import RANKS_GO_ON, end_at_once
 
 LOOKS = 60  # within the timeout
 
@@ -67,5 +67,4 @@ def _line(late: list[int], minutes: float) -> str:
 
 
 def _rest(minutes: float) -> str:
-    remedy = "the same command, without --overwrite, continues from the last whole epoch"
-    return f"not answered for {minutes:g} minutes (--rank_timeout); {remedy}"
+    return f"not answered for {minutes:g} minutes (--rank_timeout); {RANKS_GO_ON}"
