@@ -38,10 +38,11 @@ from reporting.shifted_files import table, write
 from reporting.trained import Model, load_model, prior_of
 from reporting.untold import count_list, one_each
 from training.checkpoint import LATEST
-from utils.args import Parser, gpu, ignored, image_size, non_negative_int, path, positive_int, spare_cpus
+from utils.args import Parser, ignored
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable
+from utils.flag_types import gpu, image_size, non_negative_int, path, positive_int, spare_cpus
 from utils.text import printable
 
 NAMES = (*dataset.NAMES, "small_imagenet127", "food101")

@@ -23,9 +23,10 @@ from torch.export import ExportedProgram
 from reporting.predictor import Predictor
 from reporting.trained import Model, load_model
 from reporting.untold import add_untold, facts_of
-from utils.args import Parser, path
+from utils.args import Parser
 from utils.errors import UserError
 from utils.files import check_writable, replacing
+from utils.flag_types import path
 from utils.text import printable
 
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}

@@ -23,10 +23,11 @@ from dataset.image_files import image_files
 from reporting.predictor import Predictor
 from reporting.trained import load_model
 from reporting.untold import add_untold, facts_of
-from utils.args import Parser, gpu, path, positive_int
+from utils.args import Parser
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable, replacing
+from utils.flag_types import gpu, path, positive_int
 from utils.metrics import thirds
 from utils.text import csv_cell, printable
 

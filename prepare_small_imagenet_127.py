@@ -22,9 +22,10 @@ from progressbar import NullBar, ProgressBar
 
 from dataset.safe_pickle import PICKLE_ERRORS, load_arrays
 from dataset.small_imagenet127 import NUM_CLASSES, SIZES, class_map, file_names
-from utils.args import Parser, path
+from utils.args import Parser
 from utils.errors import UserError
 from utils.files import check_writable, replacing
+from utils.flag_types import path
 from utils.text import printable, warn
 
 FILES = {"train": [f"train_data_batch_{i}" for i in range(1, 11)], "val": ["val_data"]}

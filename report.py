@@ -17,9 +17,10 @@ from reporting.markdown_latex import latex, markdown
 from reporting.page import page
 from reporting.runs import FinishedRun, find_runs
 from reporting.tables import section_tables, sections
-from utils.args import Parser, path
+from utils.args import Parser
 from utils.errors import UserError
 from utils.files import check_writable, replacing_all
+from utils.flag_types import path
 from utils.text import printable
 
 

@@ -8,6 +8,7 @@ Afterwards, train_cifar_fix_cossl.py co-learns from DIR/checkpoint_401.pth.tar.
 
 from utils.start import run_main
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from dataset.streams import open_data
 from methods.averaged import Averaged, adam
 from methods.fixmatch import fixmatch
 from methods.step import ssl_step
-from models.wrn import WideResNet
+from methods.warmup import warm_up_output
+from models.build import build_network, learning_parameters, shrink_of
 from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
@@ -31,13 +33,14 @@ def main() -> None:
         data = open_data(args, method.views, include_labelled=True, device=run.device)
 
         torch.manual_seed(args.manualSeed)
-        network = WideResNet(len(data.classes), args.depth, args.width).to(run.device)
-        optimizer = adam(network.parameters(), args.lr)
-        student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
+        network = build_network(args, len(data.classes), run.start is None).to(run.device)
+        optimizer = adam(learning_parameters(network, args), args.lr)
+        student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=shrink_of(args)), args)
 
         # The live network labels for itself, in train mode, so its BatchNorm statistics move. Its average is evaluated.
         step = ssl_step(method, student, labeller=student.live)
-        run.fit(step, student.ema, data, args.val_iteration, student)
+        before = partial(warm_up_output, student.ema.features, student, data, args.lr) if args.weights else None
+        run.fit(step, student.ema, data, args.val_iteration, student, before=before)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from methods.classifier import crt, head_adam, tfe
 from methods.mixmatch import mixmatch
 from methods.step import cossl_step
 from methods.warmup import warm_up
-from models.wrn import WideResNet
+from models.build import build_network, learning_parameters, shrink_of
+from training.resume import stage1_arguments
 from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
@@ -27,7 +28,7 @@ from utils.method_flags import COSSL, MIXING
 
 
 def main() -> None:
-    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, COSSL, MIXING, epochs=400)
+    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, COSSL, MIXING, stage1=stage1_arguments, epochs=400)
     with open_run(args) as run:
         stage1 = run.pretrained(args.resume)
         method = mixmatch(args.T, args.mix_alpha, lambda_u=lambda t: 1.0)
@@ -36,9 +37,9 @@ def main() -> None:
         # Representation: MixMatch trains the network, a momentum encoder follows it.
         # As published: with MixMatch both decays are on, Adam's and the shrink of pre-training.
         torch.manual_seed(args.manualSeed)
-        network = WideResNet(len(data.classes), args.depth, args.width).to(run.device)
-        optimizer = adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
-        student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
+        network = build_network(args, len(data.classes)).to(run.device)
+        optimizer = adam(learning_parameters(network, args), args.lr, weight_decay=0.02 * args.lr)
+        student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=shrink_of(args)), args)
         student.load(stage1)
         features = student.ema.features
 

@@ -18,7 +18,8 @@ from methods.classifier import crt, head_adam, tfe
 from methods.remixmatch import VIEWS, RunningMean, remixmatch
 from methods.step import cossl_step
 from methods.warmup import warm_up
-from models.wrn import WideResNet
+from models.build import build_network, learning_parameters
+from training.resume import stage1_arguments
 from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
@@ -27,7 +28,9 @@ from utils.method_flags import COSSL, REMIXMATCH
 
 
 def main() -> None:
-    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, COSSL, REMIXMATCH, epochs=400, lambda_u=1.5)
+    args = recipe_args(
+        Path(__file__), __doc__, RUN, CIFAR, COSSL, REMIXMATCH, stage1=stage1_arguments, epochs=400, lambda_u=1.5
+    )
     with open_run(args) as run:
         stage1 = run.pretrained(args.resume)
         data = open_data(args, VIEWS, include_labelled=False, device=run.device)
@@ -38,8 +41,8 @@ def main() -> None:
 
         # Representation: ReMixMatch trains the network, a momentum encoder follows it.
         torch.manual_seed(args.manualSeed)
-        network = WideResNet(len(data.classes), args.depth, args.width).to(run.device)
-        optimizer = adam(network.parameters(), args.lr, weight_decay=0.02 * args.lr)
+        network = build_network(args, len(data.classes)).to(run.device)
+        optimizer = adam(learning_parameters(network, args), args.lr, weight_decay=0.02 * args.lr)
         student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
         student.load(stage1)
         features = student.ema.features

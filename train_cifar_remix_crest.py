@@ -8,6 +8,7 @@ Each generation is a run in DIR/generation_N. The last one is the result.
 
 from utils.start import run_main
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,8 @@ from methods.crest import Picked, crest, flattened, pick, picking_rates
 from methods.remixmatch import VIEWS, RunningMean, remixmatch
 from methods.schedules import linear_rampup
 from methods.step import ssl_step
-from models.wrn import WideResNet
+from methods.warmup import warm_up_output
+from models.build import build_network, learning_parameters, shrink_of
 from training.generations import generations
 from training.run import open_run
 from training.speed import accelerate
@@ -51,13 +53,14 @@ def main() -> None:
             method = crest(remixmatch(args.T, args.mix_alpha, *weights, mean, target), *generation, picked, mean)
 
             torch.manual_seed(seed)
-            network = WideResNet(classes, args.depth, args.width).to(run.device)
-            optimizer = adam(network.parameters(), args.lr)
-            student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=0.02 * args.lr), args)
+            network = build_network(args, classes, run.start is None).to(run.device)
+            optimizer = adam(learning_parameters(network, args), args.lr)
+            student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=shrink_of(args)), args)
 
             # The live network labels for itself, in train mode; its guesses are aligned. Its average is evaluated.
             step = ssl_step(method, student, labeller=student.live)
-            run.fit(step, student.ema, data, args.val_iteration, student)
+            before = partial(warm_up_output, student.ema.features, student, data, args.lr) if args.weights else None
+            run.fit(step, student.ema, data, args.val_iteration, student, before=before)
 
             if one.generation + 1 < args.num_generation:
                 rates = picking_rates(class_frequencies(args, data.counts), args.crest_alpha)

@@ -24,6 +24,7 @@ from methods.fixmatch import VIEWS, fixmatch
 from methods.step import cossl_step
 from methods.warmup import warm_up_on_batches
 from models.torchvision_resnet import TorchvisionResNet
+from training.resume import stage1_arguments
 from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
@@ -37,7 +38,7 @@ WARM_UP_STEPS, WARM_UP_BATCH, WARM_UP_DECAY = 50, 256, 0.99
 
 
 def main() -> None:
-    args = recipe_args(Path(__file__), __doc__, RUN, FOOD, COSSL, FIXMATCH, **DEFAULTS)
+    args = recipe_args(Path(__file__), __doc__, RUN, FOOD, COSSL, FIXMATCH, stage1=stage1_arguments, **DEFAULTS)
     with open_run(args) as run, open_loader(args, run.device) as loader:
         stage1 = run.pretrained(args.resume)
         data = open_food101(args, ONE_STRONG_VIEW, loader)

@@ -19,6 +19,7 @@ from methods.fixmatch import fixmatch
 from methods.step import cossl_step
 from methods.warmup import warm_up_on_batches
 from models.resnet import ResNet50
+from training.resume import stage1_arguments
 from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
@@ -28,7 +29,9 @@ from utils.method_flags import COSSL, FIXMATCH
 
 def main() -> None:
     flags = RUN, SMALL_IMAGENET, COSSL, FIXMATCH
-    args = recipe_args(Path(__file__), __doc__, *flags, epochs=400, dataset="small_imagenet127")
+    args = recipe_args(
+        Path(__file__), __doc__, *flags, stage1=stage1_arguments, epochs=400, dataset="small_imagenet127"
+    )
     with open_run(args) as run:
         stage1 = run.pretrained(args.resume)
         method = fixmatch(args.tau)

@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.saved import finished
-from utils.args import path
+from utils.flag_types import path
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST, STAGES = 4, {"": "FixMatch", "_cossl": "FixMatch+CoSSL"}

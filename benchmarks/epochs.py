@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.timing import ABOUT_CLOCK, CLOCKS, machine
 from training.checkpoint import LATEST
 from training.recorder import Recorder
-from utils.args import positive_int
+from utils.flag_types import positive_int
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = (50, 500, 1000, 2000)

@@ -26,8 +26,8 @@ from benchmarks.recipe_steps import made_up, recipe_step
 from benchmarks.timing import ABOUT_CLOCK, CLOCKS, seconds
 from dataset.long_tail import class_counts
 from methods.warmup import balanced_features, imprint, random_blends
-from utils.args import gpu, positive_int
 from utils.device import pick_device
+from utils.flag_types import gpu, positive_int
 
 SETTINGS = ((10_000, 10), (100_000, 10), (1_000_000, 10), (100_000, 100), (100_000, 1000))
 RECIPES = ("train_cifar_fix", "train_cifar_fix_cossl")

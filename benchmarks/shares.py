@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.recipe_steps import RECIPES, made_up, recipe_step
 from benchmarks.step import flags_of
-from utils.args import gpu, positive_int, wrn_depth
+from utils.flag_types import gpu, positive_int, wrn_depth
 
 # Kinds of operations, and words in the names of theirs; the first that fits counts.
 KINDS = {

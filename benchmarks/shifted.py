@@ -23,8 +23,8 @@ from dataset.pixels import Pixels
 from dataset.stream import Stream
 from models.wrn import WideResNet
 from reporting.shifted import RATIOS, shifted_figures
-from utils.args import gpu, positive_int
 from utils.device import pick_device
+from utils.flag_types import gpu, positive_int
 from utils.metrics import evaluate
 
 CLASSES, SIZE = 10, 32

@@ -32,9 +32,9 @@ from benchmarks.recipe_steps import RECIPES, made_up, recipe_step
 from benchmarks.timing import ABOUT_CLOCK, CLOCKS, cpu_name, seconds
 from dataset.images import Dataset
 from training.speed import keep_memory
-from utils.args import gpu, path, positive_int, wrn_depth
 from utils.device import pick_device
 from utils.files import atomic_write_text, to_json
+from utils.flag_types import gpu, path, positive_int, wrn_depth
 
 LIMIT, STEP, DATA, PLAIN, FAST, FAST_LIMIT, USUAL = (
     "limit",

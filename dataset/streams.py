@@ -15,6 +15,7 @@ from dataset.long_tail import ImbalanceFlags, LongTailed, long_tailed
 from dataset.pixels import Pixels
 from dataset.self_training import Joined, with_joined
 from dataset.stream import Stream
+from models.library import look_of
 from utils.errors import UserError
 from utils.ranks import my_rows
 
@@ -31,7 +32,9 @@ class Sampling(NamedTuple):
 
 
 class DataFlags(ImbalanceFlags, Protocol):
-    """The flags of the CIFAR recipes that say what is trained on; img_size, skip_corrupt and holdout: of a folder."""
+    """The flags of the CIFAR recipes that say what is trained on; img_size, skip_corrupt and holdout: of a folder;
+    arch, weights: a pre-trained network wants images normalised as its own were.
+    """
 
     dataset: str
     data_root: Path
@@ -39,6 +42,8 @@ class DataFlags(ImbalanceFlags, Protocol):
     skip_corrupt: bool
     holdout: float | None
     batch_size: int
+    arch: str | None
+    weights: str | None
 
 
 def open_data(
@@ -58,6 +63,9 @@ def open_data(
     else:
         dataset = load(args.dataset, args.data_root)
         split = long_tailed(dataset, args, include_labelled)
+    if args.weights:
+        mean, std = look_of(str(args.arch))
+        dataset = dataset._replace(mean=mean, std=std)
     dataset, split = (dataset, split) if joined is None else with_joined(dataset, split, joined)
     sampling = Sampling(args.batch_size, args.manualSeed if joined is None else joined.seed)
     data = streams(dataset, split, wanted, sampling, device)

@@ -85,7 +85,7 @@ def load_states(objects: dict[str, Any], checkpoint: dict[str, Any]) -> None:
         try:
             target.load_state_dict(checkpoint[key])
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-            remedy = "give the --dataset, --width and --depth it was trained with"
+            remedy = "give the --dataset, --arch, --width and --depth it was trained with"
             raise UserError(f"{checkpoint['file']}: its {key} doesn't fit this network; {remedy}") from error
         for group, made in zip(getattr(target, "param_groups", []), groups, strict=True):
             group.update({name: value for name, value in made.items() if name != "params"})

@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
-from methods.averaged import Averaged
+from methods.averaged import Averaged, adam
 from methods.classifier import on_frozen_features
 from methods.method import Learner, Network
 from utils.seeding import generator
+
+OUTPUT_STEPS = 300  # of the warm-up of a pre-trained network's classifier, each on all labelled features
 
 BlendDraw = Callable[[int, int, int], tuple[np.ndarray, np.ndarray]]
 
@@ -115,3 +117,22 @@ def warm_up_on_batches(encoder: Network, teacher: Averaged, learner: Learner, ba
     for t in range(steps):
         loss, _ = on_frozen_features(encoder, teacher.live, learner, batches.at(t))
         teacher.descend(loss)
+
+
+def warm_up_output(encoder: Network, student: Averaged, data: Any, lr: float) -> None:
+    """Train a pre-trained network's classifier, in place, before the first pseudo-label: class-balanced logistic
+    regression on the features of all labelled images, which stay as they are. Its average is then equal.
+
+    encoder: images -> features (B, D), of its average; data: see `dataset.data.Data`; lr: learning rate. Not in the
+    paper, whose networks are new.
+    """
+    live, ema = (network.get_submodule("output") for network in (student.live, student.ema))
+    (features,), labels = collect(encoder, data.labelled.sweep(("plain",)))
+    y = torch.cat(labels)
+    weight = 1 / y.bincount(minlength=len(data.counts)).clamp(min=1).to(features)
+    optimizer = adam(live.parameters(), lr)
+    for _ in range(OUTPUT_STEPS):
+        optimizer.zero_grad()
+        cross_entropy(live(features), y, weight).backward()
+        optimizer.step()
+    ema.load_state_dict(live.state_dict())

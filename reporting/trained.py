@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.build import library_network
 from models.resnet import ResNet50
 from models.torchvision_resnet import TorchvisionResNet, depth_of
 from models.wrn import WideResNet
@@ -70,9 +71,14 @@ def _classifier(weights: dict[str, Tensor]) -> str:
 
 def _network(state: dict[str, Any], classes: int) -> nn.Module:
     """What the recipes evaluate. In CoSSL the averaged head is put in the place of the classifier, which is like it."""
-    with torch.device("meta"):
-        network = network_like(state["ema_state_dict"], classes)
-    network.load_state_dict(state["ema_state_dict"], assign=True)
+    facts = state.get("facts", {})
+    if "arch" in facts:
+        network: Any = library_network(facts["arch"], classes, facts["img_size"])
+        network.load_state_dict(state["ema_state_dict"])
+    else:
+        with torch.device("meta"):
+            network = network_like(state["ema_state_dict"], classes)
+        network.load_state_dict(state["ema_state_dict"], assign=True)
     if "ema_teacher" in state:
         network.output.load_state_dict(state["ema_teacher"], assign=True)
     return network.eval()

@@ -14,9 +14,10 @@ from dataset.cifar import CIFAR10_LOOK, CIFAR100_LOOK
 from dataset.crops import resized
 from dataset.small_imagenet127 import SMALL_LOOK, class_map
 from reporting.trained import Model
-from utils.args import Parser, image_size, positive_int
+from utils.args import Parser
 from utils.errors import UserError
 from utils.files import read_regular
+from utils.flag_types import image_size, positive_int
 
 
 class Prepared(NamedTuple):

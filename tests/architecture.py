@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # A package imports those on lower floors, and none beside it. Scripts and benchmarks stand above all.
-FLOORS = {"utils": 1, "models": 1, "methods": 2, "dataset": 2, "training": 3, "reporting": 4}
+FLOORS = {"utils": 0, "models": 1, "methods": 2, "dataset": 2, "training": 3, "reporting": 4}
 MODULES = {f"{path.parent.name}.{path.stem}": path for package in FLOORS for path in (ROOT / package).glob("*.py")}
 RECIPES = sorted(ROOT.glob("train_*.py"))
 
@@ -47,7 +47,7 @@ def test_no_import_goes_up_or_sideways():
         package = name.split(".")[0]
         for other in imports(path):
             there = other.split(".")[0]
-            assert there == package or FLOORS.get(there, 0) < FLOORS[package], f"{name} imports {other}"
+            assert there == package or FLOORS.get(there, -1) < FLOORS[package], f"{name} imports {other}"
             assert not (ROOT / f"{there}.py").exists() and there not in ("benchmarks", "tests"), f"{name}: {other}"
 
 

@@ -5,7 +5,7 @@ State: what `read_checkpoint` returns. Arguments, facts: see training.schema.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from training.checkpoint import LATEST, read_checkpoint
 from utils.args import PLACE, REFUSE, WARN
@@ -14,6 +14,14 @@ from utils.flags import FLAGS, spelled, with_role
 from utils.text import warn
 
 State = dict[str, Any]
+
+
+class Stage1Flags(Protocol):
+    """The flags of co-learning that are read here before the others. resume: the pre-training checkpoint."""
+
+    out: Path
+    resume: Path
+    overwrite: bool
 
 
 def differing(now: Mapping[str, Any], then: Mapping[str, Any], names: Iterable[str]) -> str:
@@ -48,6 +56,17 @@ def starting_point(out: Path, path: Path | None, overwrite: bool, arguments: Map
     remedy = "give the same arguments, or a new --out"
     refuse_other_run(state, arguments, free, f"--resume {path}: of another run", remedy)
     return state
+
+
+def stage1_arguments(args: Stage1Flags) -> dict[str, Any]:
+    """What co-learning takes over unless it is given: the arguments of its pre-training in which both stages should
+    agree, and where the data lie. Empty for a published checkpoint.
+    """
+    path, source = args.resume, "--resume"
+    if not path.is_file() and not args.overwrite:  # a run that goes on doesn't need it any more
+        path, source = args.out / LATEST, "--out"
+    then: dict[str, Any] = read_checkpoint(path, source).get("arguments", {}) if path.is_file() else {}
+    return {name: then[name] for name, one in FLAGS.items() if name in then and (one.stages or name == "data_root")}
 
 
 def is_in(path: Path, folder: Path) -> bool:

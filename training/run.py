@@ -103,7 +103,8 @@ class Run:
         """
         stop = Stop(self.args.time_limit)
         objects = saved_objects(step, student, teacher)
-        recorder, totals = self._recorder({"method": step.name, "start_epoch": 0} | data.facts(), objects, steps)
+        facts = {"method": step.name, "start_epoch": 0} | data.facts() | getattr(student.live, "facts", {})
+        recorder, totals = self._recorder(facts, objects, steps)
         numbered = by_number(step.train, data.batches(step.streams, *step.draws), objects, self.args.graph)
         self._claim(recorder)
         try:
@@ -124,6 +125,8 @@ class Run:
     def _recorder(self, facts: Facts, objects: dict[str, Any], steps: int) -> tuple[Recorder, Totals]:
         """What records the run, and what is done of an epoch that isn't whole. Objects get the state of the start."""
         start, totals = self.start, Totals()
+        if weights := (start or self.stage1 or {}).get("facts", {}).get("weights_sha256"):
+            facts["weights_sha256"] = weights
         if self.stage1 is not None:
             facts["start_epoch"] = self.stage1["epoch"]
             resume.same_classes(self.stage1, facts)

@@ -55,7 +55,8 @@ class History(TypedDict):
 
 class Facts(TypedDict):
     """Of a run and its data. unlabelled_counts: None where not known; resize: of crops in evaluation, pixels;
-    held_out_counts: where images are held out; evaluated_on: what test figures are of then, "test" or "held-out".
+    held_out_counts: where images are held out; evaluated_on: what test figures are of then, "test" or "held-out";
+    arch: of torchvision or timm; weights_sha256: of the file of its pre-trained weights.
     """
 
     method: str
@@ -70,6 +71,8 @@ class Facts(TypedDict):
     resize: NotRequired[int]
     held_out_counts: NotRequired[list[int]]
     evaluated_on: NotRequired[str]
+    arch: NotRequired[str]
+    weights_sha256: NotRequired[str]
 
 
 class Published(TypedDict):

@@ -1,7 +1,7 @@
 """Flags: spellings and defaults of the published scripts, plus a few that they lack. A flag knows what it decides."""
 
 import argparse
-import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.errors import UserError
+from utils.flag_types import positive_int, wrn_depth
 
 # What a flag decides. DATA, RESULT: the images and the numbers of a run. SPEED: the last digits of these: a run keeps
 # its value, and the report counts runs that differ in it as alike. PLACE: where a run is and how long: always free.
 DATA, RESULT, SPEED, PLACE = "data", "result", "speed", "place"
 # What co-learning makes of a pre-training that had another value.
 WARN, REFUSE = "warn", "refuse"
+
+
+# Arguments -> other defaults of some of them.
+Defaults = Callable[[argparse.Namespace], dict[str, Any]]
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -69,15 +74,34 @@ def switch(name: str, about: str, role: str = RESULT, stages: str = "", action: 
     return Flag((name,), role, stages, {"action": action, "default": False, "help": about})
 
 
+class _Arch(argparse.Action):
+    """`wrn-D-W` is another spelling of a depth and a width."""
+
+    def __call__(self, parser: Any, namespace: Any, value: Any, option_string: str | None = None) -> None:
+        if found := re.fullmatch(r"wrn-(\d+)-(\d+)", value):
+            with suppress(argparse.ArgumentTypeError):
+                namespace.depth, namespace.width = wrn_depth(found[1]), positive_int(found[2])
+                value = None
+        setattr(namespace, self.dest, value)
+
+
+def arch(about: str) -> Flag:
+    """`--arch`."""
+    return Flag(("--arch",), RESULT, REFUSE, {"action": _Arch, "default": None, "help": about, "metavar": "NAME"})
+
+
 def ignored(name: str, **more: Any) -> Flag:
     """A flag that published scripts accept, and never use. more: argparse's."""
     options = {"action": _Ignore, "default": argparse.SUPPRESS, "help": "ignored, as in the published scripts"}
     return Flag((name,), PLACE, "", options | more)
 
 
-def recipe_args(recipe: Path, doc: str, *groups: tuple[Flag, ...], **defaults: Any) -> argparse.Namespace:
+def recipe_args(
+    recipe: Path, doc: str, *groups: tuple[Flag, ...], stage1: Defaults | None = None, **defaults: Any
+) -> argparse.Namespace:
     """The arguments of a training script. recipe: its file, by whose name `recipe` among them calls it; doc: its
-    docstring, whose first paragraph `--help` shows; groups: its flags; defaults: those that are its own.
+    docstring, whose first paragraph `--help` shows; groups: its flags; defaults: those that are its own; stage1: what
+    co-learning takes from its pre-training, unless it is given, out of the other arguments.
 
     Raises UserError for wrong flags.
     """
@@ -85,59 +109,19 @@ def recipe_args(recipe: Path, doc: str, *groups: tuple[Flag, ...], **defaults: A
     for one in (one for group in groups for one in group):
         parser.add_argument(*one.names, **one.options)
     parser.set_defaults(recipe=recipe.stem, **defaults)
-    return parser.parse_args()
+    args = parser.parse_args()
+    for further in (stage1, _of_pretrained):
+        found = further(args) if further else {}
+        parser.set_defaults(**{one.name: found[one.name] for group in groups for one in group if one.name in found})
+        args = parser.parse_args()
+    return args
+
+
+def _of_pretrained(args: argparse.Namespace) -> dict[str, Any]:
+    """Defaults where a network has pre-trained weights. FixMatch's 0.95 is for one that starts from nothing."""
+    return {"tau": 0.7} if getattr(args, "weights", None) else {}
 
 
 def plain(args: argparse.Namespace) -> dict[str, str | int | float | bool | None]:
     """The arguments as plain values, for checkpoints and summaries."""
     return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-
-
-def number(kind: type, valid: Callable[[float], bool], meaning: str) -> Callable[[str], float]:
-    """A type for argparse: an int or float within bounds; `meaning` completes "expected ..." in the error."""
-
-    def parse(text: str) -> float:
-        with suppress(ValueError):
-            value: float = kind(text)
-            if valid(value):
-                return value
-        raise argparse.ArgumentTypeError(f"expected {meaning}, got {text!r}")
-
-    return parse
-
-
-positive_int = number(int, lambda v: 0 < v < 1e9, "a whole number above 0 and below 1e9")
-non_negative_int = number(int, lambda v: 0 <= v < 2**32, "a whole number from 0 to 2^32 - 1")
-nonzero_int = number(int, lambda v: 0 < abs(v) < 1e9, "a whole number other than 0, from -1e9 to 1e9")
-positive_float = number(float, lambda v: 0 < v < 1e9, "a number above 0 and below 1e9")
-sensible_float = number(float, lambda v: 1e-3 <= v <= 1e3, "a number from 0.001 to 1000")
-non_negative_float = number(float, lambda v: 0 <= v < 1e9, "a number of at least 0 and below 1e9")
-minutes = number(float, lambda v: 0 < v <= 1e6, "minutes, above 0 and up to 1e6")
-positive_share = number(float, lambda v: 0 < v <= 1, "a number above 0 and up to 1")
-share = number(float, lambda v: 0 <= v <= 1, "a number from 0 to 1")
-inner_share = number(float, lambda v: 0 < v < 1, "a number above 0 and below 1")
-worker_count = number(int, lambda v: 0 <= v <= 256, "a whole number from 0 to 256")
-image_size = number(int, lambda v: 16 <= v <= 512 and v % 8 == 0, "a multiple of 8 from 16 to 512")
-wrn_depth = number(int, lambda v: 10 <= v < 1000 and v % 6 == 4, "6 n + 4, as 10, 16, 22, 28")
-
-
-def gpu(text: str) -> str:
-    return text if text == "cpu" else str(number(int, lambda v: 0 <= v < 1000, "a device number or 'cpu'")(text))
-
-
-def path(text: str) -> Path:
-    """A path; `~` is the user's home, which a shell leaves as it is in --out=~/x."""
-    if not text:
-        raise argparse.ArgumentTypeError("expected a path, got ''")
-    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path's raises for ~nobody
-
-
-def path_or_none(text: str) -> Path | None:
-    return path(text) if text else None
-
-
-def spare_cpus() -> int:
-    """How many worker processes this one may have: its share of the CPUs that it may use, 8 at most."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return min(8, max(1, cpus // max(1, int(processes) if processes.isdecimal() else 1)))

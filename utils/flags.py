@@ -3,16 +3,9 @@
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
-from utils.args import (
-    DATA,
-    PLACE,
-    REFUSE,
-    SPEED,
-    WARN,
-    Flag,
-    flag,
+from utils.args import DATA, PLACE, REFUSE, SPEED, WARN, Flag, arch, flag, ignored, switch
+from utils.flag_types import (
     gpu,
-    ignored,
     image_size,
     inner_share,
     minutes,
@@ -25,7 +18,8 @@ from utils.args import (
     positive_share,
     share,
     spare_cpus,
-    switch,
+    tune,
+    weights,
     worker_count,
     wrn_depth,
 )
@@ -72,6 +66,16 @@ _DATASETS = ("cifar10", "cifar100", "fashion_mnist", "digits", "folder")
 _DATASET = "data set; folder: your own images, in folders or in the CSV DATA_ROOT (docs/own-images.md)"
 _HOLDOUT = "--dataset folder: share of each class's labelled images to hold out, for the best checkpoint or as test set"
 _SIZE = {"role": DATA, "stages": REFUSE}
+_ARCH = "network: wrn-28-2 and the like (--depth, --width), one of torchvision, as resnet18, or of timm, as timm:NAME"
+_WEIGHTS = "pre-trained weights: a state dict's file, 'default' (the library's download) or 'none'; with them, --tau is"
+_WEIGHTS += " 0.7 unless given, the classifier is warmed up first, and nothing shrinks"
+_TUNE = "which layers of a pre-trained network learn: all, the last:N, the normalisations (norm), or none"
+NETWORK = (
+    arch(_ARCH),
+    flag("--weights", weights, None, _WEIGHTS, stages=REFUSE, metavar="FILE"),
+    flag("--tune", tune, "all", _TUNE, stages=REFUSE),
+    flag("--lr_body", positive_float, None, "their learning rate; unless given, a tenth of --lr", metavar="LR"),
+)
 CIFAR = (
     *STEPS,
     ignored("--step", nargs=0),
@@ -82,6 +86,7 @@ CIFAR = (
     *LONG_TAIL,
     flag("--width", positive_int, 2, "width factor of the Wide ResNet", stages=REFUSE),
     flag("--depth", wrn_depth, 28, "depth of the Wide ResNet, 6 n + 4", stages=REFUSE),
+    *NETWORK,
 )
 SMALL_IMAGENET = (
     *STEPS,

@@ -1,10 +1,7 @@
 """Flags of methods: what a recipe takes besides its data and its run."""
 
-from utils.args import (
-    PLACE,
-    WARN,
-    flag,
-    ignored,
+from utils.args import PLACE, WARN, flag, ignored, switch
+from utils.flag_types import (
     non_negative_float,
     non_negative_int,
     path,
@@ -13,7 +10,6 @@ from utils.args import (
     positive_int,
     sensible_float,
     share,
-    switch,
 )
 
 # The learning rate of Food-101's pre-training: linear warm-up, then steps.

@@ -123,7 +123,7 @@ def test_states_of_another_network_are_refused_by_name(key):
         it.optimizer = adam(it.live.parameters(), 0.1)
     wrong = torch.nn.Linear(5, 7)
     wrong = {"optimizer": adam([wrong.weight], 0.1).state_dict()}.get(key, wrong.state_dict())
-    problem = f"x.pth.tar: its {key} doesn't fit this network; give the --dataset, --width and --depth"
+    problem = f"x.pth.tar: its {key} doesn't fit this network; give the --dataset, --arch, --width and --depth"
     for state in (saved_states(other) | {key: wrong}, {k: v for k, v in saved_states(other).items() if k != key}):
         with pytest.raises(UserError, match=problem):
             averaged.load(state)

@@ -11,7 +11,8 @@ from helpers.scripts import ROOT, assert_refused, run_here
 
 import dataset
 from utils import flags
-from utils.args import DATA, PLACE, REFUSE, RESULT, SPEED, WARN, Flag, path, recipe_args
+from utils.args import DATA, PLACE, REFUSE, RESULT, SPEED, WARN, Flag, recipe_args
+from utils.flag_types import path
 from utils.flags import FLAGS, GROUPS, spelled, with_role
 
 RECIPES = sorted(path.name for path in ROOT.glob("train_*.py"))

@@ -1,0 +1,91 @@
+"""The network that flags name, and which of its parameters learn how fast."""
+
+from typing import Any, Protocol
+
+from torch import nn
+
+from models.library import NORMS, LibraryNetwork, take_off_classifier, whole_network
+from models.weights import load_weights
+from models.wrn import WideResNet
+from utils.errors import UserError
+
+BODY_RATE = 0.1  # of --lr: pre-trained layers' learning rate
+
+
+class NetworkFlags(Protocol):
+    """The flags of a recipe that are read here. arch: None for a Wide ResNet of this depth and width; weights: None for
+    untrained ones; tune: all, last:N, norm or none; lr_body: None for the usual one.
+    """
+
+    arch: str | None
+    weights: str | None
+    tune: str
+    depth: int
+    width: int
+    img_size: int
+    lr: float
+    lr_body: float | None
+
+
+def build_network(flags: NetworkFlags, num_classes: int, fresh: bool = False) -> Any:
+    """The network of a run, from torch's generator; if it is `fresh`, with its pre-trained weights. Otherwise those of
+    a checkpoint follow. Raises UserError for flags that don't fit each other, and as `load_weights`.
+    """
+    if flags.arch is None:
+        if flags.weights or flags.tune != "all" or flags.lr_body:
+            raise UserError("--weights, --tune, --lr_body: only with a network of --arch, such as resnet18")
+        return WideResNet(num_classes, flags.depth, flags.width)
+    if flags.weights is None and flags.tune != "all":
+        raise UserError(f"--tune {flags.tune}: parts of an untrained network would never learn; give --weights")
+    network = library_network(flags.arch, num_classes, flags.img_size, flags.weights if fresh else None)
+    _choose_learning(network.body, flags.tune, flags.arch)
+    return network
+
+
+def library_network(arch: str, num_classes: int, size: int, weights: str | None = None) -> LibraryNetwork:
+    """A network of torchvision or timm. size: side of the images, pixels; weights: see `load_weights`, None: untrained.
+
+    Raises UserError as `whole_network` and `load_weights`.
+    """
+    body, facts = whole_network(arch, size), {"arch": arch}
+    if weights is not None:
+        facts["weights_sha256"] = load_weights(body, arch, weights, size)
+    return LibraryNetwork(body, take_off_classifier(body), num_classes, facts)
+
+
+def _choose_learning(body: nn.Module, tune: str, arch: str) -> None:
+    """Freeze what `--tune` doesn't name: all but the normalisations' parameters, or all before the last N layers, which
+    are convolutions, linear layers and attention's. In place. Raises UserError if there aren't so many.
+    """
+    parameters = list(body.parameters())
+    learning = parameters if tune == "all" else []
+    if tune == "norm":
+        learning = [p for module in body.modules() if isinstance(module, NORMS) for p in module.parameters()]
+        if not learning:
+            raise UserError(f"--tune norm: {arch} has no normalisation layers; take all, last:N or none")
+    elif tune.startswith("last:"):
+        matrices = [i for i, (name, p) in enumerate(body.named_parameters()) if name.endswith("weight") and p.ndim > 1]
+        n = int(tune.removeprefix("last:"))
+        if n > len(matrices):
+            raise UserError(f"--tune {tune}: {arch} has {len(matrices)} layers; give at most last:{len(matrices)}")
+        learning = parameters[matrices[-n] :]
+    chosen = set(map(id, learning))
+    for parameter in parameters:
+        parameter.requires_grad_(id(parameter) in chosen)
+
+
+def learning_parameters(network: nn.Module, flags: NetworkFlags) -> list[Any]:
+    """What an optimiser with `--lr` takes: all parameters; or groups, of which the pre-trained body has `--lr_body`,
+    unless given a tenth of `--lr`.
+    """
+    if flags.weights is None and flags.lr_body is None:
+        return list(network.parameters())
+    heads = [p for name, p in network.named_parameters() if not name.startswith("body.")]
+    body = [p for name, p in network.named_parameters() if name.startswith("body.") and p.requires_grad]
+    rate = flags.lr_body or BODY_RATE * flags.lr
+    return [{"params": heads}, *([{"params": body, "lr": rate}] if body else [])]
+
+
+def shrink_of(flags: NetworkFlags) -> float:
+    """By what share weights shrink after a step of stage 1: 0.02 lr (published code); pre-trained ones don't."""
+    return 0.0 if flags.weights else 0.02 * flags.lr

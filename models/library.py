@@ -1,0 +1,136 @@
+"""Networks of torchvision and timm for own images, with the interface of the networks here, and their parts that learn.
+
+Shape legend: B images (B, 3, S, S), D features, C classes.
+"""
+
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.initialise import initialise
+from utils.errors import UserError
+
+TIMM = "timm:"
+IMAGENET_LOOK = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+# What would draw inside of a step, by its name, for timm has classes of its own.
+RANDOM = {"Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "StochasticDepth", "DropPath", "DropBlock2d"}
+
+
+class LibraryNetwork(nn.Module):
+    """A network of torchvision or timm whose classifier is taken off. Nothing in it is random: it has no dropout.
+
+    `features(x)`: (B, 3, S, S) -> (B, D); `output(f)`: (B, D) -> logits (B, C); `rot(f)`: (B, D) -> logits of the four
+    quarter turns (B, 4); calling the network: images -> logits. body: images -> (B, D), with `width` D; facts: what
+    checkpoints say of it.
+    """
+
+    def __init__(self, body: nn.Module, width: int, num_classes: int, facts: dict[str, Any]) -> None:
+        super().__init__()
+        self.body, self.facts = body, facts
+        self.output, self.rot = nn.Linear(width, num_classes), nn.Linear(width, 4)
+        for head in (self.output, self.rot):
+            initialise(head)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images (B, 3, S, S) float -> features (B, D)."""
+        return self.body(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, 3, S, S) float -> logits (B, C)."""
+        return self.output(self.features(x))
+
+    def train(self, mode: bool = True) -> "LibraryNetwork":
+        """As ever, but BatchNorm that doesn't learn keeps its statistics, too."""
+        super().train(mode)
+        for module in self.body.modules():
+            own = next(module.parameters(recurse=False), None)
+            if isinstance(module, NORMS) and own is not None and not own.requires_grad:
+                module.eval()
+        return self
+
+
+def whole_network(arch: str, size: int) -> nn.Module:
+    """The network called `arch`, of torchvision or `timm:` timm, for images of size x size pixels, with its classifier,
+    untrained. Raises UserError for a name that isn't known, for timm where it isn't installed, and for images of a size
+    that it doesn't take.
+    """
+    make: Any = _timm if arch.startswith(TIMM) else _torchvision
+    network = without_dropout(make(arch.removeprefix(TIMM), size)).eval()
+    try:
+        with torch.no_grad():
+            taken = isinstance(network(torch.zeros(2, 3, size, size)), Tensor)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise _size_refused(arch, size, error) from None
+    if not taken or hasattr(network, "aux_logits") or classifier_of(network) is None:
+        raise UserError(f"--arch {arch}: does not end in one linear classifier; take another network")
+    return network
+
+
+def take_off_classifier(network: nn.Module) -> int:
+    """Put nothing in the place of the classifier, in place. Returns the number of features D."""
+    path = classifier_of(network)
+    parent, _, name = str(path).rpartition(".")
+    width: int = network.get_submodule(str(path)).in_features
+    setattr(network.get_submodule(parent), name, nn.Identity())
+    return width
+
+
+def classifier_of(network: nn.Module) -> str | None:
+    """The path of a network's last linear layer; None if it has none."""
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    return linear[-1] if linear else None
+
+
+def without_dropout(network: nn.Module) -> nn.Module:
+    """The network, with nothing in the place of dropout and of stochastic depth, in place."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if type(child).__name__ in RANDOM:
+                setattr(parent, name, nn.Identity())
+    return network
+
+
+def _torchvision(name: str, size: int) -> nn.Module:
+    from torchvision import models  # here, for most runs don't need it
+
+    known = models.list_models(module=models)
+    if name not in known:
+        near = ", ".join(get_close_matches(name, known)) or "resnet18, efficientnet_b0, vit_b_16"
+        raise UserError(f"--arch {name}: torchvision has no such network; take wrn-28-2, {near}, ..., or timm:NAME")
+    sized = {"image_size": size} if name.startswith("vit_") else {}
+    try:
+        return models.get_model(name, weights=None, **sized)
+    except AssertionError as error:
+        raise _size_refused(name, size, error) from None
+
+
+def _timm(name: str, size: int) -> nn.Module:
+    timm = _import_timm()
+    if name not in (known := timm.list_models()):
+        near = ", ".join(get_close_matches(name, known)) or "see timm.list_models()"
+        raise UserError(f"--arch timm:{name}: timm has no such network; {near}")
+    return timm.create_model(name, pretrained=False)
+
+
+def _import_timm() -> Any:
+    try:
+        import timm
+    except ImportError:
+        raise UserError("--arch timm:...: timm is not installed; pip install timm") from None
+    return timm
+
+
+def _size_refused(arch: str, size: int, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:100] or "its patches don't fit"
+    return UserError(f"--img_size {size}: {arch} doesn't take such images ({reason}); give its own, often 224")
+
+
+def look_of(arch: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, (3,) each, of the images that its published weights learned from."""
+    if not arch.startswith(TIMM):
+        return IMAGENET_LOOK
+    config = _import_timm().get_pretrained_cfg(arch.removeprefix(TIMM))
+    return (tuple(config.mean), tuple(config.std)) if config else IMAGENET_LOOK

@@ -1,0 +1,98 @@
+"""Pre-trained weights of torchvision's and timm's networks: a file of one's own, or the library's download."""
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from models.library import TIMM, classifier_of
+from utils.errors import UserError
+
+DEFAULT = "default"
+# What files raise that aren't what they seem.
+_WRONG = (pickle.UnpicklingError, RuntimeError, OSError, ValueError, LookupError, EOFError, TypeError, AttributeError)
+
+
+def load_weights(network: nn.Module, arch: str, weights: str, size: int) -> str:
+    """Load weights into a whole network, in place, but for its classifier. Returns the SHA-256 of their file.
+
+    weights: the file of a state dict, by torch.save or safetensors, or DEFAULT, the library's download; size: side of
+    the images, pixels, to which the places of a vision transformer are interpolated. Runs no code from the file.
+    Raises UserError for a file that is missing, that isn't a state dict, or that is of another network, and where
+    nothing can be downloaded.
+    """
+    file = _download(arch) if weights == DEFAULT else Path(weights)
+    state, classifier = _read(file), f"{classifier_of(network)}."
+    if wrong := _misfit(network, state, classifier, size):
+        raise UserError(f"--weights {file}: not of {arch} ({wrong}); give its own, or the --arch they are of")
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _misfit(network: Any, state: dict[str, Tensor], classifier: str, size: int) -> str:
+    """Load a state; in words why it doesn't fit, empty if it does."""
+    try:
+        if hasattr(network, "patch_size"):  # one of torchvision's vision transformers
+            from torchvision.models.vision_transformer import interpolate_embeddings
+
+            state = dict(interpolate_embeddings(size, network.patch_size, state))
+        rest = {name: value for name, value in state.items() if not name.startswith(classifier)}
+        missing, unexpected = network.load_state_dict(rest, strict=False)
+    except _WRONG as error:
+        return " ".join(str(error).split("\n\t")[-1].split())
+    missing = [name for name in missing if not name.startswith(classifier)]
+    lacks = [f"it lacks {missing[0]}"] if missing else []
+    return " and ".join(lacks + ([f"has {unexpected[0]}"] if unexpected else []))
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """The state dict in a file, or under `state_dict` or `model` in it; names without a wrapper's `module.`."""
+    if not file.is_file():
+        raise UserError(f"--weights {file}: no such file; give that of a state dict, default or none")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except ImportError:
+        raise UserError(f"--weights {file}: safetensors is not installed; pip install safetensors") from None
+    except _WRONG as error:
+        unsafe = isinstance(error, pickle.UnpicklingError)
+        _refuse(file, "it holds code, or is of another program" if unsafe else "it is damaged")
+    state = next((state[key] for key in ("state_dict", "model") if isinstance(state, dict) and key in state), state)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        _refuse(file, "it holds something else")
+    if not all(value.isfinite().all() for value in state.values()):
+        _refuse(file, "not all that it holds are numbers")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _refuse(file: Path, reason: str) -> NoReturn:
+    remedy = "save one by torch.save(model.state_dict(), file)"
+    raise UserError(f"--weights {file}: no state dict can be read ({reason}); {remedy}") from None
+
+
+def _download(arch: str) -> Path:
+    """The file of the library's own weights, in its cache. Raises UserError where it can't be had."""
+    url = f"the weights of {arch}"
+    try:
+        if arch.startswith(TIMM):
+            import timm
+            from huggingface_hub import hf_hub_download
+
+            repository = timm.get_pretrained_cfg(arch.removeprefix(TIMM)).hf_hub_id
+            url = f"https://huggingface.co/{repository}/resolve/main/model.safetensors"
+            return Path(hf_hub_download(repository, "model.safetensors"))
+        from torchvision.models import get_model_weights
+
+        best: Any = get_model_weights(arch).DEFAULT
+        url = best.url
+        best.get_state_dict(progress=False, check_hash=True)
+        return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    except (ImportError, *_WRONG) as error:
+        problem = f"can't be downloaded ({' '.join(str(error).split())[:100]})"
+        raise UserError(f"--weights default: {problem}; get {url}, and give --weights FILE") from None
