@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from dataset.image_loader import open_loader
 from dataset.streams import open_data
 from methods.averaged import Averaged, adam
 from methods.fixmatch import fixmatch
@@ -28,9 +29,9 @@ from utils.method_flags import FIXMATCH, PRETRAIN
 
 def main() -> None:
     args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, FIXMATCH, epochs=500)
-    with open_run(args) as run:
+    with open_run(args) as run, open_loader(args, run.device) as loader:
         method = fixmatch(args.tau)
-        data = open_data(args, method.views, include_labelled=True, device=run.device)
+        data = open_data(args, method.views, include_labelled=True, loader=loader)
 
         torch.manual_seed(args.manualSeed)
         network = build_network(args, len(data.classes), run.start is None).to(run.device)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dataset.image_loader import open_loader
 from dataset.streams import open_data
 from methods.averaged import Averaged, adam
 from methods.classifier import crt, head_adam, tfe
@@ -29,10 +30,10 @@ from utils.method_flags import COSSL, FIXMATCH
 
 def main() -> None:
     args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, COSSL, FIXMATCH, stage1=stage1_arguments, epochs=400)
-    with open_run(args) as run:
+    with open_run(args) as run, open_loader(args, run.device) as loader:
         stage1 = run.pretrained(args.resume)
         method = fixmatch(args.tau)
-        data = open_data(args, method.views, include_labelled=True, device=run.device)
+        data = open_data(args, method.views, include_labelled=True, loader=loader)
 
         # Representation: FixMatch trains the network, a momentum encoder follows it.
         torch.manual_seed(args.manualSeed)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dataset.image_loader import open_loader
 from dataset.streams import open_data
 from methods.averaged import Averaged, adam
 from methods.classifier import crt, head_adam, tfe
@@ -29,10 +30,10 @@ from utils.method_flags import COSSL, MIXING
 
 def main() -> None:
     args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, COSSL, MIXING, stage1=stage1_arguments, epochs=400)
-    with open_run(args) as run:
+    with open_run(args) as run, open_loader(args, run.device) as loader:
         stage1 = run.pretrained(args.resume)
         method = mixmatch(args.T, args.mix_alpha, lambda_u=lambda t: 1.0)
-        data = open_data(args, method.views, include_labelled=False, device=run.device)
+        data = open_data(args, method.views, include_labelled=False, loader=loader)
 
         # Representation: MixMatch trains the network, a momentum encoder follows it.
         # As published: with MixMatch both decays are on, Adam's and the shrink of pre-training.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from dataset.image_loader import open_loader
 from dataset.streams import open_data
 from methods.averaged import Averaged, adam
 from methods.remixmatch import VIEWS, RunningMean, remixmatch
@@ -29,8 +30,8 @@ from utils.method_flags import PRETRAIN, REMIXMATCH
 
 def main() -> None:
     args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, REMIXMATCH, epochs=500, lambda_u=1.5)
-    with open_run(args) as run:
-        data = open_data(args, VIEWS, include_labelled=False, device=run.device)
+    with open_run(args) as run, open_loader(args, run.device) as loader:
+        data = open_data(args, VIEWS, include_labelled=False, loader=loader)
         target = torch.from_numpy(data.counts).to(run.device) if args.align else None
 
         def ramp(t: int) -> float:

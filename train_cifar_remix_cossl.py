@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dataset.image_loader import open_loader
 from dataset.streams import open_data
 from methods.averaged import Averaged, adam
 from methods.classifier import crt, head_adam, tfe
@@ -31,9 +32,9 @@ def main() -> None:
     args = recipe_args(
         Path(__file__), __doc__, RUN, CIFAR, COSSL, REMIXMATCH, stage1=stage1_arguments, epochs=400, lambda_u=1.5
     )
-    with open_run(args) as run:
+    with open_run(args) as run, open_loader(args, run.device) as loader:
         stage1 = run.pretrained(args.resume)
-        data = open_data(args, VIEWS, include_labelled=False, device=run.device)
+        data = open_data(args, VIEWS, include_labelled=False, loader=loader)
         target = torch.from_numpy(data.counts).to(run.device) if args.align else None
         weights = lambda t: args.lambda_u, args.w_rot, lambda t: args.w_ent
         mean = RunningMean(len(data.classes)).to(run.device)  # starts anew

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from dataset.image_loader import open_loader
 from dataset.self_training import Joined, class_frequencies
 from dataset.streams import open_data
 from methods.averaged import Averaged, adam
@@ -40,12 +41,12 @@ def main() -> None:
 
     weights = lambda t: args.lambda_u * ramp(t), args.w_rot, lambda t: args.w_ent * ramp(t)
     for one in generations(args):
-        with open_run(one) as run:
+        with open_run(one) as run, open_loader(one, run.device) as loader:
             # Images that the generation before was surest of join the labelled ones. A resumed run has them.
             picked = Picked(**run.start.get("picked", {})) if run.start else picked
             seed = fold_in(args.manualSeed, "generation", one.generation)
             joined = Joined(picked.images.numpy(), picked.labels.numpy(), seed)
-            data = open_data(args, VIEWS, include_labelled=True, device=run.device, joined=joined)
+            data = open_data(args, VIEWS, include_labelled=True, loader=loader, joined=joined)
 
             generation, classes = (one.generation, args.num_generation), len(data.classes)
             target = flattened(torch.from_numpy(data.counts), *generation, args.dalign_t).to(run.device)

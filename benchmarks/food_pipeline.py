@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.augmentation import natural
 from benchmarks.pillow import draw_randaugment10, pillow_randaugment
 from benchmarks.timing import CPU, machine
-from dataset.files import FileBatches, ImageFiles
+from dataset.file_batches import FileBatches
+from dataset.files import ImageFiles
 from dataset.food101 import MEAN, STD
 from dataset.image_loader import ImageLoader
 from dataset.images import Files

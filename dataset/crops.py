@@ -8,10 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torchvision.transforms.functional as TF
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from dataset.image_files import DAMAGED, open_image, reason
 from dataset.image_modes import as_rgb
@@ -23,7 +21,8 @@ SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 class Chunk(NamedTuple):
     """Some of the images of a batch: rows first .. first + R - 1 of batch t of the stream called `name`.
 
-    paths: their R files; crops: random ones of each image (V), or 0 for the one of evaluation.
+    paths: their R files; crops: random ones of each image (V), or 0 for the one of evaluation;
+    upright: see `dataset.images.Files`.
     """
 
     name: str
@@ -31,6 +30,7 @@ class Chunk(NamedTuple):
     first: int
     paths: list[str]
     crops: int
+    upright: bool = False
 
 
 class Decoded(NamedTuple):
@@ -44,23 +44,37 @@ class Decoded(NamedTuple):
     damaged: list[tuple[str, str]]
 
 
-def read_rgb(path: str) -> Image.Image:
-    """As torchvision's Food101 does with what JPEGs hold. Raises one of DAMAGED for a file that isn't an image."""
+def read_rgb(path: str, upright: bool = False) -> Image.Image:
+    """As torchvision's Food101 does with what JPEGs hold; upright: turned as Exif says, as by `read_image`. Raises one
+    of DAMAGED for a file that isn't an image.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of files that it reads nevertheless, and doesn't name
         with open_image(path) as image:
+            if upright:
+                ImageOps.exif_transpose(image, in_place=True)
             return as_rgb(image)
 
 
 def random_crop(image: Image.Image, size: int) -> Image.Image:
     """torchvision's RandomResizedCrop, drawn from torch's generator: 8 to 100 % of the area, sides 3 : 4 to 4 : 3."""
+    from torchvision.transforms import (  # here, for it takes seconds, and most runs don't need it
+        InterpolationMode,
+        RandomResizedCrop,
+    )
+    from torchvision.transforms.functional import resized_crop
+
     top, left, height, width = RandomResizedCrop.get_params(image, SCALE, RATIO)
-    return TF.resized_crop(image, top, left, height, width, [size, size], InterpolationMode.BILINEAR)
+    return resized_crop(image, top, left, height, width, [size, size], InterpolationMode.BILINEAR)
 
 
 def centre_crop(image: Image.Image, size: int, resize: int) -> Image.Image:
     """The shorter side resized to `resize` pixels, then size x size pixels cut from the centre."""
-    return TF.center_crop(TF.resize(image, resize, InterpolationMode.BILINEAR), [size, size])
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.functional import center_crop
+    from torchvision.transforms.functional import resize as resize_shorter
+
+    return center_crop(resize_shorter(image, resize, InterpolationMode.BILINEAR), [size, size])
 
 
 def resized(size: int) -> int:
@@ -80,7 +94,7 @@ class Cropper(torch.utils.data.Dataset):
         with torch.random.fork_rng(devices=[]):  # without workers, this runs between the steps of training
             for row, path in enumerate(chunk.paths):
                 try:
-                    image = read_rgb(path)
+                    image = read_rgb(path, chunk.upright)
                 except DAMAGED as error:
                     read[row] = False
                     damaged.append((path, reason(error)))

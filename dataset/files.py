@@ -1,72 +1,28 @@
-"""Images that lie in files of any size, decoded by workers: what `dataset.pixels` and `dataset.batches` are for others.
+"""Images that lie in files of any size, decoded by workers: what `dataset.pixels` is for others.
 
 Shape legend: B images (B, 3, S, S) a batch, R of them a chunk, V views of each.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Iterator
+from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dataset.augment import on_device
-from dataset.batches import Batch, DrawNumbers, Minibatch, draw_numbers
-from dataset.crop_views import CropViews, apply_crop_views, draw_crop_views
+from dataset.batches import Minibatch
+from dataset.crop_views import apply_crop_views, draw_crop_views
 from dataset.crops import Chunk, Decoded, resized
-from dataset.data import Data
+from dataset.file_batches import Crops, FileBatches
 from dataset.image_loader import ImageLoader
-from dataset.images import Dataset, Files
-from dataset.long_tail import LongTailed
+from dataset.images import Files
 from dataset.stream import Stream
-from dataset.streams import Sampling, assembled
 from utils.errors import UserError
 from utils.ranks import my_rows
 from utils.seeding import generator
 
 CHUNK = 32  # images of a chunk: several workers share a batch, and little lies in shared memory
-
-
-class Crops(NamedTuple):
-    """parts: uint8 (V, R, 3, S, S) each, on the host; views: what was drawn for them; labels: int64 (B,)."""
-
-    parts: list[Tensor]
-    views: CropViews
-    labels: np.ndarray
-
-
-class FileBatches:
-    """As `dataset.batches.Batches`, for streams of files: crops come from the workers, and aren't packed."""
-
-    def __init__(self, streams: dict[str, Stream], draws: Sequence[DrawNumbers], seed: int, name: str = "step") -> None:
-        self.streams, self.draws, self.seed, self.name = streams, draws, seed, name
-        self.images = next(iter(streams.values())).images
-        self.device = self.images.device
-
-    def chunks(self, t: int) -> list[Chunk]:
-        """What the workers make for step t."""
-        return [chunk for stream in self.streams.values() for chunk in self.images.chunks(stream, t)]
-
-    def draw(self, t: int) -> tuple[dict[str, Crops], dict[str, np.ndarray]]:
-        """The crops of step t, and its numbers. Raises UserError for a file that can't be read, see `ImageLoader`."""
-        began, loader = time.monotonic(), self.images.loader
-        decoded = loader.read(self.chunks, t)
-        loader.waited += time.monotonic() - began
-        crops = {
-            name: self.images.draw(stream, t, [part for part in decoded if part.chunk.name == stream.name])
-            for name, stream in self.streams.items()
-        }
-        rows = len(next(iter(crops.values())).labels)
-        return crops, draw_numbers(self.draws, self.seed, self.name, t, rows)
-
-    def at(self, t: int) -> Batch:
-        """The batch of step t. A single number stays on the host, where an optimiser can read it."""
-        crops, drawn = self.draw(t)
-        made = {name: self.images.make(part) for name, part in crops.items()}
-        numbers = {name: torch.from_numpy(array) for name, array in drawn.items()}
-        moved = {name: n.to(self.device, non_blocking=True) for name, n in numbers.items() if n.ndim}
-        return Batch(**made, numbers=numbers | moved)
 
 
 class ImageFiles:
@@ -78,7 +34,7 @@ class ImageFiles:
     batched, sweep_size = FileBatches, 256
 
     def __init__(self, files: Files, mean: tuple[float, ...], std: tuple[float, ...], loader: ImageLoader) -> None:
-        self.paths, self.labels = files
+        self.paths, self.labels, self.upright = files
         self.loader, self.size, self.device = loader, loader.cropper.size, loader.device
         self.look = {"mean": mean, "std": std}
 
@@ -107,12 +63,13 @@ class ImageFiles:
                 image[place - mine.start], part.pixels[:, row] = self._next(stream, places[place], part.chunk, row)
         rng = generator(stream.seed, f"{stream.name} views", t)
         views = draw_crop_views(rng, stream.wanted, stream.batch_size, self.size).of_rows(mine)
-        return Crops([part.pixels for part in decoded], views, self.labels[image])
+        return Crops([part.pixels for part in decoded], views, self.labels[image] if stream.known else None)
 
     def make(self, crops: Crops) -> Minibatch:
         """The views, on the device."""
         pixels = torch.cat([part.to(self.device, non_blocking=True) for part in crops.parts], dim=1)
-        return Minibatch(apply_crop_views(pixels, crops.views, **self.look), on_device(crops.labels, self.device))
+        labels = None if crops.labels is None else on_device(crops.labels, self.device)
+        return Minibatch(apply_crop_views(pixels, crops.views, **self.look), labels)
 
     def sweep(self, stream: Stream, wanted: tuple[str, ...], batch_size: int) -> Iterator[Minibatch]:
         """Every image of a stream once, see `Stream.sweep`."""
@@ -128,14 +85,16 @@ class ImageFiles:
             if len(kept):
                 views = draw_crop_views(generator(stream.seed, name, i), wanted, len(image), self.size).of_rows(kept)
                 parts = [part.pixels if part.read.all() else part.pixels[:, part.read] for part in decoded]
-                yield self.make(Crops(parts, views, self.labels[image[kept]]))
+                yield self.make(Crops(parts, views, self.labels[image[kept]] if stream.known else None))
                 empty = False
         if empty:
             self._refuse(stream)
 
     def _cut(self, name: str, t: int, image: np.ndarray, crops: int, first: int = 0) -> list[Chunk]:
         paths = [self.paths[i] for i in image.tolist()]
-        return [Chunk(name, t, first + i, paths[i : i + CHUNK], crops) for i in range(0, len(paths), CHUNK)]
+        return [
+            Chunk(name, t, first + i, paths[i : i + CHUNK], crops, self.upright) for i in range(0, len(paths), CHUNK)
+        ]
 
     def _next(self, stream: Stream, place: int, chunk: Chunk, row: int) -> tuple[int, Tensor]:
         """Number of the image that can be read next after a place of a stream, its crops for a row (V, 3, S, S)."""
@@ -148,11 +107,3 @@ class ImageFiles:
     def _refuse(self, stream: Stream) -> NoReturn:
         first = self.paths[stream.members[0]]
         raise UserError(f"{first}: not a readable image, nor is any other of the {stream.name} set; replace them")
-
-
-def file_streams(
-    dataset: Dataset, split: LongTailed, wanted: dict[str, tuple[str, ...]], sampling: Sampling, loader: ImageLoader
-) -> Data:
-    """As `dataset.streams.streams`, for a data set of files."""
-    train, test = (ImageFiles(files, dataset.mean, dataset.std, loader) for files in (dataset.train, dataset.test))
-    return assembled(dataset, split, wanted, sampling, train, test)

@@ -1,64 +1,72 @@
-"""A user's own images, read and resized.
+"""A user's own images: read and resized, or, where they are large, as files.
 
 Shape legend: N training images (labelled, then unlabelled), 3 channels, S x S pixels, C classes.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dataset.held_out import held_out
 from dataset.image_files import read_images
-from dataset.images import Dataset, Images
+from dataset.images import IMAGENET_LOOK, Dataset, Files, Images
 from dataset.layouts import LAYOUT, UNKNOWN, Listed, list_images
 from dataset.long_tail import LongTailed
 from utils.errors import UserError
+
+LARGEST_IN_MEMORY = 64  # pixels a side: larger images take too much memory, and are decoded for each batch
 
 
 def load_folder(
     root: Path, size: int, include_labelled: bool, skip_corrupt: bool, holdout: float | None = None, seed: int = 0
 ) -> tuple[Dataset, LongTailed]:
-    """The images that `list_images` finds, resized to size x size pixels, and which of them are labelled.
+    """The images that `list_images` finds, resized to size x size pixels, and which of them are labelled; above 64
+    pixels they are files, of which nothing is decoded here.
 
     Where each unlabelled image has a label by its name, these serve to judge pseudo-labels, and for nothing else;
     otherwise all are -1. Without unlabelled images, the labelled ones are the unlabelled set. Normalisation: mean and
-    standard deviation of all training images. include_labelled, skip_corrupt: see `split` and `read_images`; holdout,
-    seed: see `held_out`, None: nothing is held out. What is held out is the test set, too, where there is none.
-    Raises `UserError` for what `list_images` refuses, for damaged images, and without anything to test on.
+    standard deviation of all training images, or ImageNet's for files. include_labelled, skip_corrupt: see `split` and
+    `read_images`; holdout, seed: see `held_out`, None: nothing is held out. What is held out is the test set, too,
+    where there is none. Raises `UserError` for what `list_images` refuses, for damaged images, and without anything to
+    test on.
     """
     listing = list_images(root, skip_corrupt)
     if not listing.test.paths and holdout is None:
         remedy = "add some, or give --holdout 0.2, which keeps a fifth of the labelled images for testing"
         raise UserError(f"--data_root {root}: has no test images; {remedy}")
-    labelled, unlabelled, test = (_read(part, size, skip_corrupt) for part in listing[1:])
+    labelled, unlabelled, test = (_images(part, size, skip_corrupt) for part in listing[1:])
     _refuse_empty(labelled, listing.labelled, listing.classes)
     held = None
     if holdout is not None:
         chosen = held_out(labelled.labels, holdout, seed)
-        labelled, held = (Images(labelled.pixels[some], labelled.labels[some]) for some in (~chosen, chosen))
+        labelled, held = labelled.some(~chosen), labelled.some(chosen)
 
-    pixels = np.concatenate([labelled.pixels, unlabelled.pixels])
     if (unlabelled.labels == UNKNOWN).any():
         unlabelled.labels[:] = UNKNOWN
-    train = Images(pixels, np.concatenate([labelled.labels, unlabelled.labels]))
-    everything, n = np.arange(len(pixels)), len(labelled.labels)
-    members = everything if include_labelled or n == len(pixels) else everything[n:]
+    train = labelled.with_more(unlabelled)
+    everything, n = np.arange(len(train.labels)), len(labelled.labels)
+    members = everything if include_labelled or n == len(everything) else everything[n:]
     counts = np.bincount(labelled.labels, minlength=len(listing.classes))
     found = train.labels[members]
     known = None if UNKNOWN in found else np.bincount(found, minlength=len(listing.classes))
     tested = held if held is not None and not listing.test.paths else test
-    dataset = Dataset(train, tested, *_statistics(pixels), listing.classes, held_out=held)
+    look = IMAGENET_LOOK if isinstance(train, Files) else _statistics(train.pixels)
+    dataset = Dataset(train, tested, *look, listing.classes, held_out=held)
     return dataset, LongTailed(everything[:n], members, counts, known)
 
 
-def _read(part: Listed, size: int, skip_corrupt: bool) -> Images:
+def _images(part: Listed, size: int, skip_corrupt: bool) -> Any:
+    """`Images`, or above LARGEST_IN_MEMORY `Files`."""
+    if size > LARGEST_IN_MEMORY:
+        return Files([str(path) for path in part.paths], np.array(part.labels, dtype=np.int64), upright=True)
     pixels, kept = read_images(part.paths, size, skip_corrupt)
     if part.paths and not kept:
         raise UserError(f"{part.place}: holds no readable image; {LAYOUT}")
     return Images(pixels, np.array([part.labels[i] for i in kept], dtype=np.int64))
 
 
-def _refuse_empty(images: Images, part: Listed, classes: tuple[str, ...]) -> None:
+def _refuse_empty(images: Images | Files, part: Listed, classes: tuple[str, ...]) -> None:
     """Raise UserError if no labelled image of a class could be read."""
     counts = np.bincount(images.labels, minlength=len(classes))
     if not counts.all():

@@ -11,16 +11,15 @@ import numpy as np
 
 from dataset.data import Data
 from dataset.download import await_download, downloading
-from dataset.files import file_streams
 from dataset.image_loader import ImageLoader
-from dataset.images import Dataset, Files
+from dataset.images import IMAGENET_LOOK, Dataset, Files
 from dataset.long_tail import ImbalanceFlags, long_tailed
-from dataset.streams import Sampling
+from dataset.streams import Sampling, file_streams
 from utils.errors import UserError
 
 _HOME = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/"
 FOLDER, PARTS = "food-101", ("images", "meta/train.json", "meta/test.json")
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = IMAGENET_LOOK
 REMEDY = f"unpack food-101.tar.gz from {_HOME} anew"
 
 

@@ -81,7 +81,7 @@ class ImageLoader:
         try:
             yield self
         except (RuntimeError, *LOST) as error:  # torch raises it from a signal's handler, in the middle of anything
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            if self.loader is None or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
                 raise
             for _ in range(self.workers + 1):  # that handler may raise once more for each worker, also in here
                 with suppress(RuntimeError):

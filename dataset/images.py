@@ -3,10 +3,11 @@
 Shape legend: N images, 3 channels, S x S pixels, C classes.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+IMAGENET_LOOK = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation of its channels
 Views = dict[str, tuple[str, ...]]  # of labelled and unlabelled images, those that a method wants
 
 
@@ -16,12 +17,30 @@ class Images(NamedTuple):
     pixels: np.ndarray
     labels: np.ndarray
 
+    def some(self, rows: np.ndarray) -> "Images":
+        """Those that `rows`, bool (N,) or indices, choose."""
+        return Images(self.pixels[rows], self.labels[rows])
+
+    def with_more(self, others: Any) -> "Images":
+        """And others after them."""
+        return Images(np.concatenate([self.pixels, others.pixels]), np.concatenate([self.labels, others.labels]))
+
 
 class Files(NamedTuple):
-    """Images that are decoded when a batch asks for them. paths: N files; labels: int64 (N,), values 0 .. C-1."""
+    """Images that are decoded when a batch asks for them. paths: N files; labels: int64 (N,), values 0 .. C-1;
+    upright: whether they are turned as their Exif says (published code: not those of Food-101).
+    """
 
     paths: list[str]
     labels: np.ndarray
+    upright: bool = False
+
+    def some(self, rows: np.ndarray) -> "Files":
+        """As those of `Images`."""
+        return self._replace(paths=np.array(self.paths, dtype=object)[rows].tolist(), labels=self.labels[rows])
+
+    def with_more(self, others: Any) -> "Files":
+        return self._replace(paths=self.paths + others.paths, labels=np.concatenate([self.labels, others.labels]))
 
 
 class Dataset(NamedTuple):
@@ -40,4 +59,4 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...]
     flip: bool = True
     pixel_scale: float = 1.0
-    held_out: Images | None = None
+    held_out: Images | Files | None = None

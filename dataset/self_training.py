@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from dataset.images import Dataset, Images
+from dataset.images import Dataset
 from dataset.long_tail import LongTailed, class_profile
 from utils.errors import UserError
 
@@ -30,10 +30,9 @@ def with_joined(dataset: Dataset, found: LongTailed, joined: Joined) -> tuple[Da
     if joined.images.max(initial=-1) >= len(train.labels):
         problem = "has fewer images than the run began with"
         raise UserError(f"--data_root: {problem}; bring those back, or start anew in another --out")
-    pixels = np.concatenate([train.pixels, train.pixels[joined.images]])
-    labels = np.concatenate([train.labels, joined.labels])
+    more = train.some(joined.images)._replace(labels=joined.labels)
     members = np.concatenate([found.labelled, copies])
-    return dataset._replace(train=Images(pixels, labels)), found._replace(labelled=members)
+    return dataset._replace(train=train.with_more(more)), found._replace(labelled=members)
 
 
 class ProfileFlags(Protocol):

@@ -1,5 +1,6 @@
 """The streams of a data set: everything that a recipe trains and tests on."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -8,9 +9,11 @@ import torch
 
 from dataset import load
 from dataset.data import Data
+from dataset.files import ImageFiles
 from dataset.folder import load_folder
 from dataset.held_out import held_out_words
-from dataset.images import Dataset, Views
+from dataset.image_loader import ImageLoader
+from dataset.images import Dataset, Files, Views
 from dataset.long_tail import ImbalanceFlags, LongTailed, long_tailed
 from dataset.pixels import Pixels
 from dataset.self_training import Joined, with_joined
@@ -47,12 +50,13 @@ class DataFlags(ImbalanceFlags, Protocol):
 
 
 def open_data(
-    args: DataFlags, wanted: Views, include_labelled: bool, device: torch.device, joined: Joined | None = None
+    args: DataFlags, wanted: Views, include_labelled: bool, loader: ImageLoader, joined: Joined | None = None
 ) -> Data:
     """The streams of the data set that flags name, long-tailed or the user's own folder; prints the class counts.
 
     wanted: the views of the SSL method; include_labelled: whether the unlabelled set holds the labelled images, too;
-    joined: what a generation of self-training adds to the labelled ones.
+    loader: of images that are decoded when a batch asks for them; its device is that of all; joined: what a generation
+    of self-training adds to the labelled ones.
     Raises UserError where files or flags are wrong.
     """
     if args.dataset == "folder":
@@ -68,7 +72,10 @@ def open_data(
         dataset = dataset._replace(mean=mean, std=std)
     dataset, split = (dataset, split) if joined is None else with_joined(dataset, split, joined)
     sampling = Sampling(args.batch_size, args.manualSeed if joined is None else joined.seed)
-    data = streams(dataset, split, wanted, sampling, device)
+    if isinstance(dataset.train, Files):
+        data = file_streams(dataset, split, wanted, sampling, loader)
+    else:
+        data = streams(dataset, split, wanted, sampling, loader.device)
     print(data.table())
     if args.holdout is not None:
         print(held_out_words(args.holdout, data.facts()))
@@ -81,27 +88,32 @@ def streams(dataset: Dataset, split: LongTailed, wanted: Views, sampling: Sampli
     Raises UserError if a set is smaller than a batch, or the ranks can't share a batch equally.
     """
     look = dataset.mean, dataset.std, device, dataset.flip, dataset.pixel_scale
-    train, test = (Pixels(images, *look) for images in (dataset.train, dataset.test))
-    data = assembled(dataset, split, wanted, sampling, train, test)
-    if dataset.held_out is None:
-        return data
-    apart = dataset.held_out is not dataset.test
-    return data._replace(held_out=all_of("held-out", Pixels(dataset.held_out, *look)) if apart else data.tested)
+    return _assembled(dataset, split, wanted, sampling, lambda images: Pixels(images, *look))
 
 
-def assembled(dataset: Dataset, split: LongTailed, wanted: Views, sampling: Sampling, train: Any, test: Any) -> Data:
-    """The same out of the sets of images that make the views: `Pixels`, or `dataset.files.ImageFiles`. Nothing is held
-    out.
-    """
+def file_streams(dataset: Dataset, split: LongTailed, wanted: Views, sampling: Sampling, loader: ImageLoader) -> Data:
+    """The same of a data set of files."""
+    look = dataset.mean, dataset.std, loader
+    return _assembled(dataset, split, wanted, sampling, lambda files: ImageFiles(files, *look))
+
+
+def _assembled(
+    dataset: Dataset, split: LongTailed, wanted: Views, sampling: Sampling, made: Callable[[Any], Any]
+) -> Data:
+    """made: a set of images -> what makes their views."""
     (batch_size, seed, mu, view), everything = sampling, np.concatenate([split.labelled, split.unlabelled])
     my_rows(batch_size)
+    train, tested = made(dataset.train), _all_of("test", made(dataset.test))
+    held_out = dataset.held_out
+    if held_out is not None:
+        held_out = tested if held_out is dataset.test else _all_of("held-out", made(held_out))
     return Data(
         Stream("labelled", train, split.labelled, wanted["labelled"], batch_size, seed),
         Stream("unlabelled", train, split.unlabelled, wanted["unlabelled"], mu * batch_size, seed),
         Stream("balanced", train, split.labelled, (view,), batch_size, seed, balanced=True),
         Stream("partners", train, everything, (view,), batch_size, seed),
-        all_of("test", test),
-        None,
+        tested,
+        held_out,
         split.counts,
         split.unlabelled_counts,
         dataset.classes,
@@ -110,6 +122,6 @@ def assembled(dataset: Dataset, split: LongTailed, wanted: Views, sampling: Samp
     )
 
 
-def all_of(name: str, images: Any) -> Stream:
+def _all_of(name: str, images: Any) -> Stream:
     """All of a set of images, to be swept."""
     return Stream(name, images, np.arange(len(images.labels)), ("plain",), 1, 0)

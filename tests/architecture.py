@@ -18,7 +18,7 @@ MODULES = {f"{path.parent.name}.{path.stem}": path for package in FLOORS for pat
 RECIPES = sorted(ROOT.glob("train_*.py"))
 
 SEES_ARGUMENTS = {"utils.args", "training.run"}
-LONG_FILES = {"dataset.files", "reporting.shifted", "training.run", "utils.ranks"}
+LONG_FILES = {"reporting.shifted", "training.run", "utils.ranks"}
 # Every method has its own views and its own loss.
 SHARED_NAMES = {"VIEWS", "semi_loss"}
 AMBIGUOUS_NAMES: set[str] = set()

@@ -76,12 +76,17 @@ NETWORK = (
     flag("--tune", tune, "all", _TUNE, stages=REFUSE),
     flag("--lr_body", positive_float, None, "their learning rate; unless given, a tenth of --lr", metavar="LR"),
 )
+_WORKERS = "processes that decode images of Food-101, and own ones above 64 pixels, ahead of the steps; "
+_WORKERS += "0: this one does, when a step asks"
+_SKIP = "leave out unreadable images of --dataset folder (above 64 pixels: replace them by others), and say which"
+WORKERS = flag("--workers", worker_count, spare_cpus(), _WORKERS, role=PLACE)
 CIFAR = (
     *STEPS,
     ignored("--step", nargs=0),
     flag("--dataset", str, "cifar10", _DATASET, stages=REFUSE, choices=_DATASETS),
     flag("--img_size", image_size, 32, "--dataset folder: side to resize to, pixels; a multiple of 8", **_SIZE),
-    switch("--skip_corrupt", "leave out unreadable images of --dataset folder, and say which", PLACE),
+    WORKERS,
+    switch("--skip_corrupt", _SKIP, PLACE),
     flag("--holdout", inner_share, None, _HOLDOUT, role=DATA, stages=REFUSE, metavar="SHARE"),
     *LONG_TAIL,
     flag("--width", positive_int, 2, "width factor of the Wide ResNet", stages=REFUSE),
@@ -95,14 +100,13 @@ SMALL_IMAGENET = (
     flag("--mu", positive_int, 1, "unlabelled images per labelled one in a step"),
     flag("--width", positive_int, 64, "channels of the ResNet-50's first stage", stages=REFUSE),
 )
-_WORKERS = "processes that decode images ahead of the steps; 0: this one does, when a step asks"
 FOOD = (
     flag("--wd", non_negative_float, 3e-4, "weight decay of SGD"),
     flag("--mu", positive_int, 2, "unlabelled images per labelled one in a step"),
     *LONG_TAIL,
     flag("--img_size", image_size, 224, "side of the crops, pixels; a multiple of 8", **_SIZE),
     flag("--depth", int, 50, "depth of the ResNet", choices=(10, 18, 34, 50), stages=REFUSE),
-    flag("--workers", worker_count, spare_cpus(), _WORKERS, role=PLACE),
+    WORKERS,
     switch("--skip_corrupt", "replace unreadable images by others, and say which and how many", PLACE),
 )
 FOOD_DEFAULTS = {

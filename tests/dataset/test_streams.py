@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dataset.batches import Batches
+from dataset.image_loader import ImageLoader
 from dataset.images import Images
 from dataset.pixels import Pixels
 from dataset.stream import Stream
@@ -117,7 +118,8 @@ def test_data_of_a_recipe(capsys):
         holdout=None,
     )
     views = {"labelled": ("weak",), "unlabelled": ("weak", "strong", "strong")}
-    data = open_data(args, views, include_labelled=True, device=torch.device("cpu"))
+    loader = ImageLoader(16, 1, 0, False, torch.device("cpu"))
+    data = open_data(args, views, include_labelled=True, loader=loader)
     assert len(at(data.labelled, 0).views) == 1
     assert len(at(data.unlabelled, 0).views) == 3
     assert data.balanced.wanted == data.partners.wanted == ("strong",)

@@ -32,7 +32,6 @@ from torch.distributed import TCPStore
 
 from dataset.batches import Batches, Minibatch
 from dataset.crop_views import draw_crop_views
-from dataset.files import file_streams
 from dataset.folder import UNKNOWN
 from dataset.food101 import load_food101
 from dataset.image_loader import ImageLoader
@@ -40,7 +39,7 @@ from dataset.images import Images
 from dataset.long_tail import long_tailed
 from dataset.pixels import Pixels
 from dataset.stream import Stream
-from dataset.streams import Sampling
+from dataset.streams import Sampling, file_streams
 from methods.averaged import Averaged
 from methods.remixmatch import RunningMean
 from utils.device import pick_device
