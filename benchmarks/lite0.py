@@ -4,8 +4,8 @@
     python benchmarks/lite0.py lite0.pth
     python train_cifar_fix.py --arch timm:tf_efficientnet_lite0 --weights lite0.pth ...
 
-EfficientNet-Lite0: 3.4 million parameters below its classifier, D = 1280 features, Apache-2.0. The package's tensors are
-timm's in the same order, under other names.
+EfficientNet-Lite0: 3.4 million parameters below its classifier, D = 1280 features, Apache-2.0. The package has timm's
+tensors in the same order, under other names.
 """
 
 import sys

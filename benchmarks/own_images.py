@@ -4,9 +4,77 @@
     python benchmarks/own_images.py clipart /usr/share/openclipart/png images --seed 1
 
 fashion: Fashion-MNIST as PNG files of 28 x 28 pixels, long-tailed by gamma 100: 1,500 labelled images of the largest
-class, twice as many unlabelled ones, 200 test images of each class. (Debian's dataset-fashion-mnist; MIT.)
-clipart: Debian's openclipart-png, drawings in public domain by volunteers, whose folders are the classes: those with
-130 drawings or more. Of each 30 are test images, a third of the others is labelled, cut to a long tail by gamma 20, and
-the rest is unlabelled.
+class, 3,000 unlabelled ones, 200 test images of each class. (Debian's dataset-fashion-mnist; MIT.)
+clipart: Debian's openclipart-png, drawings by volunteers in the public domain. Its folders are the classes, those with
+100 drawings or more but for the unsorted and the special ones. Of each class 30 are test images; of the others labelled
+are as many as a long tail of gamma 20 from 200 wants, and unlabelled up to 400.
 The seed chooses which image is where.
 """
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dataset.fashion_mnist import load_fashion_mnist
+from dataset.image_files import image_files
+from dataset.long_tail import class_counts, long_tailed
+from utils.seeding import generator
+
+TESTED, LEFT_OUT = 200, {"unsorted", "special"}
+
+
+def write_fashion(source: Path, out: Path, seed: int) -> None:
+    data = load_fashion_mnist(source)
+    flags = SimpleNamespace(num_max=1500, ratio=2.0, imb_ratio_l=100, imb_ratio_u=100, manualSeed=seed)
+    chosen = long_tailed(data, flags, include_labelled=False)
+    names = [name.replace("/", "-") for name in data.classes]
+    order = generator(seed, "test").permutation(len(data.test.labels))
+    tested = [i for c in range(len(names)) for i in order[data.test.labels[order] == c][:TESTED]]
+    for part, images, members in (
+        ("labelled", data.train, chosen.labelled),
+        ("unlabelled", data.train, chosen.unlabelled),
+        ("test", data.test, tested),
+    ):
+        for i in members:
+            folder = out / part / names[images.labels[i]]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.pixels[i, 0, 2:-2, 2:-2]).save(folder / f"{i}.png")
+
+
+def write_clipart(source: Path, out: Path, seed: int) -> None:
+    found = {}
+    for folder in sorted(source.iterdir()):
+        files = {file.read_bytes(): file for file in image_files(folder)}  # some are there twice, or as links
+        if len(files) >= 100 and folder.name not in LEFT_OUT:
+            found[folder.name] = sorted(files.values())
+    names = sorted(found, key=lambda name: -len(found[name]))
+    for name, labelled in zip(names, class_counts(200, len(names), 20), strict=True):
+        files = [found[name][i] for i in generator(seed, name).permutation(len(found[name]))]
+        ends = np.cumsum([30, min(labelled, len(files) - 60), 400])
+        for part, some in zip(("test", "labelled", "unlabelled"), np.split(np.array(files), ends)[:3], strict=True):
+            folder = out / part / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in some:
+                shutil.copy(file, folder / file.name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("kind", choices=("fashion", "clipart"))
+    parser.add_argument("source", type=Path, help="folder that the Debian package has installed")
+    parser.add_argument("out", type=Path, help="folder to write, which must not be there")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True)
+    {"fashion": write_fashion, "clipart": write_clipart}[args.kind](args.source, args.out, args.seed)
+
+
+if __name__ == "__main__":
+    main()

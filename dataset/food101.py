@@ -12,7 +12,7 @@ import numpy as np
 from dataset.data import Data
 from dataset.download import await_download, downloading
 from dataset.image_loader import ImageLoader
-from dataset.images import IMAGENET_LOOK, Dataset, Files
+from dataset.images import Dataset, Files
 from dataset.long_tail import ImbalanceFlags, long_tailed
 from dataset.streams import Sampling, file_streams
 from utils.errors import UserError

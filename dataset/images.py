@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-IMAGENET_LOOK = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation of its channels
 Views = dict[str, tuple[str, ...]]  # of labelled and unlabelled images, those that a method wants
 
 
