@@ -7,12 +7,12 @@ fashion: Fashion-MNIST as PNG files of 28 x 28 pixels, long-tailed by gamma 100:
 class, 3,000 unlabelled ones, 200 test images of each class. (Debian's dataset-fashion-mnist; MIT.)
 clipart: Debian's openclipart-png, drawings by volunteers in the public domain. Its folders are the classes, those with
 100 drawings or more but for the unsorted and the special ones. Of each class 30 are test images; of the others labelled
-are as many as a long tail of gamma 20 from 200 wants, and unlabelled up to 400.
+are as many as a long tail of gamma 20 from 200 wants, and unlabelled up to 400; made
+smaller where they have more than 256 pixels a side.
 The seed chooses which image is where.
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +27,8 @@ from dataset.image_files import image_files
 from dataset.long_tail import class_counts, long_tailed
 from utils.seeding import generator
 
-TESTED, LEFT_OUT = 200, {"unsorted", "special"}
+TESTED, LEFT_OUT, SIDE = 200, {"unsorted", "special"}, 256
+Image.MAX_IMAGE_PIXELS = None  # some drawings have 200 megapixels
 
 
 def write_fashion(source: Path, out: Path, seed: int) -> None:
@@ -62,7 +63,9 @@ def write_clipart(source: Path, out: Path, seed: int) -> None:
             folder = out / part / name
             folder.mkdir(parents=True, exist_ok=True)
             for file in some:
-                shutil.copy(file, folder / file.name)
+                image = Image.open(file)
+                image.thumbnail((SIDE, SIDE))
+                image.save(folder / file.name)
 
 
 def main() -> None:
