@@ -3,6 +3,7 @@
 Shape legend: K steps per epoch; of logs and figures see training.totals and utils.metrics.
 """
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -37,8 +38,10 @@ def train(
     with closing(Progress(recorder.epochs, recorder.steps, recorder.done)) as progress:
         for n in range(recorder.done + 1, recorder.epochs + 1):
             trains, tested = totals.step < recorder.steps, dict[str, dict[str, Any]]()
+            began, steps = time.monotonic(), recorder.steps - totals.step
             try:
                 train_epoch(step, n, recorder, progress, totals, stop)
+                trained = time.monotonic()
                 if rank() == 0:  # the time limit doesn't end an evaluation that is all that a process has done
                     for part, images in data.evaluated().items():
                         tested[part] = evaluate(predict, stop.checked(images, timed=trains), data.counts)
@@ -46,6 +49,9 @@ def train(
                 totals.check(n, recorder.rates)
                 recorder.save(totals)
                 raise _stopped(stop, recorder, totals, goes_on) from None
+            if steps:
+                recorder.step_seconds = (trained - began) / steps
+            recorder.evaluation_seconds = time.monotonic() - trained
             record(recorder, progress, totals, tested, data.machine())
             totals = Totals()
             if any_rank(stop.signal is not None or stop.time_is_up) and n < recorder.epochs:

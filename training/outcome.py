@@ -3,7 +3,12 @@
 import math
 from typing import Any
 
+import torch
+
 from dataset.held_out import HELD_OUT, TEST
+from training.schema import History
+
+FEW = 0.01  # of the pseudo-labels: as good as none
 
 WHERE = {TEST: "the test set", HELD_OUT: "the held-out part itself"}
 
@@ -22,6 +27,12 @@ def outcome(summary: dict[str, Any]) -> str:
         place = f"epoch {chosen['epoch']}, chosen on the held-out part"
         lines += f"\n{place}: {name} {chosen['balanced']:.2f} % on the test set, {_others(chosen)}"
     return lines
+
+
+def hardly_any_selected(history: History) -> bool:
+    """Whether a method that selects its pseudo-labels has used less than 1 % of them in each of the last two epochs."""
+    mask = history["train"].get("mask", torch.empty(0))[-2:]
+    return len(mask) == 2 and bool((mask < FEW).all())
 
 
 def _others(figures: dict[str, Any]) -> str:

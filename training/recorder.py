@@ -1,5 +1,6 @@
 """What a run leaves in its folder: checkpoints, log, diagnostics, TensorBoard's scalars, summary."""
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from training.checkpoint import BEST, LATEST, finite, read_checkpoint, save_chec
 from training.diagnostics import pseudo_columns, selects, write_diagnostics
 from training.folder import Lock
 from training.history import Log, chosen_epoch, extended, length, summarise, versions
-from training.outcome import outcome
+from training.outcome import hardly_any_selected, outcome
 from training.schema import Facts, History, Row
 from training.tensorboard import Board
 from training.totals import Totals, remedy
@@ -19,6 +20,7 @@ from utils.errors import UserError
 from utils.files import atomic_write_text, to_json
 from utils.flags import with_role
 from utils.ranks import world_size
+from utils.text import warn_once
 
 
 class Recorder:
@@ -46,6 +48,7 @@ class Recorder:
         self.board = Board(self.out / "tensorboard", facts["start_epoch"], about)
         self.log = Log(self.out / "log.txt")
         self.lock: Lock | None = None  # of the folder, once a run has it
+        self.step_seconds = self.evaluation_seconds = math.nan  # of the last epoch
 
     @property
     def rates(self) -> str:
@@ -77,6 +80,9 @@ class Recorder:
             raise
         self._write_history()
         self.summarise("running")
+        if hardly_any_selected(self.history):
+            tau = f"--tau {self.arguments.get('tau')}"
+            warn_once(f"{tau}: in the last two epochs less than 1 % of the pseudo-labels were used; lower --tau")
 
     def _copies(self, history: History) -> list[str]:
         every = self.arguments["copy_every"]
@@ -109,6 +115,7 @@ class Recorder:
             part["epoch"] += self.done - length(self.history)
         run = {"steps_per_epoch": self.steps, "arguments": self.arguments, "epochs": self.done}
         machine = {"versions": self.versions, "processes": world_size(), "wall_seconds": round(self._seconds(), 1)}
+        machine |= {"step_seconds": self.step_seconds, "evaluation_seconds": self.evaluation_seconds}
         state = {"status": status} | ({"reason": reason} if reason else {})
         summary = state | self.facts | run | figures | machine
         atomic_write_text(self.out / "summary.json", to_json(summary))

@@ -121,7 +121,8 @@ class Figures(TypedDict):
 
 class Summary(Facts):
     """`summary.json`. status: running, finished, stopped or failed; last_20_mean: over `epochs_averaged` epochs;
-    chosen: of the best epoch on a held-out part beside the test set.
+    chosen: of the best epoch on a held-out part beside the test set; step_seconds, evaluation_seconds: of the last
+    epoch that this process trained, None for none.
     """
 
     status: str
@@ -137,3 +138,5 @@ class Summary(Facts):
     versions: dict[str, str | int | None]
     processes: int
     wall_seconds: float
+    step_seconds: NotRequired[float | None]
+    evaluation_seconds: NotRequired[float | None]

@@ -168,7 +168,8 @@ def assert_same(a, b, path="checkpoint"):
 
 def summary(out: Path) -> dict:
     found = json.loads((out / "summary.json").read_text())
-    found.pop("wall_seconds")
+    for name in ("wall_seconds", "step_seconds", "evaluation_seconds"):
+        found.pop(name)
     found["arguments"].pop("out")
     return found
 
