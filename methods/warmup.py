@@ -126,13 +126,18 @@ def warm_up_output(encoder: Network, student: Averaged, data: Any, lr: float) ->
     encoder: images -> features (B, D), of its average; data: see `dataset.data.Data`; lr: learning rate. Not in the
     paper, whose networks are new.
     """
-    live, ema = (network.get_submodule("output") for network in (student.live, student.ema))
+    live: Any = student.live.get_submodule("output")
+    ema = student.ema.get_submodule("output")
     (features,), labels = collect(encoder, data.labelled.sweep(("plain",)))
-    y = torch.cat(labels)
+    y, (scale, mean) = torch.cat(labels), torch.std_mean(features)  # one scale: rare features stay small
+    features = (features - mean) / scale
     weight = 1 / y.bincount(minlength=len(data.counts)).clamp(min=1).to(features)
     optimizer = adam(live.parameters(), lr)
     for _ in range(OUTPUT_STEPS):
         optimizer.zero_grad()
         cross_entropy(live(features), y, weight).backward()
         optimizer.step()
+    with torch.no_grad():
+        live.weight /= scale
+        live.bias -= mean * live.weight.sum(dim=1)
     ema.load_state_dict(live.state_dict())
