@@ -87,7 +87,8 @@ def command_line() -> Namespace:
     about = "labelled images of each class, for --known_prior with published checkpoints, which don't tell; "
     about += "with commas between them, or a file with one a line"
     add("--labelled_counts", type=count_list, metavar="N,N,...", help=about)
-    add("--batch-size", type=positive_int, default=500, help="images at a time")
+    about = "images at a time; unless given, as many as in the evaluations of the training"
+    add("--batch-size", type=positive_int, help=about)
     add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
     seed = ignored("--manualSeed", type=non_negative_int)
     add(*seed.names, **seed.options)

@@ -31,10 +31,10 @@ class ImageFiles:
     Crops are a function of (seed, name of the stream, t, row in the batch), all else that is drawn of (seed, name, t).
     """
 
-    batched, sweep_size = FileBatches, 256
+    batched = FileBatches
 
     def __init__(self, files: Files, mean: tuple[float, ...], std: tuple[float, ...], loader: ImageLoader) -> None:
-        self.paths, self.labels, self.upright = files
+        self.paths, self.labels, self.upright, self.sweep_size = files
         self.loader, self.size, self.device = loader, loader.cropper.size, loader.device
         self.look = {"mean": mean, "std": std}
 

@@ -17,6 +17,8 @@ from models.library import IMAGENET_LOOK
 from utils.errors import UserError
 
 LARGEST_IN_MEMORY = 64  # pixels a side: larger images take too much memory, and are decoded for each batch
+# Of images in files, at a time: as of 500 in memory. A Wide ResNet's first activations have as many places.
+SWEPT_PIXELS = 500 * LARGEST_IN_MEMORY**2
 
 
 def load_folder(
@@ -60,7 +62,8 @@ def load_folder(
 def _images(part: Listed, size: int, skip_corrupt: bool) -> Any:
     """`Images`, or above LARGEST_IN_MEMORY `Files`."""
     if size > LARGEST_IN_MEMORY:
-        return Files([str(path) for path in part.paths], np.array(part.labels, dtype=np.int64), upright=True)
+        sweep = max(1, SWEPT_PIXELS // size**2)
+        return Files([*map(str, part.paths)], np.array(part.labels, dtype=np.int64), upright=True, sweep=sweep)
     pixels, kept = read_images(part.paths, size, skip_corrupt)
     if part.paths and not kept:
         raise UserError(f"{part.place}: holds no readable image; {LAYOUT}")

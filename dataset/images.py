@@ -27,12 +27,14 @@ class Images(NamedTuple):
 
 class Files(NamedTuple):
     """Images that are decoded when a batch asks for them. paths: N files; labels: int64 (N,), values 0 .. C-1;
-    upright: whether they are turned as their Exif says (published code: not those of Food-101).
+    upright: whether they are turned as their Exif says (published code: not those of Food-101); sweep: how many are
+    swept at a time.
     """
 
     paths: list[str]
     labels: np.ndarray
     upright: bool = False
+    sweep: int = 256
 
     def some(self, rows: np.ndarray) -> "Files":
         """As those of `Images`."""

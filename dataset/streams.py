@@ -73,6 +73,9 @@ def open_data(
     dataset, split = (dataset, split) if joined is None else with_joined(dataset, split, joined)
     sampling = Sampling(args.batch_size, args.manualSeed if joined is None else joined.seed)
     if isinstance(dataset.train, Files):
+        if joined is not None and args.skip_corrupt:  # what joins is found by its place in a sweep
+            problem = "CReST+ can't leave out images above 64 pixels"
+            raise UserError(f"--skip_corrupt: {problem}; remove unreadable ones, and leave the flag out")
         data = file_streams(dataset, split, wanted, sampling, loader)
     else:
         data = streams(dataset, split, wanted, sampling, loader.device)

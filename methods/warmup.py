@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 from methods.averaged import Averaged, adam
 from methods.classifier import on_frozen_features
 from methods.method import Learner, Network
+from utils.errors import UserError
 from utils.seeding import generator
 
 OUTPUT_STEPS = 300  # of the warm-up of a pre-trained network's classifier, each on all labelled features
@@ -97,14 +98,17 @@ def warm_up(
     encoder: images -> features (B, D), the momentum encoder in eval mode; teacher: a fresh head, its EMA a copy, with
     an optimiser for the warm-up alone; data: see `dataset.data.Data`; views: of the unlabelled images, the first for
     the ranking, the last, which may be the same one, for the feature; steps, batch_size: of the head's training,
-    `--warm_tfe` times `--val-iteration` on `--batch-size`.
+    `--warm_tfe` times `--val-iteration` on `--batch-size`. Raises UserError if no image of a class can be read.
     """
-    (own,), labels = collect(encoder, data.labelled.renamed("imprint").sweep())
-    (f_x,), _ = collect(encoder, data.labelled.sweep())
+    (own,), own_labels = collect(encoder, data.labelled.renamed("imprint").sweep())
+    (f_x,), labels = collect(encoder, data.labelled.sweep())
     f_u, _ = collect(encoder, data.unlabelled.sweep(views))
-    y = torch.cat(labels)
-    probabilities = (torch.cat([f_x, f_u[0]]) @ imprint(own, y, len(data.counts)).T).softmax(dim=1)
-    features, targets = balanced_features(f_x, y, f_u[-1], probabilities, data.counts, random_blends(seed))
+    y, classes = torch.cat(labels), len(data.counts)
+    counts = np.bincount(y.cpu(), minlength=classes)  # without images that can't be read
+    if not counts.all():
+        raise UserError(f"--data_root: no labelled image of {data.classes[counts.argmin()]} can be read; replace some")
+    probabilities = (torch.cat([f_x, f_u[0]]) @ imprint(own, torch.cat(own_labels), classes).T).softmax(dim=1)
+    features, targets = balanced_features(f_x, y, f_u[-1], probabilities, counts, random_blends(seed))
     train_head(teacher, features, targets, batch_size, steps, seed)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dataset.file_batches import FileBatches
 from dataset.render import has_kernel
 from methods.method import Logs
 from utils.errors import UserError
@@ -60,7 +61,7 @@ class Replay:
 def by_number(step: Callable[[Any], Logs], batches: Any, objects: dict[str, Any], graph: bool) -> Callable[[int], Logs]:
     """t -> logs of step t; with `graph` by one CUDA graph. objects: of the run, its optimisers among them.
 
-    Raises UserError where the views aren't made by the kernel, which a graph needs.
+    Raises UserError where the views aren't made by the kernel, which a graph needs, and for images in files.
     """
 
     def eager(t: int) -> Logs:
@@ -68,6 +69,9 @@ def by_number(step: Callable[[Any], Logs], batches: Any, objects: dict[str, Any]
 
     if not graph:
         return eager
+    if isinstance(batches, FileBatches):
+        problem = "needs images that lie in memory, and these are decoded for each batch"
+        raise UserError(f"--graph: {problem}; leave --graph out, or take --img_size 64 or less")
     if not has_kernel(batches.device, batches.images.size):
         raise UserError("--graph: needs the kernel that makes the views, and images that fit it; leave --graph out")
     return Replay(step, batches, [thing for thing in objects.values() if isinstance(thing, torch.optim.Optimizer)])

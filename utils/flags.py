@@ -76,6 +76,7 @@ NETWORK = (
     flag("--tune", tune, "all", _TUNE, stages=REFUSE),
     flag("--lr_body", positive_float, None, "their learning rate; unless given, a tenth of --lr", metavar="LR"),
 )
+_SIDE = "--dataset folder: side to resize to, or above 64 that of crops, pixels; a multiple of 8"
 _WORKERS = "processes that decode images of Food-101, and own ones above 64 pixels, ahead of the steps; "
 _WORKERS += "0: this one does, when a step asks"
 _SKIP = "leave out unreadable images of --dataset folder (above 64 pixels: replace them by others), and say which"
@@ -84,7 +85,7 @@ CIFAR = (
     *STEPS,
     ignored("--step", nargs=0),
     flag("--dataset", str, "cifar10", _DATASET, stages=REFUSE, choices=_DATASETS),
-    flag("--img_size", image_size, 32, "--dataset folder: side to resize to, pixels; a multiple of 8", **_SIZE),
+    flag("--img_size", image_size, 32, _SIDE, **_SIZE),
     WORKERS,
     switch("--skip_corrupt", _SKIP, PLACE),
     flag("--holdout", inner_share, None, _HOLDOUT, role=DATA, stages=REFUSE, metavar="SHARE"),
