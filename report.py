@@ -4,7 +4,8 @@
 
 Finds every run in the folders and below, ours and the published code's, finished or not. Runs that differ only in their
 seed are one row: mean, standard deviation (n - 1), n. Writes report.html (one file, needs no network), tables.md,
-tables.tex, figures.csv and classes.csv; prints the tables.
+tables.tex, figures.csv and classes.csv; prints the tables, and whether the
+floor wins.
 """
 
 from utils.start import run_main
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from reporting.csv_files import classes_csv, figures_csv
 from reporting.groups import Group, group
+from reporting.headline import floor_verdict
 from reporting.markdown_latex import latex, markdown
 from reporting.page import page
 from reporting.runs import FinishedRun, find_runs
@@ -64,6 +66,8 @@ def write(out: Path, runs: list[FinishedRun], groups: list[Group]) -> None:
         if run.status != "finished" or run.problems:
             print(f"{printable(run.folder)}: {'; '.join([run.status, *map(printable, run.problems)])}")
     print(f"report of {len(runs)} {'runs' if len(runs) > 1 else 'run'}: {printable(out / 'report.html')}")
+    if verdict := floor_verdict(groups):
+        print(printable(verdict))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from benchmarks.saved import content, epoch_and_step, finished, printed, same
 from training.checkpoint import LATEST
 from training.folder import generation_folder
 
-RECIPES = sorted(path.stem for path in ROOT.glob("train_*.py"))
+RECIPES = sorted(path.stem for path in ROOT.glob("train_*_*.py"))
 EPOCHS = 5
 # When a kill comes, and up to how many seconds later: at any moment, in a write, after SIGTERM.
 AT = {"any": 0.0, "write": 0.003, "SIGTERM": 0.15}

@@ -1,6 +1,9 @@
-"""The first line of the page."""
+"""The first lines of the page: what came out, and whether it beats the floor."""
+
+from collections.abc import Iterator
 
 from reporting.groups import METRICS, Group
+from reporting.means import Figure
 from reporting.protocol import intermediate
 from reporting.tables import sections, show
 
@@ -8,12 +11,14 @@ _SETTINGS = 3  # that are told; of more, how many there are
 
 
 def headline(groups: list[Group]) -> str:
-    """What came out, in one sentence: in each setting the method with the highest figure, and the next one."""
-    told, counting = [], [one for one in groups if one.finished and one.comparable and not intermediate(one.method)]
-    for heading, here, several in sections(counting):
-        found = {group.name: figure for group in here if (figure := group.figures["last_20_mean"][group.metric])}
+    """What came out, in one sentence: in each setting the method with the highest figure, and the next one. Then
+    `floor_verdict`.
+    """
+    told = []
+    for heading, here in _settings(groups):
+        found = _figures(here, here[0].metric)
         ranked = sorted(found, key=lambda name: -found[name].mean)
-        if several or not ranked:
+        if not ranked:
             continue
         words = f"{ranked[0]} reaches {show(found[ranked[0]])} % {METRICS[here[0].metric]} on {heading}"
         if len(ranked) > 1:
@@ -22,4 +27,41 @@ def headline(groups: list[Group]) -> str:
     if not told:
         return "No run here is finished and tells its arguments, so that none can be compared."
     more = f"; {len(told) - _SETTINGS} more below" if len(told) > _SETTINGS else ""
-    return f"Mean of the last epochs: {'; '.join(told[:_SETTINGS])}{more}."
+    return f"Mean of the last epochs: {'; '.join(told[:_SETTINGS])}{more}. {floor_verdict(groups)}".rstrip()
+
+
+def floor_verdict(groups: list[Group]) -> str:
+    """In each setting that has both: whether the best floor's balanced accuracy is at least that of the best other
+    method, and by how much they differ. Every floor that wins is told; of the others three. Empty without any.
+    """
+    won, lost = [], []
+    for heading, here in _settings(groups):
+        floors, others = (
+            _figures([one for one in here if _is_floor(one) is kind], "balanced") for kind in (True, False)
+        )
+        if not (floors and others):
+            continue
+        floor, best = (max(found, key=lambda name, found=found: found[name].mean) for found in (floors, others))
+        points = others[best].mean - floors[floor].mean
+        reached = f"reaches {show(floors[floor])} % balanced accuracy on {heading}"
+        if points <= 0:
+            won.append(f"The floor wins: {floor} {reached}, {abs(points):.2f} points above {best}.")
+        else:
+            lost.append(f"The floor, {floor}, {reached}; {best} is {points:.2f} points above it.")
+    return " ".join(won + lost[:_SETTINGS])
+
+
+def _is_floor(group: Group) -> bool:
+    """Whether its runs learn from labelled images alone, or on frozen features."""
+    return group.method == "supervised" or group.runs[0].is_floor
+
+
+def _settings(groups: list[Group]) -> Iterator[tuple[str, list[Group]]]:
+    """Each setting's heading, and those of its groups that can be compared."""
+    counting = [one for one in groups if one.finished and one.comparable and not intermediate(one.method)]
+    yield from ((heading, here) for heading, here, several in sections(counting) if not several)
+
+
+def _figures(groups: list[Group], metric: str) -> dict[str, Figure]:
+    """name -> mean of the last epochs, of those groups that have one."""
+    return {one.name: figure for one in groups if (figure := one.figures["last_20_mean"][metric])}

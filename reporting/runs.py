@@ -56,6 +56,11 @@ class FinishedRun:
         return all(abs(a - b) < 1e-3 for a, b in known) if known else None  # a log has six digits
 
     @property
+    def is_floor(self) -> bool:
+        """Whether it is one of `floor.py`, which has no epochs and leaves no checkpoint."""
+        return self.about.get("floor", False)
+
+    @property
     def seed(self) -> int | None:
         return self.arguments.get("manualSeed")
 
@@ -92,7 +97,7 @@ def read_run(folder: Path) -> FinishedRun:
         _ours(run, folder)
     else:
         _published(run, checkpoint, published_log, log.name != LOG)
-    if not checkpoint.exists():
+    if not checkpoint.exists() and not run.is_floor:
         run.problems.append("no checkpoint")
     if run.columns or run.status == "broken" or run.about.get("epochs"):
         run.problems += log_problems

@@ -63,8 +63,8 @@ def _beside(groups: list[Group | None]) -> list[list[Cell]]:
 
 def words_for(statistic: str, groups: list[Group]) -> str:
     """What a statistic is in runs that are shown together."""
-    averaged = sorted({run.about["epochs_averaged"] for group in groups for run in group.runs})
-    if statistic != "last_20_mean":
+    averaged = sorted({run.about["epochs_averaged"] for group in groups for run in group.runs if not run.is_floor})
+    if statistic != "last_20_mean" or (groups and not averaged):
         return STATISTICS[statistic].replace("the test set", tested_on(groups[0].runs[0]))
     words = f"mean of the last {' or '.join(map(str, averaged))} {'epoch' if averaged == [1] else 'epochs'}"
     return words if averaged == [20] else f"{words} (a fifth of the run, 20 at most)"

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 # A package imports those on lower floors, and none beside it. Scripts and benchmarks stand above all.
 FLOORS = {"utils": 0, "models": 1, "methods": 2, "dataset": 2, "training": 3, "reporting": 4}
 MODULES = {f"{path.parent.name}.{path.stem}": path for package in FLOORS for path in (ROOT / package).glob("*.py")}
-RECIPES = sorted(ROOT.glob("train_*.py"))
+RECIPES = sorted(ROOT.glob("train_*_*.py"))
 
 SEES_ARGUMENTS = {"utils.args", "training.run"}
 LONG_FILES = {"reporting.shifted", "training.run", "utils.ranks"}

@@ -53,7 +53,7 @@ def refuse_results(out: Path) -> None:
     beginning of its first epoch.
     """
     with suppress(ValueError, TypeError, LookupError):
-        if read_json(out / "summary.json")["epochs"] == 0:
+        if read_json(out / "summary.json")["best"] is None:
             return
     for path in (path for pattern in WRITTEN for path in out.glob(pattern)):
         if not path.name.endswith(".tmp"):

@@ -122,10 +122,12 @@ class Figures(TypedDict):
 class Summary(Facts):
     """`summary.json`. status: running, finished, stopped or failed; last_20_mean: over `epochs_averaged` epochs;
     chosen: of the best epoch on a held-out part beside the test set; step_seconds, evaluation_seconds: of the last
-    epoch that this process trained, None for none.
+    epoch that this process trained, None for none; floor: true of a floor, which has no epochs, so that all its figures
+    are the same.
     """
 
     status: str
+    floor: NotRequired[bool]
     reason: NotRequired[str]
     steps_per_epoch: int
     arguments: Arguments

@@ -23,7 +23,7 @@ from utils.flag_types import (
     worker_count,
     wrn_depth,
 )
-from utils.method_flags import COSSL, CREST, FIXMATCH, PRETRAIN, REMIXMATCH, SCHEDULE
+from utils.method_flags import COSSL, CREST, FIXMATCH, FLOOR, PRETRAIN, REMIXMATCH, SCHEDULE
 
 _LIMIT = "minutes of training after which the run is saved and ends with exit code 124; the same command continues"
 _COMPILE = "compile the network's features, in a mode of torch.compile (reduce-overhead: CUDA graphs)"
@@ -119,7 +119,7 @@ FOOD_DEFAULTS = {
     "imb_ratio_u": 50,
     "graph": False,
 }
-GROUPS = (RUN, CIFAR, SMALL_IMAGENET, FOOD, SCHEDULE, PRETRAIN, FIXMATCH, REMIXMATCH, CREST, COSSL)
+GROUPS = (RUN, CIFAR, SMALL_IMAGENET, FOOD, SCHEDULE, PRETRAIN, FIXMATCH, REMIXMATCH, CREST, COSSL, FLOOR)
 FLAGS: dict[str, Flag] = {one.name: one for group in GROUPS for one in group}
 
 

@@ -49,3 +49,5 @@ COSSL = (
     flag("--wd_tfe", non_negative_float, 5e-4, "weight decay of the balanced head's weight"),
     flag("--warm_tfe", positive_int, 10, "epochs of the balanced head's warm-up"),
 )
+_FEATURES = "vectors of any origin, (N, D), in place of pixels; in the order labelled, unlabelled, test images"
+FLOOR = (flag("--features", path, None, _FEATURES, metavar="FILE.npy"),)

@@ -17,7 +17,7 @@ from utils.flags import FLAGS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "flags.md"
-RECIPES = tuple(path.stem for path in sorted(ROOT.glob("train_*.py")))
+RECIPES = tuple(path.stem for path in sorted(ROOT.glob("train_*_*.py")))
 FAMILIES = {"CIFAR": "cifar", "Small-ImageNet": "small_imagenet127", "Food": "food"}
 STAGES = {"": (True, False), ", pre-training": (False,), ", co-learning": (True,)}
 

@@ -21,7 +21,7 @@ from methods.step import CO_LEARNING, PRETRAINING, Step, cossl_step, ssl_step
 from models.wrn import WideResNet
 
 CLASSES, ROWS = 4, 6
-RECIPES = sorted(path.name for path in ROOT.glob("train_*.py"))
+RECIPES = sorted(path.name for path in ROOT.glob("train_*_*.py"))
 COSSL_RECIPES = [name for name in RECIPES if "cossl" in name]
 PRETRAINING_RECIPES = [name for name in RECIPES if "cossl" not in name and "fix_crest" not in name]
 COUNTS = torch.tensor([40, 20, 10, 2])

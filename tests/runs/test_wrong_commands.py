@@ -19,9 +19,10 @@ from utils import args as flag_types
 from utils.args import Parser
 from utils.errors import UserError
 
-TRAIN = sorted(path.name for path in ROOT.glob("train_*.py"))
+TRAIN = sorted(path.name for path in ROOT.glob("train_*_*.py"))
 COSSL = [script for script in TRAIN if "cossl" in script]
 OTHERS = ["predict.py", "export.py", "report.py", "eval_shifted_test_distribution.py", "prepare_small_imagenet_127.py"]
+OTHERS += ["floor.py", "cache_features.py"]
 WHOLE = ["0", "-1", "1.5", "x", "", "nan", "inf", "1e3", "9999999999999999999999"]
 AMOUNT = ["-1", "x", "", "nan", "inf", "-inf", "1e400"]
 SHARE = ["-0.1", "1.1", "x", "", "nan", "inf"]
@@ -65,6 +66,7 @@ BAD = {
     "--data_root": [""],
     "--checkpoint": [""],
     "--source": [""],
+    "--features": [""],
     "--to": ["", "tflite", "ONNX"],
     "--classes": ["", "a", "a,a", "a,,b", "."],
     "--labelled_counts": ["", "9", "9,x", "9,0", "9,", "."],

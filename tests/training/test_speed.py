@@ -188,7 +188,7 @@ def test_both_stages_with_flags(tmp_path):
     assert "warning" not in result.stderr
 
 
-RECIPES = sorted(path.name for path in ROOT.glob("train_*.py"))
+RECIPES = sorted(path.name for path in ROOT.glob("train_*_*.py"))
 
 
 @pytest.mark.filterwarnings("ignore:.*to a meta parameter")

@@ -15,7 +15,7 @@ from utils.args import DATA, PLACE, REFUSE, RESULT, SPEED, WARN, Flag, recipe_ar
 from utils.flag_types import path
 from utils.flags import FLAGS, GROUPS, spelled, with_role
 
-RECIPES = sorted(path.name for path in ROOT.glob("train_*.py"))
+RECIPES = sorted(path.name for path in ROOT.glob("train_*_*.py"))
 
 
 def every_declaration() -> dict[str, list[Flag]]:

@@ -1,0 +1,117 @@
+"""What a floor learns from and is tested on: the images of a recipe, as pixels or as vectors out of a file.
+
+Shape legend: N images, at places 0 .. N-1: of a folder in the order of `list_images` (labelled, unlabelled, test), of
+another data set its training set, then its test set, in file order. D numbers of each image, C classes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset import load
+from dataset.feature_cache import files_key, read_vectors
+from dataset.held_out import HELD_OUT, TEST, held_out
+from dataset.image_files import read_images
+from dataset.layouts import list_images
+from dataset.long_tail import ImbalanceFlags, long_tailed
+from utils.errors import UserError
+
+SIDE = 32  # pixels, at most: a logistic regression on more takes hours
+
+
+class FloorFlags(ImbalanceFlags, Protocol):
+    """features: a file of vectors, None for pixels; img_size, skip_corrupt and holdout: of a folder."""
+
+    dataset: str
+    data_root: Path
+    features: Path | None
+    img_size: int
+    skip_corrupt: bool
+    holdout: float | None
+
+
+class FloorData(NamedTuple):
+    """read: places (B,) -> vectors, float32 (B, D); labels: int64 (N,), -1 for none; labelled, unlabelled, tested:
+    places (L,), (U,), (T,); facts: what the summary of a floor says of its data.
+    """
+
+    read: Callable[[np.ndarray], Tensor]
+    labels: np.ndarray
+    labelled: np.ndarray
+    unlabelled: np.ndarray
+    tested: np.ndarray
+    facts: dict[str, Any]
+
+
+def floor_data(args: FloorFlags) -> FloorData:
+    """Raises UserError where files or flags are wrong."""
+    if args.dataset == "folder":
+        return _of_folder(args)
+    if args.holdout is not None:
+        raise UserError(f"--holdout: only of --dataset folder; {args.dataset} has a test set, leave it out")
+    dataset = load(args.dataset, args.data_root)
+    split, n = long_tailed(dataset, args, include_labelled=False), len(dataset.train.labels)
+    pixels, labels = (np.concatenate(pair) for pair in zip(dataset.train, dataset.test, strict=True))
+    rows, everything = pixels, np.arange(len(labels))
+    if args.features is not None:
+        rows = read_vectors(args.features, len(labels))
+    return _assembled(rows, everything, labels, (split.labelled, split.unlabelled, everything[n:]), dataset.classes)
+
+
+def _of_folder(args: FloorFlags) -> FloorData:
+    """Unlabelled images aren't read for their pixels, which no floor uses."""
+    listing = list_images(args.data_root, args.skip_corrupt)
+    part = np.repeat(range(3), [len(some.paths) for some in listing[1:]])
+    paths, labels = ([one for some in listing[1:] for one in getattr(some, name)] for name in ("paths", "labels"))
+    labels, kept = np.array(labels, dtype=np.int64), np.arange(len(paths))
+    if args.features is None:
+        wanted = np.flatnonzero(part != 1)
+        rows, found = read_images([paths[i] for i in wanted], min(args.img_size, SIDE), args.skip_corrupt)
+        kept = wanted[found]
+    elif args.skip_corrupt:
+        raise UserError("--skip_corrupt: not with --features, which has a row for every image; leave it out")
+    else:
+        rows = read_vectors(args.features, len(paths), files_key(args.data_root, paths))
+    (labelled, tested), unlabelled, held = (kept[part[kept] == n] for n in (0, 2)), np.flatnonzero(part == 1), {}
+    if args.holdout is not None:
+        chosen = held_out(labels[labelled], args.holdout, args.manualSeed)
+        counts = np.bincount(labels[labelled[chosen]], minlength=len(listing.classes)).tolist()
+        held = {"held_out_counts": counts, "evaluated_on": TEST if len(tested) else HELD_OUT}
+        labelled, tested = labelled[~chosen], tested if len(tested) else labelled[chosen]
+    if not len(tested):
+        remedy = "add some, or give --holdout 0.2, which keeps a fifth of the labelled images for testing"
+        raise UserError(f"--data_root {args.data_root}: has no test images; {remedy}")
+    data = _assembled(rows, kept, labels, (labelled, unlabelled, tested), listing.classes)
+    if not all(data.facts["labelled_counts"]):
+        name = listing.classes[data.facts["labelled_counts"].index(0)]
+        raise UserError(f"{listing.labelled.place}: no image of class {name} can be read; replace some")
+    return data._replace(facts=data.facts | held)
+
+
+def _assembled(
+    rows: np.ndarray, kept: np.ndarray, labels: np.ndarray, parts: tuple[np.ndarray, ...], classes: tuple[str, ...]
+) -> FloorData:
+    """rows: uint8 pixels (K, 3, S, S) or vectors (K, D) of the images at the places `kept`, rising (K,)."""
+    if rows.dtype == np.uint8 and (rows == rows[:, :1]).all():
+        rows = rows[:, :1]  # of grey images one channel, which says all
+
+    def read(places: np.ndarray) -> Tensor:
+        found = rows[np.searchsorted(kept, places)]
+        return torch.from_numpy(found.reshape(len(found), -1).astype(np.float32))
+
+    labelled, unlabelled, _ = parts
+    known = labels[unlabelled]
+    facts = {
+        "classes": list(classes),
+        "labelled_counts": np.bincount(labels[labelled], minlength=len(classes)).tolist(),
+        "unlabelled_counts": None if (known < 0).any() else np.bincount(known, minlength=len(classes)).tolist(),
+        "unlabelled": len(unlabelled),
+        "img_size": rows.shape[-1] if rows.ndim == 4 else 0,
+        "mean": [],
+        "std": [],
+    }
+    return FloorData(read, labels, *parts, facts)
