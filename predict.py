@@ -6,7 +6,7 @@ The CSV has a line per image: its file, the three likeliest classes, their proba
 many or few labelled images. What answers is what the recipes evaluate: the momentum encoder, with its own classifier,
 or in CoSSL with the balanced head's average. Checkpoints of the published code need --classes.
 
-Shape legend: N images (N, 3, S, S), C classes.
+Shape legend: C classes.
 """
 
 from utils.start import run_main
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dataset.image_files import image_files
+from reporting.predictions import Predictions, predict_files
 from reporting.predictor import Predictor
 from reporting.trained import load_model
 from reporting.untold import add_untold, facts_of
@@ -31,8 +31,6 @@ from utils.flag_types import gpu, path, positive_int
 from utils.metrics import thirds
 from utils.text import csv_cell, printable
 
-TOP = 3
-
 
 def main() -> None:
     args = command_line()
@@ -43,14 +41,11 @@ def main() -> None:
     if any(args.out.exists() and args.out.samefile(file) for file in (args.checkpoint, *files)):
         raise UserError(f"--out {args.out}: would replace the checkpoint, or an image given; take another file")
     predictor = Predictor(model.predict, facts).to(device)
-    pixels, kept = predictor.read(files, args.skip_corrupt)
-    if not kept:
-        raise UserError("no readable image; give other files")
-    probabilities = torch.cat([predictor(batch.to(device)).cpu() for batch in pixels.split(args.batch_size)])
-    write(args.out, [files[i] for i in kept], probabilities, facts["classes"], groups_of(facts["labelled_counts"]))
+    predictions = predict_files(predictor, files, args.batch_size, args.skip_corrupt)
+    write(args.out, predictions, facts["classes"], groups_of(facts["labelled_counts"]))
     if facts["dataset"]:
         print(f"images prepared as those of {facts['dataset']}, {facts['img_size']} pixels")
-    classes, counts = np.unique(probabilities.argmax(dim=1), return_counts=True)
+    classes, counts = np.unique(predictions.classes[:, 0], return_counts=True)
     found = ", ".join(f"{n} {facts['classes'][c]}" for c, n in zip(classes, counts, strict=True))
     print(printable(found))  # folders' names need not be Unicode
     print(f"results: {printable(args.out)}")
@@ -90,19 +85,19 @@ def groups_of(counts: list[int] | None) -> list[str]:
     return [next(name for name, members in groups.items() if members[c]) for c in range(len(counts))]
 
 
-def write(out: Path, files: list[Path], probabilities: Tensor, classes: list[str], groups: list[str]) -> None:
+def write(out: Path, predictions: Predictions, classes: list[str], groups: list[str]) -> None:
     """A CSV of the likeliest classes: file, class, probability, class_2, probability_2, ..., and where it is known the
-    group of the likeliest; probabilities: (N, C); groups: (C,), or empty.
+    group of the likeliest; groups: (C,), or empty.
     """
-    top = probabilities.topk(min(TOP, len(classes)), dim=1)
     out.parent.mkdir(parents=True, exist_ok=True)
-    suffixes = ["", *(f"_{i}" for i in range(2, top.indices.shape[1] + 1))]
+    suffixes = ["", *(f"_{i}" for i in range(2, predictions.classes.shape[1] + 1))]
     encoding = {"encoding": "utf-8", "errors": "surrogateescape"}  # as the system's: files' names need not be Unicode
     with replacing(out) as temporary, temporary.open("w", newline="", **encoding) as file:
         writer = csv.writer(file)
         headings = [name + suffix for suffix in suffixes for name in ("class", "probability")]
         writer.writerow(["file", *headings, *(["group"] if groups else [])])
-        for path, values, indices in zip(files, top.values.tolist(), top.indices.tolist(), strict=True):
+        columns = predictions.files, predictions.classes.tolist(), predictions.probabilities.tolist()
+        for path, indices, values in zip(*columns, strict=True):
             pairs = zip(indices, values, strict=True)
             row = [str(path), *(cell for c, p in pairs for cell in (classes[c], f"{p:.6f}"))]
             row += [groups[indices[0]]] if groups else []

@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
 # What file managers and storage boxes leave in folders.
 FOREIGN = {"@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found"}
 FOREIGN |= {"__macosx", "thumbs.db", "desktop.ini"}
+READ_AHEAD = 200  # images that are read before they are asked for, at most
 
 
 def image_files(folder: Path, skip_corrupt: bool = False) -> list[Path]:
@@ -89,24 +91,40 @@ def read_images(
     shape: (RGB image, size) -> one of size x size pixels; skip_corrupt: leave out damaged files, and say how many and
     which; otherwise they raise UserError.
     """
-    kept, skipped = [], []
+    kept = []
     try:
         pixels = np.empty((len(paths), 3, size, size), np.uint8)
     except MemoryError:
         needed = len(paths) * 3 * size**2 / 1e9
         problem = f"{len(paths)} images of {size} x {size} pixels need {needed:.0f} GB of memory"
         raise UserError(f"{problem}; take fewer images, or train with a smaller --img_size") from None
+    for i, image in _readable(paths, size, skip_corrupt, shape):
+        pixels[len(kept)] = image
+        kept.append(i)
+    return pixels[: len(kept)], kept
+
+
+def read_batches(
+    paths: Sequence[Path], batch_size: int, size: int, skip_corrupt: bool, shape: Shape = square
+) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """The same in batches, of which the last may be smaller: as many images are in memory, and some that come next."""
+    readable = _readable(paths, size, skip_corrupt, shape)
+    while batch := list(islice(readable, batch_size)):
+        yield np.array([image for _, image in batch]), [i for i, _ in batch]
+
+
+def _readable(paths: Sequence[Path], size: int, skip_corrupt: bool, shape: Shape) -> Iterator[tuple[int, np.ndarray]]:
+    """The images, and which of the paths they are; see `read_images` for the damaged ones."""
+    skipped = []
     for i, (image, problem) in enumerate(_read_all(paths, size, shape)):
-        if problem is None:
-            pixels[len(kept)] = image
-            kept.append(i)
+        if image is not None:
+            yield i, image
         elif skip_corrupt:
             skipped.append(paths[i])
         else:
             raise UserError(f"{paths[i]}: not a readable image ({problem}); replace it, or give --skip_corrupt")
     if skipped:
         print(f"skipped {len(skipped)} unreadable images: {', '.join(map(str, skipped))}", file=sys.stderr)
-    return pixels[: len(kept)], kept
 
 
 def reason(error: BaseException) -> str:
@@ -123,7 +141,8 @@ def _read_all(paths: Sequence[Path], size: int, shape: Shape) -> Iterator[tuple[
 
     with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of files that it reads nevertheless, and doesn't name
-        read = pool.map(attempt, paths)
+        parts = (paths[i : i + READ_AHEAD] for i in range(0, len(paths), READ_AHEAD))
+        read = (one for part in parts for one in pool.map(attempt, part))
         if sys.stderr.isatty():
             import progressbar  # takes hold of the standard streams on import, so only where a bar is shown
 

@@ -3,7 +3,7 @@
 Shape legend: B images (B, 3, S, S), C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dataset.augment import normalise
 from dataset.crops import centre_crop
-from dataset.image_files import Shape, read_images, square
+from dataset.image_files import Shape, read_batches, read_images, square
 
 
 class Predictor(nn.Module):
@@ -32,17 +32,30 @@ class Predictor(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        return self.logits(pixels).softmax(dim=1)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """What the probabilities are the softmax of, (B, C)."""
         wanted = (3, self.img_size, self.img_size)
         if pixels.dtype != torch.uint8 or pixels.shape[1:] != wanted:
             raise TypeError(
                 f"expected uint8 (B, {wanted[0]}, {wanted[1]}, {wanted[2]}), got {pixels.dtype}, {[*pixels.shape]}"
             )
-        return self.network(normalise(pixels, self.mean, self.std)).softmax(dim=1)
+        return self.network(normalise(pixels, self.mean, self.std))
 
     def read(self, files: Sequence[str | Path], skip_corrupt: bool = False) -> tuple[Tensor, list[int]]:
         """The images in files, uint8 (N, 3, S, S) on the CPU, turned upright and cut as in training; and which of the
         files they are, N indices. Raises UserError for files that can't be read; skip_corrupt: names them instead.
         """
-        shape: Shape = square if self.resize is None else partial(centre_crop, resize=self.resize)
-        pixels, kept = read_images([*map(Path, files)], self.img_size, skip_corrupt, shape)
+        pixels, kept = read_images([*map(Path, files)], self.img_size, skip_corrupt, self._shape())
         return torch.from_numpy(pixels), kept
+
+    def read_batches(
+        self, files: Sequence[Path], batch_size: int, skip_corrupt: bool
+    ) -> Iterator[tuple[Tensor, list[int]]]:
+        """The same in batches, uint8 (B, 3, S, S) on the device of the network."""
+        for pixels, kept in read_batches(files, batch_size, self.img_size, skip_corrupt, self._shape()):
+            yield torch.from_numpy(pixels).to(self.mean.device), kept
+
+    def _shape(self) -> Shape:
+        return square if self.resize is None else partial(centre_crop, resize=self.resize)

@@ -9,9 +9,10 @@ import pytest
 from helpers.own_images import image_folder, without_permission, write_image
 from PIL import Image
 
+import dataset.image_files
 from dataset.crops import read_rgb
 from dataset.folder import load_folder
-from dataset.image_files import DAMAGED, image_files, read_image
+from dataset.image_files import DAMAGED, image_files, read_batches, read_image, read_images
 from utils.errors import UserError
 
 RAMP = np.arange(65536).reshape(256, 256)
@@ -170,3 +171,28 @@ def test_links_are_followed_and_each_folder_counts_once(tmp_path):
         (tmp_path / "images" / name).symlink_to(target)
     found = [os.path.relpath(path, tmp_path / "images") for path in image_files(tmp_path / "images")]
     assert found == ["b/2.png", "c/3.png", "real/1.png"]
+
+
+def test_batches_hold_what_reading_at_once_holds(tmp_path, monkeypatch, capsys):
+    """In the files' order, without the damaged ones, which are named once; no more are read ahead than is said."""
+    files = [tmp_path / f"{i}.png" for i in range(11)]
+    for i, file in enumerate(files):
+        write_image(file, i, (20 + i, 30))
+    for i in (3, 7):
+        files[i].write_bytes(b"no image")
+    at_once, kept = read_images(files, 16, True)
+    capsys.readouterr()
+    read = []
+    monkeypatch.setattr(dataset.image_files, "READ_AHEAD", 4)
+    monkeypatch.setattr(
+        dataset.image_files, "read_image", lambda path, *how: read.append(path) or read_image(path, *how)
+    )
+    batches = read_batches(files, 2, 16, True)
+    first = next(batches)
+    assert len(read) <= 4
+    batches = [first, *batches]
+    assert [i for _, some in batches for i in some] == kept == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+    assert [len(pixels) for pixels, _ in batches] == [2, 2, 2, 2, 1]
+    np.testing.assert_array_equal(np.concatenate([pixels for pixels, _ in batches]), at_once)
+    assert all(pixels.flags.c_contiguous for pixels, _ in batches)  # another layout has other last digits
+    assert capsys.readouterr().err.count("skipped 2 unreadable images") == 1
