@@ -4,7 +4,8 @@
 
 The CSV has a line per image: its file, the three likeliest classes, their probabilities, and whether the likeliest has
 many or few labelled images. What answers is what the recipes evaluate: the momentum encoder, with its own classifier,
-or in CoSSL with the balanced head's average. Checkpoints of the published code need --classes.
+or in CoSSL with the balanced head's average. Checkpoints of the published code need --classes. --gallery FILE.html
+writes a page beside it: the images by class, those to label next, those unlike any class, and the run's mistakes.
 
 Shape legend: C classes.
 """
@@ -19,14 +20,16 @@ import numpy as np
 import torch
 
 from dataset.image_files import image_files
+from reporting.gallery import gallery
 from reporting.predictions import Predictions, predict_files
 from reporting.predictor import Predictor
+from reporting.reference import reference_of
 from reporting.trained import load_model
 from reporting.untold import add_untold, facts_of
 from utils.args import Parser
 from utils.device import pick_device
 from utils.errors import UserError
-from utils.files import check_writable, replacing
+from utils.files import atomic_write_text, check_writable, replacing
 from utils.flag_types import gpu, path, positive_int
 from utils.metrics import thirds
 from utils.text import csv_cell, printable
@@ -34,21 +37,26 @@ from utils.text import csv_cell, printable
 
 def main() -> None:
     args = command_line()
-    check_writable(args.out.parent)
+    check_places(args)
     model = load_model(args.checkpoint, "--checkpoint", device := pick_device(args.gpu))
     facts = facts_of(model, args)
     files = find(args.images, args.skip_corrupt)
-    if any(args.out.exists() and args.out.samefile(file) for file in (args.checkpoint, *files)):
-        raise UserError(f"--out {args.out}: would replace the checkpoint, or an image given; take another file")
+    refuse_inputs(args, files)
     predictor = Predictor(model.predict, facts).to(device)
-    predictions = predict_files(predictor, files, args.batch_size, args.skip_corrupt)
+    how = args.batch_size, args.skip_corrupt
+    reference = reference_of(model, predictor, files, *how) if args.gallery else None
+    predictions = predict_files(predictor, files, *how, reference and reference.means)
+    page = reference and gallery(predictions, reference, facts, args.label_next, model)
     write(args.out, predictions, facts["classes"], groups_of(facts["labelled_counts"]))
+    if page:
+        args.gallery.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(args.gallery, page)
     if facts["dataset"]:
         print(f"images prepared as those of {facts['dataset']}, {facts['img_size']} pixels")
     classes, counts = np.unique(predictions.classes[:, 0], return_counts=True)
     found = ", ".join(f"{n} {facts['classes'][c]}" for c, n in zip(classes, counts, strict=True))
     print(printable(found))  # folders' names need not be Unicode
-    print(f"results: {printable(args.out)}")
+    print(*(f"results: {printable(place)}" for place in (args.out, args.gallery) if place), sep="\n")
 
 
 def command_line() -> Namespace:
@@ -58,10 +66,33 @@ def command_line() -> Namespace:
     add("images", type=path, nargs="+", help="image files, or folders of them")
     add_untold(parser)
     add("--out", type=path, default=Path("predictions.csv"), help="CSV file to write")
+    add("--gallery", type=path, metavar="FILE.html", help="page to write: the images by class, doubtful ones, mistakes")
+    add("--label_next", type=positive_int, default=5, metavar="N", help="doubtful images on it, of each class at most")
     add("--batch-size", type=positive_int, default=100, help="images at a time")
     add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
     add("--skip_corrupt", action="store_true", help="leave out unreadable images, and say which")
     return parser.parse_args()
+
+
+def check_places(args: Namespace) -> None:
+    """Raise UserError where no file, or no other file, can be written."""
+    for flag, place in (("--out", args.out), ("--gallery", args.gallery)):
+        if place is not None:
+            check_writable(place.parent, flag)
+            if place.exists() and not place.is_file():
+                raise UserError(f"{flag} {place}: not a file; take another name")
+    if args.gallery is not None:
+        if args.gallery.suffix.lower() not in (".html", ".htm"):
+            raise UserError(f"--gallery {args.gallery}: is a page; take a name that ends in .html")
+        if args.gallery.resolve() == args.out.resolve():
+            raise UserError(f"--gallery {args.gallery}: is --out, too; take another name")
+
+
+def refuse_inputs(args: Namespace, files: list[Path]) -> None:
+    """Raise UserError where what is read would be replaced."""
+    for flag, place in (("--out", args.out), ("--gallery", args.gallery)):
+        if place is not None and place.exists() and any(place.samefile(file) for file in (args.checkpoint, *files)):
+            raise UserError(f"{flag} {place}: would replace the checkpoint, or an image given; take another file")
 
 
 def find(paths: list[Path], skip_corrupt: bool) -> list[Path]:

@@ -6,11 +6,11 @@ A chart is {"kind": "line", "title", "unit", "xlabel", "names" of the places on 
 Shape legend: E epochs, C classes, R ratios.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from reporting.confusion import confusion_chart, most_frequent_first
 from reporting.groups import THIRDS, Group
 from reporting.metrics import metric_beside
 from reporting.shifted import few_images, place
@@ -76,7 +76,7 @@ def per_class(groups: list[Group]) -> list[dict[str, Any]]:
         if group.classes:
             alike.setdefault((tuple(group.classes), tuple(group.counts or ())), {})[series] = group
     for (names, counts), here in alike.items():
-        order = _most_frequent_first(names, counts)
+        order = most_frequent_first(names, counts)
         base = {"kind": "line", "unit": "%", "xlabel": "class, most frequent first"}
         base |= {"names": [names[i] for i in order], "area": [counts[i] for i in order] if counts else None}
         recall = {s: [r.figures["last_20_mean"]["recall"] for r in g.runs] for s, g in here.items() if g.finished}
@@ -85,11 +85,6 @@ def per_class(groups: list[Group]) -> list[dict[str, Any]]:
             last = {s: [values[-1] for values in _diagnostics(g, figure) if len(values)] for s, g in here.items()}
             charts.append(base | {"title": f"{title}, last epoch", "lines": _over_classes(last, order)})
     return [chart for chart in charts if chart["lines"]]
-
-
-def _most_frequent_first(names: Sequence[str], counts: Sequence[int] | None) -> np.ndarray:
-    """Indices of the classes, (C,), by their labelled images; as they are where those are not known."""
-    return np.argsort(-np.array(counts or [0] * len(names)), kind="stable")
 
 
 def _diagnostics(group: Group, figure: str) -> list[np.ndarray]:
@@ -125,12 +120,8 @@ def confusions(groups: list[Group]) -> list[dict[str, Any]]:
     charts = []
     for series, group in enumerate(groups):
         if found := _diagnostics(group, "confusion"):
-            order = _most_frequent_first(group.classes, group.counts)
-            total = np.sum(found, axis=0, dtype=float)[np.ix_(order, order)]
-            percent = 100 * total / np.maximum(total.sum(axis=1, keepdims=True), 1)
-            cells = np.round(percent, 1 if len(order) <= 20 else 0).tolist()
-            names = [group.classes[i] for i in order]
-            charts.append({"kind": "confusion", "title": group.name, "series": series, "names": names, "cells": cells})
+            counts = np.sum(found, axis=0, dtype=float)
+            charts.append(confusion_chart(group.name, series, counts, group.classes, group.counts))
     return charts
 
 

@@ -23,7 +23,7 @@ function tip(x, y, heading, rows) {
 function draw(figure) {
   const chart = charts[figure.dataset.chart], section = figure.closest("section");
   const button = series => section.querySelector(`[data-series="${series}"]`);
-  const look = series => button(series).ariaPressed === "true" && button(series).className;
+  const look = series => series === null || button(series).ariaPressed === "true" && button(series).className;
   const caption = document.createElement("figcaption"), unit = document.createElement("span");
   unit.textContent = chart.unit ? ` (${chart.unit})` : "";
   caption.append(chart.title[0].toUpperCase() + chart.title.slice(1), unit);

@@ -49,12 +49,8 @@ def page(runs: list[FinishedRun], groups: list[Group]) -> str:
     """The whole page. Equal runs give equal pages."""
     charts: list[dict[str, Any]] = []
     shown = [*by_setting(groups, charts), Section("Runs", [run_table(runs)], [], add_charts([], charts))]
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    return environment.get_template("page.html.j2").render(
-        asset=asset,
+    return from_template(
+        "page.html.j2",
         counts=Counter(run.status for run in runs),
         with_problems=[run for run in runs if run.problems],
         headline=headline(groups),
@@ -63,6 +59,15 @@ def page(runs: list[FinishedRun], groups: list[Group]) -> str:
         configurations=[(run.folder, method_of(run), configuration(run)) for run in runs],
         charts=jsonable(charts),
     )
+
+
+def from_template(template: str, **values: Any) -> str:
+    """A page by its template, which escapes the values."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    return environment.get_template(template).render(asset=asset, **values)
 
 
 def asset(name: str) -> str:

@@ -141,8 +141,8 @@ def atomic_write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def check_writable(out: Path) -> None:
-    """Raise UserError unless the folder `out` can be written to or made; makes nothing."""
+def check_writable(out: Path, flag: str = "--out") -> None:
+    """Raise UserError unless the folder `out` can be written to or made; makes nothing. flag: that names it."""
     existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"--out {out}: {existing} is not a folder that can be written to; take another --out")
+        raise UserError(f"{flag} {out}: {existing} is not a folder that can be written to; take another {flag}")
