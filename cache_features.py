@@ -1,6 +1,7 @@
 """Write the features of all images of a folder or CSV once, for floor.py --features.
 
     python cache_features.py IMAGES --checkpoint RUN/checkpoint.pth.tar --out features.npy
+    python cache_features.py IMAGES --arch efficientnet_b0 --img_size 96 --out features.npy
 
 float16 (N, D): a row per image, labelled, unlabelled, then test, in the order of their paths. Beside it,
 features.json tells of which network, transform and files they are, and how many rows are done: the same command goes on
@@ -10,49 +11,78 @@ where a killed one ended.
 from utils.start import run_main
 
 from argparse import Namespace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dataset.augment import normalise
+from dataset.crops import resized
 from dataset.feature_cache import files_key, weights_key, write_features
+from dataset.folder import LARGEST_IN_MEMORY
 from dataset.layouts import list_images
+from models.build import library_network
+from models.library import look_of
 from reporting.trained import load_model
 from training.folder import make_folder
-from utils.args import Parser, gpu, path
+from utils.args import Parser
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable
+from utils.flag_types import gpu, image_size, path, weights
 
 
 def main() -> None:
     args = command_line()
+    if (args.checkpoint is None) == (args.arch is None):
+        raise UserError("--checkpoint, --arch: one of the two says whose features are wanted; give it")
     if args.out.suffix != ".npy":
         raise UserError(f"--out {args.out}: doesn't end in .npy; give such a name")
     check_writable(args.out.parent)
     listing = list_images(args.images, skip_corrupt=False)
     paths = [path for part in listing[1:] for path in part.paths]
-    model = load_model(args.checkpoint, "--checkpoint", device := pick_device(args.gpu))
+    network, about = of_checkpoint(args, device := pick_device(args.gpu)) if args.checkpoint else of_library(args)
+    network.eval().to(device)
+    mean, std = (torch.tensor(about[name], dtype=torch.float32, device=device) for name in ("mean", "std"))
+
+    def features(pixels: Tensor) -> Tensor:
+        return network.features(normalise(pixels.to(device), mean, std))
+
+    key = {"weights": weights_key(network)} | about | {"files": files_key(args.images, paths)}
+    make_folder(args.out.parent)
+    write_features(args.out, paths, features, key, args.overwrite)
+    print(f"results: {args.out}")
+
+
+def of_checkpoint(args: Namespace, device: torch.device) -> tuple[Any, dict[str, Any]]:
+    """The network of a run made here, and its part of the key."""
+    model = load_model(args.checkpoint, "--checkpoint", device)
     if not model.facts:
         problem = "is of the published code, and doesn't tell how its images were prepared"
         raise UserError(f"--checkpoint {args.checkpoint}: {problem}; give one of a run made here")
-    mean, std = (torch.tensor(model.facts[name], dtype=torch.float32, device=device) for name in ("mean", "std"))
+    about = {name: model.facts.get(name) for name in ("img_size", "resize", "mean", "std")}
+    return model.predict, {"architecture": model.facts.get("arch", type(model.predict).__name__)} | about
 
-    def features(pixels: Tensor) -> Tensor:
-        return model.predict.features(normalise(pixels.to(device), mean, std))
 
-    key = {"architecture": type(model.predict).__name__, "weights": weights_key(model.predict)}
-    key |= {name: model.facts.get(name) for name in ("img_size", "resize", "mean", "std")}
-    make_folder(args.out.parent)
-    write_features(args.out, paths, features, key | {"files": files_key(args.images, paths)}, args.overwrite)
-    print(f"results: {args.out}")
+def of_library(args: Namespace) -> tuple[Any, dict[str, Any]]:
+    """The same of a network of torchvision or timm, whose images are prepared as a recipe would."""
+    torch.manual_seed(0)  # of weights that are none
+    network = library_network(args.arch, 1, args.img_size, args.weights)
+    mean, std = look_of(args.arch)
+    crop = resized(args.img_size) if args.img_size > LARGEST_IN_MEMORY else None
+    about = {"img_size": args.img_size, "resize": crop, "mean": list(mean), "std": list(std)}
+    return network, {"architecture": args.arch} | about
 
 
 def command_line() -> Namespace:
     parser = Parser("Write the features of all images of a folder or CSV once, for floor.py --features.")
     add = parser.add_argument
     add("images", metavar="IMAGES", type=path, help="what --data_root names: a folder of images, or a CSV")
-    add("--checkpoint", type=path, required=True, help="checkpoint of the run whose network gives the features")
+    add("--checkpoint", type=path, help="checkpoint of the run whose network gives the features")
+    add("--arch", metavar="NAME", help="in place of it, a network of torchvision, as resnet18, or timm, as timm:NAME")
+    about = "of --arch: the file of a state dict, or the library's download"
+    add("--weights", type=weights, default="default", metavar="FILE", help=about)
+    add("--img_size", type=image_size, default=96, help="of --arch: side of the images, pixels; a multiple of 8")
     add("--out", type=path, required=True, metavar="FILE.npy", help="file to write; FILE.json beside it tells of what")
     add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
     add("--overwrite", action="store_true", help="replace features of another network, transform or folder")

@@ -20,7 +20,7 @@ from methods.floors import logistic_regression, nearest_class_mean, tfe_head
 from methods.method import Network
 from training.floor_folder import refuse_other_floor, write_floor
 from utils.args import plain, recipe_args
-from utils.files import check_writable
+from utils.files import check_writable, read_json
 from utils.flags import CIFAR, LONG_TAIL, RUN
 from utils.method_flags import FLOOR
 from utils.metrics import evaluate
@@ -40,7 +40,7 @@ def main() -> None:
         if not args.overwrite:
             refuse_other_floor(args.out / name, arguments)
     data = floor_data(args)
-    on = "pixels" if args.features is None else args.features.name
+    on = "pixels" if args.features is None else described(args.features)
     for name in names:
         began = time.monotonic()
         figures = tested(fitted(name, data, args.manualSeed), data)
@@ -50,6 +50,14 @@ def main() -> None:
         words = "held-out balanced accuracy" if facts.get("evaluated_on") == "held-out" else "balanced accuracy"
         print(f"{facts['method']}: {words} {figures['balanced']:.2f} % in {seconds:.0f} s", flush=True)
     print(f"results: {args.out}")
+
+
+def described(file: Path) -> str:
+    """Whose features a file holds, by the key beside it; else its name."""
+    try:
+        return f"features of {read_json(file.with_suffix('.json'))['architecture']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return file.name
 
 
 def fitted(name: str, data: FloorData, seed: int) -> Network:

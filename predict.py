@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dataset.image_csv import listed_images
 from dataset.image_files import image_files
 from reporting.gallery import gallery
 from reporting.predictions import Predictions, predict_files
@@ -63,7 +64,7 @@ def command_line() -> Namespace:
     parser = Parser("Name the classes of image files with a trained network.")
     add = parser.add_argument
     add("--checkpoint", type=path, required=True, help="checkpoint of any recipe")
-    add("images", type=path, nargs="+", help="image files, or folders of them")
+    add("images", type=path, nargs="+", help="image files, folders of them, or a CSV of them")
     add_untold(parser)
     add("--out", type=path, default=Path("predictions.csv"), help="CSV file to write")
     add("--gallery", type=path, metavar="FILE.html", help="page to write: the images by class, doubtful ones, mistakes")
@@ -96,12 +97,14 @@ def refuse_inputs(args: Namespace, files: list[Path]) -> None:
 
 
 def find(paths: list[Path], skip_corrupt: bool) -> list[Path]:
-    """The files themselves, and the image files in the folders. Raises UserError for a path where nothing is, and as
-    `image_files` does.
+    """The files themselves, the image files in the folders, and those that a CSV lists. Raises UserError for a path
+    where nothing is, and as `image_files` and `listed_images` do.
     """
     found = []
     for given in paths:
+        listed = given.is_file() and given.suffix.lower() == ".csv"
         files = image_files(given, skip_corrupt) if given.is_dir() else [given] if given.is_file() else []
+        files = [one.path for one in listed_images(given, skip_corrupt)] if listed else files
         if not files:
             raise UserError(f"{given}: no such image, or a folder without any; check the path")
         found += files

@@ -20,7 +20,7 @@ from dataset.layouts import list_images
 from dataset.long_tail import ImbalanceFlags, long_tailed
 from utils.errors import UserError
 
-SIDE = 32  # pixels, at most: a logistic regression on more takes hours
+LARGEST_SIDE = 32  # pixels, at most: a logistic regression on more takes hours
 
 
 class FloorFlags(ImbalanceFlags, Protocol):
@@ -70,7 +70,7 @@ def _of_folder(args: FloorFlags) -> FloorData:
     labels, kept = np.array(labels, dtype=np.int64), np.arange(len(paths))
     if args.features is None:
         wanted = np.flatnonzero(part != 1)
-        rows, found = read_images([paths[i] for i in wanted], min(args.img_size, SIDE), args.skip_corrupt)
+        rows, found = read_images([paths[i] for i in wanted], min(args.img_size, LARGEST_SIDE), args.skip_corrupt)
         kept = wanted[found]
     elif args.skip_corrupt:
         raise UserError("--skip_corrupt: not with --features, which has a row for every image; leave it out")

@@ -8,7 +8,7 @@ import torch
 from dataset.held_out import HELD_OUT, TEST
 from training.schema import History
 
-FEW = 0.01  # of the pseudo-labels: as good as none
+_FEW = 0.01  # of the pseudo-labels: as good as none
 
 WHERE = {TEST: "the test set", HELD_OUT: "the held-out part itself"}
 
@@ -32,7 +32,7 @@ def outcome(summary: dict[str, Any]) -> str:
 def hardly_any_selected(history: History) -> bool:
     """Whether a method that selects its pseudo-labels has used less than 1 % of them in each of the last two epochs."""
     mask = history["train"].get("mask", torch.empty(0))[-2:]
-    return len(mask) == 2 and bool((mask < FEW).all())
+    return len(mask) == 2 and bool((mask < _FEW).all())
 
 
 def _others(figures: dict[str, Any]) -> str:

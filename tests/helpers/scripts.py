@@ -169,7 +169,7 @@ def assert_same(a, b, path="checkpoint"):
 def summary(out: Path) -> dict:
     found = json.loads((out / "summary.json").read_text())
     for name in ("wall_seconds", "step_seconds", "evaluation_seconds"):
-        found.pop(name)
+        found.pop(name, None)
     found["arguments"].pop("out")
     return found
 

@@ -1,0 +1,237 @@
+"""Your own images in one command: look at them, plan, train both stages, compare with simpler ways, show the result.
+
+    python train_folder.py IMAGES --minutes 30
+
+It chooses network, image size, batch size and lengths by the images and this machine, and says why; every flag of the
+training scripts overrides a choice. It starts these scripts, and prints their commands. After an interruption the same
+command goes on. --out gets a folder of each run, report/report.html, predictions.csv and gallery.html.
+"""
+
+from utils.start import run_main
+
+import shutil
+import time
+from argparse import SUPPRESS, Namespace
+from collections import Counter
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dataset.held_out import held_out
+from dataset.layouts import Listing, list_images
+from dataset.overlap import overlaps
+from models.weights import DEFAULT, weights_file
+from training.checkpoint import BEST, LATEST
+from training.folder import make_folder
+from training.plan import SUPERVISED, Lengths, Speed, fixed_seconds, lengths
+from training.scripts import as_flags, run_script
+from utils.args import Parser
+from utils.errors import UserError
+from utils.files import atomic_write_text, check_writable, read_json, to_json
+from utils.flag_types import minutes, path, positive_int
+from utils.flags import CIFAR, RUN
+from utils.method_flags import COSSL, FIXMATCH
+from utils.text import printable, warn
+
+PLAN, SUMMARY = "plan.json", "summary.json"
+SCRIPTS = {"supervised": "train_cifar_supervised", "fix": "train_cifar_fix", "cossl": "train_cifar_fix_cossl"}
+PASSED = {"supervised": (*RUN, *CIFAR), "fix": (*RUN, *CIFAR, *FIXMATCH), "cossl": (*RUN, *CIFAR, *FIXMATCH, *COSSL)}
+OWN = {"data_root", "dataset", "out", "resume", "epochs", "val_iteration", "time_limit", "overwrite"}
+OWN |= {"start_epoch", "step"}  # that nothing reads
+FLOOR_FLAGS = ("holdout", "manualSeed", "skip_corrupt")
+TRIAL_STEPS = 20
+
+
+def main() -> None:
+    args, began = command_line(), time.monotonic()
+    check_writable(args.out)
+    listing = list_images(args.images, args.chosen.get("skip_corrupt", False))
+    tell(listing)
+    make_folder(args.out)
+    plan = planned(args, listing, began)
+    floor(args, plan["choices"])
+    for part in plan["parts"]:
+        train(args, plan, part)
+    show(args, plan, listing)
+
+
+def command_line() -> Namespace:
+    """`chosen` among them: the flags of the training scripts that are given, by name."""
+    parser = Parser(" ".join(str(__doc__).split("\n\n")[0].split()))
+    add = parser.add_argument
+    add("images", metavar="IMAGES", type=path, help="a folder of images, or a CSV (docs/own-images.md)")
+    add("--minutes", type=minutes, default=30, help="time for everything on this machine")
+    add("--out", type=path, default=Path("results/folder"), help="folder for the runs, the report and the gallery")
+    add("--steps", type=positive_int, help="steps of stage 1; unless given, what --minutes allows")
+    add("--steps_cossl", type=positive_int, help="steps of stage 2; unless given, half of those")
+    add("--evaluations", type=positive_int, help="epochs of each stage; unless given, what a tenth of the time allows")
+    add("--no-baseline", action="store_true", help="leave out labelled-only training of the same length")
+    add("--overwrite", action="store_true", help="discard the runs that --out holds")
+    passed = {one.name: one for one in PASSED["cossl"] if one.name not in OWN}
+    for one in passed.values():
+        add(*one.names, **one.options | {"default": SUPPRESS})
+    args = parser.parse_args()
+    args.chosen = {name: vars(args).pop(name) for name in passed if name in args}
+    return args
+
+
+def tell(listing: Listing) -> None:
+    """Print what was found."""
+    counts = Counter(listing.labelled.labels)
+    found = {"labelled": len(listing.labelled.paths), "unlabelled": len(listing.unlabelled.paths)}
+    numbers = ", ".join(f"{n} {part}" for part, n in (found | {"test": len(listing.test.paths)}).items())
+    print(f"found {numbers} images, of {len(listing.classes)} classes; labelled:")
+    print(printable("  " + ", ".join(f"{counts[c]} {name}" for c, name in enumerate(listing.classes))))
+    same = overlaps(listing)
+    if same["unlabelled"]:
+        print(f"  {same['unlabelled']} of the unlabelled are labelled ones again, which does no harm")
+    if same["test"]:
+        warn(f"{same['test']} of the test images are labelled ones: the test figures will be too good")
+
+
+def planned(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
+    """The plan that --out holds, or a new one. Raises UserError if that is of another command."""
+    own = ("images", "minutes", "steps", "steps_cossl", "evaluations", "no_baseline")
+    asked = {name: str(value) for name, value in ({name: getattr(args, name) for name in own} | args.chosen).items()}
+    file = args.out / PLAN
+    if not file.exists() or args.overwrite:
+        plan = {"asked": asked} | new_plan(args, listing, began)
+        atomic_write_text(file, to_json(plan))
+        return plan
+    try:
+        plan = read_json(file)
+        other = sorted(n for n in {*plan["asked"], *asked} if plan["asked"].get(n) != asked.get(n))
+    except (OSError, ValueError, LookupError, TypeError):
+        raise UserError(f"{file}: not a plan; remove it, or give --overwrite") from None
+    if other:
+        problem = f"holds runs of another command ({', '.join(other)} differ)"
+        raise UserError(f"--out {args.out}: {problem}; take another folder, or --overwrite")
+    print(f"going on by {printable(file)}")
+    return plan
+
+
+def new_plan(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
+    """choices: flags of the training scripts, given or chosen here, by name; parts: the scripts in turn; steps: of each
+    part. Prints the choices with their reasons, and a forecast.
+    """
+    choices, reasons = choose(args.chosen, listing)
+    parts = ["fix", "cossl"] if listing.unlabelled.paths else ["supervised"]
+    if parts == ["supervised"]:
+        reasons.append("labelled-only training: there are no unlabelled images")
+    elif not args.no_baseline:
+        parts = ["supervised", *parts]
+    print("plan, of which every flag can be given:\n  " + "\n  ".join(map(printable, reasons)))
+    found, seconds = measured(args, choices, parts, listing, began)
+    choices = {"ema_decay": found.ema_decay} | choices
+    steps = {"supervised": found.steps + found.steps_cossl, "fix": found.steps, "cossl": found.steps_cossl}
+    print(f"  {', '.join(f'{SCRIPTS[part]} {steps[part]} steps' for part in parts)}, each in {found.epochs} epochs")
+    end = datetime.now() + timedelta(seconds=seconds)
+    print(f"forecast: all is done in {timedelta(seconds=round(seconds))}, at {end:%H:%M}", flush=True)
+    return {"choices": choices, "parts": parts, "steps": steps, "epochs": found.epochs}
+
+
+def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], list[str]]:
+    """Flags by name, those given and those chosen by images and machine; and why, a line each."""
+    choices, reasons = dict(chosen), list[str]()
+
+    def take(why: str, **values: Any) -> None:
+        new = {name: value for name, value in values.items() if name not in choices}
+        choices.update(new)
+        if flags := as_flags(new, PASSED["cossl"]):
+            reasons.append(f"{' '.join(flags)}: {why}")
+
+    gpu = choices.get("gpu") != "cpu" and torch.cuda.is_available()
+    if not choices.keys() & {"arch", "weights", "depth", "width"}:
+        arch, size = ("resnet50", 224) if gpu else ("efficientnet_b0", 96)
+        try:
+            weights_file(arch, DEFAULT)
+            take("few labels need a network that has seen many images", arch=arch, weights=DEFAULT, img_size=size)
+        except UserError as error:
+            print(f"no pre-trained network: {error}")
+            depth, width = (28, 2) if gpu else (10, 1)
+            take("small enough to learn from nothing", depth=depth, width=width)
+    size = (224 if gpu else 96) if choices.get("weights") else 32
+    take("a size that this network knows" if size > 32 else "larger images would take too long", img_size=size)
+    labels = np.array(listing.labelled.labels)
+    if not listing.test.paths:
+        take("there are no test images: a fifth of each class's labelled ones is kept apart", holdout=0.2)
+    if share := choices.get("holdout"):
+        labels = labels[~held_out(labels, share, choices.get("manualSeed", 0))]
+    most = 64 if gpu else 32
+    take("all labelled images" if len(labels) < most else "as many as fit", batch_size=min(most, len(labels)))
+    take("blends stay close to rare classes", max_lam=0.6)
+    return choices, reasons
+
+
+def measured(
+    args: Namespace, choices: dict[str, Any], parts: list[str], listing: Listing, began: float
+) -> tuple[Lengths, float]:
+    """The lengths that are given, or that the rest of --minutes allows by a trial; seconds that all takes."""
+    part, folder = parts[-2] if "fix" in parts else parts[0], args.out / "trial"
+    shutil.rmtree(folder, ignore_errors=True)
+    start = time.monotonic()
+    run_script(SCRIPTS[part], *flags_of(args, choices, part, 1, TRIAL_STEPS), "--out", folder)
+    summary = read_json(folder / SUMMARY)
+    shutil.rmtree(folder)
+    step, evaluation = summary["step_seconds"], summary["evaluation_seconds"]
+    step /= SUPERVISED if part == "supervised" else 1
+    rest = time.monotonic() - start - TRIAL_STEPS * step - evaluation
+    sizes = [len(listing.labelled.paths), len(listing.unlabelled.paths), len(listing.test.paths)]
+    tested = sum(summary.get("held_out_counts", [])) if summary.get("evaluated_on") == "held-out" else sizes[2]
+    speed = Speed(step, evaluation, rest, evaluation / tested)
+    left = args.minutes * 60 - (time.monotonic() - began)
+    return lengths(left, speed, fixed_seconds(speed, *sizes), parts, (args.steps, args.steps_cossl, args.evaluations))
+
+
+def flags_of(args: Namespace, choices: dict[str, Any], part: str, epochs: int, steps: int) -> list[Any]:
+    """Flags of a training script, but for --out."""
+    data = ["--dataset", "folder", "--data_root", args.images, "--epochs", epochs, "--val-iteration", steps]
+    return [*data, *as_flags(choices, PASSED[part])]
+
+
+def floor(args: Namespace, choices: dict[str, Any]) -> None:
+    """What is to be beaten: of the pre-trained network's features, else of pixels."""
+    folder = args.out / "floor"
+    again = ["--overwrite"] if args.overwrite else []
+    chosen = {name: choices[name] for name in FLOOR_FLAGS if name in choices}
+    flags = ["--data_root", args.images, *as_flags(chosen, PASSED["fix"]), "--out", folder]
+    if choices.get("weights"):
+        network = {name: choices[name] for name in ("arch", "weights", "img_size", "gpu") if name in choices}
+        features = args.out / "features.npy"
+        run_script("cache_features", args.images, *as_flags(network, PASSED["fix"]), "--out", features, *again)
+        flags += ["--features", features]
+    if args.overwrite or not any(folder.glob(f"*/{SUMMARY}")):
+        run_script("floor", *flags, *again)
+
+
+def train(args: Namespace, plan: dict[str, Any], part: str) -> None:
+    """Unless it has come to its end before."""
+    folder = args.out / part
+    if not args.overwrite and (folder / SUMMARY).exists() and read_json(folder / SUMMARY)["status"] == "finished":
+        return
+    flags = flags_of(args, plan["choices"], part, plan["epochs"], max(1, plan["steps"][part] // plan["epochs"]))
+    stage1 = ["--resume", args.out / "fix" / LATEST] if part == "cossl" else []
+    run_script(SCRIPTS[part], *flags, *stage1, "--out", folder, *(["--overwrite"] if args.overwrite else []))
+
+
+def show(args: Namespace, plan: dict[str, Any], listing: Listing) -> None:
+    """Predictions of the unlabelled images, without any of the labelled ones; the gallery; and last the report, which
+    says whether the floor was beaten.
+    """
+    run = args.out / plan["parts"][-1]
+    checkpoint = run / BEST if (run / BEST).exists() else run / LATEST
+    images = args.images
+    if args.images.is_dir() and listing.unlabelled.paths:
+        images = args.images / "unlabelled"
+    results = ["--out", args.out / "predictions.csv", "--gallery", args.out / "gallery.html"]
+    chosen = {name: plan["choices"][name] for name in ("gpu", "skip_corrupt") if name in plan["choices"]}
+    run_script("predict", "--checkpoint", checkpoint, images, *results, *as_flags(chosen, PASSED["fix"]))
+    runs = [args.out / name for name in ("floor", *plan["parts"])]
+    run_script("report", *runs, "--out", args.out / "report")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,71 @@
+"""How long the stages of a training within given minutes are: from the time that a step takes here.
+
+Shape legend: N images.
+"""
+
+from typing import NamedTuple
+
+from utils.errors import UserError
+
+# Costs of a step, those of FixMatch's being 1: labelled-only goes through a third of the images; co-learning has the
+# features of two more batches.
+SUPERVISED, CO_LEARNING_COST = 0.35, 1.25
+EVALUATIONS = 0.1  # share of the time, at most
+FEWEST = 20  # steps of co-learning
+
+
+class Lengths(NamedTuple):
+    """Steps and epochs of stage 1 (labelled-only as long as both stages) and of stage 2; ema_decay: of all."""
+
+    steps: int
+    steps_cossl: int
+    epochs: int
+    ema_decay: float
+
+
+class Speed(NamedTuple):
+    """Measured here, in seconds: step: of FixMatch; evaluation: of the tested part; start: of a script; image: of one
+    forward pass, decoding included.
+    """
+
+    step: float
+    evaluation: float
+    start: float
+    image: float
+
+
+def fixed_seconds(speed: Speed, labelled: int, unlabelled: int, tested: int) -> float:
+    """What doesn't depend on the number of steps: starts, features for the floor, co-learning's warm-up, and the
+    gallery; of numbers of images.
+    """
+    passes = (labelled + unlabelled + tested) + 2 * (labelled + unlabelled) + unlabelled
+    return 6 * speed.start + passes * speed.image
+
+
+def lengths(
+    seconds: float, speed: Speed, fixed: float, parts: list[str], given: tuple[int | None, int | None, int | None]
+) -> tuple[Lengths, float]:
+    """As many steps as the time allows, two thirds of them in stage 1; and seconds until all is done.
+
+    fixed: see `fixed_seconds`; parts: of `supervised`, `fix` and `cossl` those that are trained; given: steps of both
+    stages and epochs, where they don't depend on the time. Raises UserError if that leaves hardly any step.
+    """
+    rest = seconds - fixed
+    epochs = given[2] or max(1, min(10, int(EVALUATIONS * rest / (len(parts) * speed.evaluation))))
+    stages = {"supervised": 3 * SUPERVISED, "fix": 2.0, "cossl": CO_LEARNING_COST}  # of 3 steps, 2 in stage 1
+    cost = speed.step * sum(stages[part] for part in parts)
+    third = (rest - epochs * len(parts) * speed.evaluation) / cost
+    if third < FEWEST and not given[0]:
+        least = (fixed + len(parts) * speed.evaluation + FEWEST * cost) / 60 * 1.1
+        problem = "leaves hardly any step on this machine"
+        raise UserError(f"--minutes: {problem}; give {least:.0f} or more, or a smaller --img_size")
+    first = given[0] or int(2 * third)
+    second = given[1] or first // 2
+    each = {"supervised": (first + second) * SUPERVISED, "fix": first, "cossl": second * CO_LEARNING_COST}
+    trained = speed.step * sum(each[part] for part in parts) + epochs * len(parts) * speed.evaluation
+    return Lengths(first, second, epochs, decay(first)), fixed + trained
+
+
+def decay(steps: int) -> float:
+    """Of the moving average: it looks back over a tenth of stage 1, at most over the published 1,000 steps."""
+    return round(min(0.999, max(0.9, 1 - 10 / steps)), 4)

@@ -1,0 +1,48 @@
+"""Scripts of this repository, started one after another by another one."""
+
+import ctypes
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from utils.args import Flag
+from utils.stop import REASONS, Stopped, end_on_signals
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def as_flags(values: dict[str, Any], flags: Iterable[Flag]) -> list[str]:
+    """Arguments as they are given on the command line; those that aren't among `flags` are left out."""
+    found = []
+    for one in flags:
+        value = values.get(one.name)
+        if value is True:
+            found.append(one.names[0])
+        elif value not in (None, False):
+            found += [one.names[0], str(value)]
+    return found
+
+
+def run_script(name: str, *arguments: Any) -> None:
+    """Run a script to its end, by this Python. Its output is ours; signals go to it, and it ends as by itself.
+
+    name: of its file, without its ending. If this process is killed, the script gets SIGTERM. Raises Stopped if it
+    fails or is interrupted, with its exit code.
+    """
+    command = [sys.executable, str(_ROOT / f"{name}.py"), *map(str, arguments)]
+    print(f"$ python {shlex.join([f'{name}.py', *command[2:]])}", flush=True)
+    child = subprocess.Popen(command, preexec_fn=_end_with_parent if sys.platform == "linux" else None)
+    for number in REASONS:
+        signal.signal(number, lambda received, _: child.send_signal(received))
+    code = child.wait()
+    end_on_signals()
+    if code:
+        raise Stopped(code if code > 0 else 128 - code, f"{name}.py has ended; the same command goes on from there")
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
