@@ -39,13 +39,15 @@ def logistic_regression(x: Tensor, y: Tensor, seed: int) -> Network:
     """
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV  # here, for it takes seconds
     from sklearn.model_selection import StratifiedKFold
+    from threadpoolctl import threadpool_limits
 
     scaled = standardisation(x)
     usual = {"class_weight": "balanced", "max_iter": 500, "tol": 1e-3}
     parts = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     chosen = LogisticRegressionCV(Cs=CS, cv=parts, scoring="balanced_accuracy", **usual)
     model = chosen if y.bincount().min() >= FOLDS else LogisticRegression(C=USUAL_C, **usual)
-    with warnings.catch_warnings():
+    # One thread: on a busy machine several wait for each other (16 times as long on two cores with a load of 7).
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")  # of versions of scikit-learn, and of the largest C, which needn't converge
         model.fit(scaled(x).numpy(), y.numpy())
     weight, bias = (torch.from_numpy(np.asarray(part, np.float32)) for part in (model.coef_, model.intercept_))
