@@ -46,7 +46,10 @@ class Pictures:
 
     def card(self, i: int, note: str = "") -> Card:
         """Of an image that is shown."""
-        file, pairs = self.predictions.files[i], zip(*(part[i] for part in self.predictions[1:3]), strict=True)
+        file, pairs = (
+            self.predictions.files[i],
+            zip(self.predictions.classes[i], self.predictions.probabilities[i], strict=True),
+        )
         guesses = [(printable(self.classes[c]), f"{100 * p:.1f} %") for c, p in pairs]
         name = printable(os.path.relpath(file, self.folder))
         return Card(printable(file), name, guesses[:2], note, self.thumbnails[file])

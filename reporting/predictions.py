@@ -43,19 +43,23 @@ def predict_files(
     """means: see `class_means`. Raises UserError for files that can't be read; skip_corrupt: leaves them out and names
     them, and raises if none is left.
     """
-    kept, found = [], []
+    kept: list[int] = []
+    found: list[np.ndarray] = []
     for pixels, some in predictor.read_batches(files, batch_size, skip_corrupt):
         features = predictor.features(pixels)
         probabilities = predictor.probabilities(features).cpu()
         top = probabilities.topk(min(TOP, probabilities.shape[1]), dim=1)
         distance = torch.full((len(some),), torch.nan) if means is None else _distance(features, means)
         grey = adaptive_avg_pool2d(pixels.float().mean(dim=1), SMALL).round().byte()
-        found.append([top.indices, top.values, distance.cpu(), grey.cpu()])
+        figures = [part.cpu().numpy() for part in (top.indices, top.values, distance, grey)]
+        # Of all images at once: small tensors that stay, among large ones that go, would leave gaps in memory.
+        found = found or [np.empty((len(files), *part.shape[1:]), part.dtype) for part in figures]
+        for whole, part in zip(found, figures, strict=True):
+            whole[len(kept) : len(kept) + len(some)] = part
         kept += some
     if not kept:
         raise UserError("no readable image; give other files")
-    figures = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
-    return Predictions([files[i] for i in kept], *figures)
+    return Predictions([files[i] for i in kept], *(whole[: len(kept)] for whole in found))
 
 
 def _distance(features: Tensor, means: Tensor) -> Tensor:
