@@ -26,7 +26,7 @@ from dataset.overlap import overlaps
 from models.weights import DEFAULT, weights_file
 from training.checkpoint import BEST, LATEST
 from training.folder import make_folder
-from training.plan import SUPERVISED, Lengths, Speed, fixed_seconds, lengths
+from training.plan import SUPERVISED, Lengths, Speed, decay, fixed_seconds, lengths
 from training.scripts import as_flags, run_script
 from utils.args import Parser
 from utils.errors import UserError
@@ -41,7 +41,7 @@ SCRIPTS = {"supervised": "train_cifar_supervised", "fix": "train_cifar_fix", "co
 PASSED = {"supervised": (*RUN, *CIFAR), "fix": (*RUN, *CIFAR, *FIXMATCH), "cossl": (*RUN, *CIFAR, *FIXMATCH, *COSSL)}
 OWN = {"data_root", "dataset", "out", "resume", "epochs", "val_iteration", "time_limit", "overwrite"}
 OWN |= {"start_epoch", "step"}  # that nothing reads
-FLOOR_FLAGS = ("holdout", "manualSeed", "skip_corrupt")
+FLOOR_FLAGS = ("img_size", "holdout", "manualSeed", "skip_corrupt")
 TRIAL_STEPS = 20
 
 
@@ -124,12 +124,16 @@ def new_plan(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
     elif not args.no_baseline:
         parts = ["supervised", *parts]
     print("plan, of which every flag can be given:\n  " + "\n  ".join(map(printable, reasons)))
-    found, seconds = measured(args, choices, parts, listing, began)
+    given = args.steps, args.steps_cossl, args.evaluations
+    if all(given):
+        found, end = Lengths(*given, decay(args.steps)), None
+    else:
+        found, end = measured(args, choices, parts, listing, began)
     choices = {"ema_decay": found.ema_decay} | choices
     steps = {"supervised": found.steps + found.steps_cossl, "fix": found.steps, "cossl": found.steps_cossl}
     print(f"  {', '.join(f'{SCRIPTS[part]} {steps[part]} steps' for part in parts)}, each in {found.epochs} epochs")
-    end = datetime.now() + timedelta(seconds=seconds)
-    print(f"forecast: all is done in {timedelta(seconds=round(seconds))}, at {end:%H:%M}", flush=True)
+    if end is not None:
+        print(f"forecast: all is done at {end:%H:%M}", flush=True)
     return {"choices": choices, "parts": parts, "steps": steps, "epochs": found.epochs}
 
 
@@ -168,8 +172,8 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
 
 def measured(
     args: Namespace, choices: dict[str, Any], parts: list[str], listing: Listing, began: float
-) -> tuple[Lengths, float]:
-    """The lengths that are given, or that the rest of --minutes allows by a trial; seconds that all takes."""
+) -> tuple[Lengths, datetime]:
+    """The lengths that are given, or that the rest of --minutes allows by a trial; and when all is done."""
     part, folder = parts[-2] if "fix" in parts else parts[0], args.out / "trial"
     shutil.rmtree(folder, ignore_errors=True)
     start = time.monotonic()
@@ -183,7 +187,9 @@ def measured(
     tested = sum(summary.get("held_out_counts", [])) if summary.get("evaluated_on") == "held-out" else sizes[2]
     speed = Speed(step, evaluation, rest, evaluation / tested)
     left = args.minutes * 60 - (time.monotonic() - began)
-    return lengths(left, speed, fixed_seconds(speed, *sizes), parts, (args.steps, args.steps_cossl, args.evaluations))
+    given = args.steps, args.steps_cossl, args.evaluations
+    found, seconds = lengths(left, speed, fixed_seconds(speed, *sizes), parts, given)
+    return found, datetime.now() + timedelta(seconds=seconds)
 
 
 def flags_of(args: Namespace, choices: dict[str, Any], part: str, epochs: int, steps: int) -> list[Any]:

@@ -1,0 +1,28 @@
+"""Images that stand in two parts of a folder."""
+
+import shutil
+
+from helpers.own_images import image_folder
+
+from dataset.layouts import list_images
+from dataset.overlap import overlaps
+
+
+def test_the_same_bytes_are_found_whatever_they_are_called(tmp_path):
+    root = image_folder(tmp_path)
+    for path in (*(root / "unlabelled").iterdir(), *(root / "test").rglob("*.png")):
+        path.write_bytes(path.read_bytes() + b"of its own" + path.name.encode())  # made alike by their seeds
+    assert overlaps(list_images(root, False)) == {"unlabelled": 0, "test": 0}
+    shutil.copy(root / "labelled" / "cat" / "0.png", root / "unlabelled" / "other.png")
+    shutil.copy(root / "labelled" / "cat" / "1.png", root / "unlabelled" / "more.png")
+    shutil.copy(root / "labelled" / "dog" / "1.png", root / "test" / "cat" / "x.png")
+    assert overlaps(list_images(root, False)) == {"unlabelled": 2, "test": 1}
+
+
+def test_equal_sizes_are_no_equal_files(tmp_path):
+    root = image_folder(tmp_path)
+    for i, part in enumerate(("labelled/cat/a.jpg", "unlabelled/b.jpg", "test/dog/c.jpg")):
+        (root / part).write_bytes(bytes([i]) * 50)
+    before = overlaps(list_images(root, False))
+    (root / "unlabelled" / "b.jpg").write_bytes(bytes(50))
+    assert overlaps(list_images(root, False)) == before | {"unlabelled": before["unlabelled"] + 1}

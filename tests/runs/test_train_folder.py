@@ -1,0 +1,219 @@
+"""train_folder.py: from a folder of images to predictions, in one command."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from helpers.own_images import image_folder
+from helpers.scripts import (
+    HANG,
+    ROOT,
+    assert_refused,
+    assert_runs,
+    assert_same,
+    command,
+    environment,
+    load_checkpoint,
+    run_here,
+    run_script,
+)
+
+import train_folder
+from dataset.layouts import list_images
+from utils.errors import UserError
+
+SCRIPT = "train_folder.py"
+SMALL = ["--gpu", "cpu", "--depth", 10, "--width", 1, "--img_size", 16, "--batch-size", 4, "--warm_tfe", 1]
+FEW = [*SMALL, "--steps", 6, "--steps_cossl", 3, "--evaluations", 1]
+
+
+@pytest.fixture
+def images(tmp_path):
+    return image_folder(tmp_path / "images")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Images, the folder of what came out, and what was printed."""
+    place = tmp_path_factory.mktemp("finished")
+    images, out = image_folder(place / "images"), place / "out"
+    result = run_script(SCRIPT, images, *FEW, "--out", out)
+    assert result.returncode == 0, result.stderr
+    return images, out, result.stdout
+
+
+@pytest.mark.slow
+def test_all_that_it_leaves(finished):
+    _, out, printed = finished
+    assert "10 labelled, 9 unlabelled, 6 test images, of 2 classes" in printed and "6 cat, 4 dog" in printed
+    methods = {json.loads(path.read_text())["method"] for path in out.glob("**/summary.json")}
+    floors = {"logistic regression on pixels", "nearest class mean on pixels"}
+    assert methods == {*floors, "supervised", "FixMatch", "FixMatch+CoSSL"}
+    summaries = {part: json.loads((out / part / "summary.json").read_text()) for part in ("supervised", "fix", "cossl")}
+    steps = {part: s["epochs"] * s["steps_per_epoch"] for part, s in summaries.items()}
+    assert steps == {"supervised": 9, "fix": 6, "cossl": 3}
+    with (out / "predictions.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 9
+    assert (out / "gallery.html").stat().st_size > 1000
+    report = (out / "report" / "tables.md").read_text()
+    assert all(method in report for method in methods)
+    last = printed.strip().splitlines()[-1]
+    assert "floor" in last or "above" in last
+
+
+@pytest.mark.slow
+def test_the_printed_commands_are_those_that_run(finished, tmp_path):
+    """Word for word, in another folder, they give the same bits."""
+    _, out, printed = finished
+    lines = [
+        line.removeprefix("$ python ").split() for line in printed.splitlines() if line.startswith("$ python train_")
+    ]
+    assert [line[0] for line in lines] == [f"{name}.py" for name in train_folder.SCRIPTS.values()]
+    stage1 = next(line for line in lines if line[0] == "train_cifar_fix.py")
+    assert_runs(*[word.replace(str(out), str(tmp_path)) for word in stage1])
+    a, b = (load_checkpoint(place / "fix" / "checkpoint.pth.tar") for place in (out, tmp_path))
+    assert a["arguments"]["ema_decay"] == 0.9
+    assert_same(a["ema_state_dict"], b["ema_state_dict"])
+
+
+@pytest.mark.slow
+def test_the_same_command_once_more_trains_nothing(finished):
+    images, out, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoint.pth.tar")}
+    again = run_script(SCRIPT, images, *FEW, "--out", out)
+    assert again.returncode == 0 and "train_cifar" not in again.stdout, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoint.pth.tar")} == before
+
+
+@pytest.mark.slow
+def test_another_command_is_refused(finished):
+    images, out, _ = finished
+    assert_refused(run_here(SCRIPT, images, *FEW, "--tau", 0.5, "--out", out), f"--out {out}", "tau", "--overwrite")
+    (copy := out.parent / "broken").mkdir()
+    (copy / "plan.json").write_text("[1]")
+    assert_refused(run_here(SCRIPT, images, *FEW, "--out", copy), "plan.json", "--overwrite")
+
+
+def starting(out, *arguments):
+    return subprocess.Popen(
+        command(SCRIPT, *arguments, "--out", out), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+
+
+def until(path, process):
+    begun = time.monotonic()
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() - begun < HANG
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_and_given_once_more_it_gives_the_same_bits(number, images, tmp_path):
+    flags = [images, *SMALL, "--steps", 40, "--steps_cossl", 4, "--evaluations", 8, "--no-baseline"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    with starting(killed, *flags) as process:
+        until(killed / "fix" / "checkpoint.pth.tar", process)
+        process.send_signal(number)
+        rest = process.stdout.read()  # until the script that it has started has ended, too
+    assert process.returncode == (-9 if number == signal.SIGKILL else 143), rest
+    done = load_checkpoint(killed / "fix" / "checkpoint.pth.tar")["epoch"]
+    assert 0 < done < 8
+    for out in (killed, whole):
+        result = run_script(SCRIPT, *flags, "--out", out)
+        assert result.returncode == 0, result.stderr
+    assert "going on by" in run_script(SCRIPT, *flags, "--out", killed).stdout
+    for part in ("fix", "cossl"):
+        a, b = (load_checkpoint(out / part / "checkpoint.pth.tar") for out in (whole, killed))
+        assert_same(a["ema_state_dict"], b["ema_state_dict"])
+        assert a["epoch"] == b["epoch"] == 8
+
+
+@pytest.mark.slow
+def test_without_unlabelled_and_test_images(images, tmp_path):
+    shutil.rmtree(images / "unlabelled")
+    shutil.rmtree(images / "test")
+    result = run_script(SCRIPT, images, *FEW, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "labelled-only training: there are no unlabelled images" in result.stdout
+    assert "--holdout 0.2: there are no test images" in result.stdout
+    assert not (tmp_path / "out" / "fix").exists()
+    assert "checkpoint_best.pth.tar" in result.stdout.split("predict.py")[1].splitlines()[0]
+
+
+@pytest.mark.slow
+def test_a_csv(images, tmp_path):
+    rows = ["path,label,split"]
+    for part in ("labelled", "unlabelled", "test"):
+        for path in sorted((images / part).rglob("*.*g")):
+            label = path.parent.name if part != "unlabelled" else ""
+            rows.append(f"{path.relative_to(images)},{label},{'test' if part == 'test' else ''}")
+    (images / "labels.csv").write_text("\n".join(rows))
+    out = tmp_path / "out"
+    result = run_script(SCRIPT, images / "labels.csv", *FEW, "--no-baseline", "--out", out)
+    assert result.returncode == 0, result.stderr
+    with (out / "predictions.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(rows) - 1
+
+
+@pytest.mark.slow
+def test_a_trial_decides_what_is_not_given(images, tmp_path):
+    out = tmp_path / "out"
+    result = run_script(SCRIPT, images, *SMALL, "--steps", 20, "--no-baseline", "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert "forecast: all is done at" in result.stdout and not (out / "trial").exists()
+    plan = json.loads((out / "plan.json").read_text())
+    assert (plan["steps"]["fix"], plan["steps"]["cossl"], plan["epochs"]) == (20, 10, 10)
+
+
+@pytest.mark.slow
+def test_too_little_time_leaves_no_plan(images, tmp_path):
+    result = run_script(SCRIPT, images, *SMALL, "--minutes", 0.01, "--out", tmp_path / "out")
+    assert result.returncode == 2 and "--minutes" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "out" / "plan.json").exists()
+
+
+def choices(images, monkeypatch, chosen=None, failing=False, gpu=False):
+    def file(arch, weights):
+        if failing:
+            raise UserError("--weights default: no network; get https://example.org/w.pth, and give --weights FILE")
+
+    monkeypatch.setattr(train_folder, "weights_file", file)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    return train_folder.choose(chosen or {}, list_images(images, False))
+
+
+def test_choices_depend_on_the_machine(images, monkeypatch, capsys):
+    found, reasons = choices(images, monkeypatch)
+    assert found == {"arch": "efficientnet_b0", "weights": "default", "img_size": 96, "batch_size": 10, "max_lam": 0.6}
+    assert len(reasons) == 3 and all(reason.startswith("--") for reason in reasons)
+    assert choices(images, monkeypatch, gpu=True)[0]["img_size"] == 224
+    assert choices(images, monkeypatch, {"gpu": "cpu"}, gpu=True)[0]["img_size"] == 96
+    found, _ = choices(images, monkeypatch, failing=True)
+    assert "weights" not in found and (found["depth"], found["img_size"]) == (10, 32)
+    assert "https://example.org/w.pth" in capsys.readouterr().out
+
+
+def test_what_is_given_is_not_chosen(images, monkeypatch):
+    given = {"arch": "resnet18", "img_size": 64, "batch_size": 3, "max_lam": 0.8, "holdout": 0.5}
+    found, reasons = choices(images, monkeypatch, given)
+    assert found == given and reasons == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["nowhere"], ["nowhere"]), ([], ["IMAGES"]), (["--tune", "x"], ["--tune"]), (["--minutes", 0], ["--minutes"])],
+)
+def test_wrong_commands(arguments, words, tmp_path):
+    assert_refused(run_here(SCRIPT, *arguments, "--out", tmp_path / "out"), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_class_is_refused(tmp_path):
+    (tmp_path / "images" / "labelled").mkdir(parents=True)
+    (image_folder(tmp_path / "all") / "labelled" / "cat").rename(tmp_path / "images" / "labelled" / "cat")
+    assert_refused(run_here(SCRIPT, tmp_path / "images", "--out", tmp_path / "out"), "1 class folders", "two or more")
