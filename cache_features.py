@@ -41,7 +41,8 @@ def main() -> None:
     check_writable(args.out.parent)
     listing = list_images(args.images, skip_corrupt=False)
     paths = [path for part in listing[1:] for path in part.paths]
-    network, about = of_checkpoint(args, device := pick_device(args.gpu)) if args.checkpoint else of_library(args)
+    device = pick_device(args.gpu)
+    network, about = of_checkpoint(args, device) if args.checkpoint else of_library(args)
     network.eval().to(device)
     mean, std = (torch.tensor(about[name], dtype=torch.float32, device=device) for name in ("mean", "std"))
 

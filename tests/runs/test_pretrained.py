@@ -5,6 +5,7 @@ import hashlib
 import re
 import signal
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -202,3 +203,26 @@ def test_a_forecast_after_20_steps(tmp_path):
     found = assert_runs(FIX, *flags, "--val-iteration", 21).stdout
     assert len(re.findall(line, found)) == 1
     assert not re.findall(line, assert_runs(FIX, *flags, "--val-iteration", 9, "--overwrite").stdout)
+
+
+@pytest.mark.parametrize("size", [48, 72])
+def test_cached_features_are_those_of_an_evaluation(size, weights, tmp_path):
+    """Of images prepared as a recipe prepares what it is tested on, below and above 64 pixels."""
+    images, file = image_folder(tmp_path / "images"), tmp_path / "f.npy"
+    network = ["--arch", ARCH, "--weights", weights, "--img_size", size, "--gpu", "cpu"]
+    assert_runs("cache_features.py", images, *network, "--out", file)
+    data = ["--dataset", "folder", "--data_root", images, "--batch-size", 4, "--workers", 0]
+    found = handed_to_fit(FIX, *data, *network, "--out", tmp_path / "out")
+    with torch.no_grad():
+        tested = torch.cat([found.student.ema.features(images) for images, _ in found.data.test()])
+    rows = np.load(file)
+    assert rows.dtype == np.float16 and rows.shape == (10 + 9 + 6, 1024)
+    np.testing.assert_allclose(rows[-6:], tested.numpy(), rtol=2e-3, atol=2e-3)
+    result = assert_runs("floor.py", "--data_root", images, "--features", file, "--out", tmp_path / "floor")
+    assert f"on features of {ARCH}" in result.stdout
+
+
+@pytest.mark.parametrize("given", [[], ["--arch", ARCH, "--checkpoint", "x.pth.tar"]])
+def test_features_are_of_one_network(given, tmp_path):
+    result = run_here("cache_features.py", tmp_path, *given, "--out", tmp_path / "f.npy")
+    assert_refused(result, "--checkpoint", "--arch")

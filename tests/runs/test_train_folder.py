@@ -8,6 +8,8 @@ import subprocess
 import time
 
 import pytest
+import torch
+import torchvision
 from helpers.own_images import image_folder
 from helpers.scripts import (
     HANG,
@@ -217,3 +219,16 @@ def test_one_class_is_refused(tmp_path):
     (tmp_path / "images" / "labelled").mkdir(parents=True)
     (image_folder(tmp_path / "all") / "labelled" / "cat").rename(tmp_path / "images" / "labelled" / "cat")
     assert_refused(run_here(SCRIPT, tmp_path / "images", "--out", tmp_path / "out"), "1 class folders", "two or more")
+
+
+@pytest.mark.slow
+def test_the_floor_of_a_pre_trained_network(images, tmp_path):
+    torch.manual_seed(1)
+    torch.save(torchvision.models.get_model("mobilenet_v3_small").state_dict(), tmp_path / "w.pth")
+    network = ["--arch", "mobilenet_v3_small", "--weights", tmp_path / "w.pth", "--img_size", 32, "--gpu", "cpu"]
+    lengths = ["--steps", 2, "--steps_cossl", 1, "--evaluations", 1, "--warm_tfe", 1, "--batch-size", 4]
+    result = run_script(SCRIPT, images, *network, *lengths, "--no-baseline", "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    methods = {json.loads(path.read_text())["method"] for path in (tmp_path / "out").glob("**/summary.json")}
+    floors = {f"{name} on features of mobilenet_v3_small" for name in ("logistic regression", "nearest class mean")}
+    assert methods >= {*floors, "TFE head on features of mobilenet_v3_small", "FixMatch+CoSSL"}
