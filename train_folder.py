@@ -68,6 +68,8 @@ def command_line() -> Namespace:
     add("--steps", type=positive_int, help="steps of stage 1; unless given, what --minutes allows")
     add("--steps_cossl", type=positive_int, help="steps of stage 2; unless given, half of those")
     add("--evaluations", type=positive_int, help="epochs of each stage; unless given, what a tenth of the time allows")
+    about = "what is wanted in the end: co-learning, FixMatch, or labelled-only training"
+    add("--method", choices=tuple(SCRIPTS), default="cossl", help=about)
     add("--no-baseline", action="store_true", help="leave out labelled-only training of the same length")
     add("--overwrite", action="store_true", help="discard the runs that --out holds")
     passed = {one.name: one for one in PASSED["cossl"] if one.name not in OWN}
@@ -94,7 +96,7 @@ def tell(listing: Listing) -> None:
 
 def planned(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
     """The plan that --out holds, or a new one. Raises UserError if that is of another command."""
-    own = ("images", "minutes", "steps", "steps_cossl", "evaluations", "no_baseline")
+    own = ("images", "minutes", "method", "steps", "steps_cossl", "evaluations", "no_baseline")
     asked = {name: str(value) for name, value in ({name: getattr(args, name) for name in own} | args.chosen).items()}
     file = args.out / PLAN
     if not file.exists() or args.overwrite:
@@ -118,10 +120,11 @@ def new_plan(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
     part. Prints the choices with their reasons, and a forecast.
     """
     choices, reasons = choose(args.chosen, listing)
-    parts = ["fix", "cossl"] if listing.unlabelled.paths else ["supervised"]
-    if parts == ["supervised"]:
+    parts = {"supervised": [], "fix": ["fix"], "cossl": ["fix", "cossl"]}[args.method]
+    if not listing.unlabelled.paths:
+        parts = []
         reasons.append("labelled-only training: there are no unlabelled images")
-    elif not args.no_baseline:
+    if not (parts and args.no_baseline):
         parts = ["supervised", *parts]
     print("plan, of which every flag can be given:\n  " + "\n  ".join(map(printable, reasons)))
     given = args.steps, args.steps_cossl, args.evaluations
@@ -166,6 +169,8 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
         labels = labels[~held_out(labels, share, choices.get("manualSeed", 0))]
     most = 64 if gpu else 32
     take("all labelled images" if len(labels) < most else "as many as fit", batch_size=min(most, len(labels)))
+    if choices.get("arch") and not gpu:
+        take("on a CPU such networks take half the time", channels_last=True)
     take("blends stay close to rare classes", max_lam=0.6)
     return choices, reasons
 
@@ -174,7 +179,7 @@ def measured(
     args: Namespace, choices: dict[str, Any], parts: list[str], listing: Listing, began: float
 ) -> tuple[Lengths, datetime]:
     """The lengths that are given, or that the rest of --minutes allows by a trial; and when all is done."""
-    part, folder = parts[-2] if "fix" in parts else parts[0], args.out / "trial"
+    part, folder = "fix" if "fix" in parts else "supervised", args.out / "trial"
     shutil.rmtree(folder, ignore_errors=True)
     start = time.monotonic()
     run_script(SCRIPTS[part], *flags_of(args, choices, part, 1, TRIAL_STEPS), "--out", folder)

@@ -9,12 +9,10 @@ from models.weights import load_weights
 from models.wrn import WideResNet
 from utils.errors import UserError
 
-BODY_RATE = 0.1  # of --lr: pre-trained layers' learning rate
-
 
 class NetworkFlags(Protocol):
     """The flags of a recipe that are read here. arch: None for a Wide ResNet of this depth and width; weights: None for
-    untrained ones; tune: all, last:N, norm or none; lr_body: None for the usual one.
+    untrained ones; tune: all, last:N, norm or none; lr_body: None for `lr`.
     """
 
     arch: str | None
@@ -38,6 +36,7 @@ def build_network(flags: NetworkFlags, num_classes: int, fresh: bool = False) ->
     if flags.weights is None and flags.tune != "all":
         raise UserError(f"--tune {flags.tune}: parts of an untrained network would never learn; give --weights")
     network = library_network(flags.arch, num_classes, flags.img_size, flags.weights if fresh else None)
+    network.pretrained = flags.weights is not None
     _choose_learning(network.body, flags.tune, flags.arch)
     return network
 
@@ -50,7 +49,7 @@ def library_network(arch: str, num_classes: int, size: int, weights: str | None 
     body, facts = whole_network(arch, size), {"arch": arch}
     if weights is not None:
         facts["weights_sha256"] = load_weights(body, arch, weights, size)
-    return LibraryNetwork(body, take_off_classifier(body), num_classes, facts)
+    return LibraryNetwork(body, take_off_classifier(body), num_classes, facts, weights is not None)
 
 
 def _choose_learning(body: nn.Module, tune: str, arch: str) -> None:
@@ -75,15 +74,12 @@ def _choose_learning(body: nn.Module, tune: str, arch: str) -> None:
 
 
 def learning_parameters(network: nn.Module, flags: NetworkFlags) -> list[Any]:
-    """What an optimiser with `--lr` takes: all parameters; or groups, of which the pre-trained body has `--lr_body`,
-    unless given a tenth of `--lr`.
-    """
-    if flags.weights is None and flags.lr_body is None:
+    """What an optimiser with `--lr` takes: all parameters; or groups, of which the body has `--lr_body`."""
+    if flags.lr_body is None:
         return list(network.parameters())
     heads = [p for name, p in network.named_parameters() if not name.startswith("body.")]
     body = [p for name, p in network.named_parameters() if name.startswith("body.") and p.requires_grad]
-    rate = flags.lr_body or BODY_RATE * flags.lr
-    return [{"params": heads}, *([{"params": body, "lr": rate}] if body else [])]
+    return [{"params": heads}, *([{"params": body, "lr": flags.lr_body}] if body else [])]
 
 
 def shrink_of(flags: NetworkFlags) -> float:

@@ -24,12 +24,12 @@ class LibraryNetwork(nn.Module):
 
     `features(x)`: (B, 3, S, S) -> (B, D); `output(f)`: (B, D) -> logits (B, C); `rot(f)`: (B, D) -> logits of the four
     quarter turns (B, 4); calling the network: images -> logits. body: images -> (B, D), with `width` D; facts: what
-    checkpoints say of it.
+    checkpoints say of it; pretrained: whether the body was trained by others.
     """
 
-    def __init__(self, body: nn.Module, width: int, num_classes: int, facts: dict[str, Any]) -> None:
+    def __init__(self, body: nn.Module, width: int, num_classes: int, facts: dict[str, Any], pretrained: bool) -> None:
         super().__init__()
-        self.body, self.facts = body, facts
+        self.body, self.facts, self.pretrained = body, facts, pretrained
         self.output, self.rot = nn.Linear(width, num_classes), nn.Linear(width, 4)
         for head in (self.output, self.rot):
             initialise(head)
@@ -43,11 +43,12 @@ class LibraryNetwork(nn.Module):
         return self.output(self.features(x))
 
     def train(self, mode: bool = True) -> "LibraryNetwork":
-        """As ever, but BatchNorm that doesn't learn keeps its statistics, too."""
+        """As ever, but BatchNorm of a pre-trained body keeps its statistics. Those of small batches of augmented images
+        would be others than those that the body has learned with, and its features would be lost.
+        """
         super().train(mode)
         for module in self.body.modules():
-            own = next(module.parameters(recurse=False), None)
-            if isinstance(module, NORMS) and own is not None and not own.requires_grad:
+            if self.pretrained and isinstance(module, NORMS):
                 module.eval()
         return self
 

@@ -9,7 +9,7 @@ from utils.errors import UserError
 
 # Costs of a step, those of FixMatch's being 1: labelled-only goes through a third of the images; co-learning has the
 # features of two more batches.
-SUPERVISED, CO_LEARNING_COST = 0.35, 1.25
+SUPERVISED, CO_LEARNING_COST = 0.37, 1.2
 EVALUATIONS = 0.1  # share of the time, at most
 FEWEST = 20  # steps of co-learning
 

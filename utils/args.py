@@ -118,8 +118,8 @@ def recipe_args(
 
 
 def _of_pretrained(args: argparse.Namespace) -> dict[str, Any]:
-    """Defaults where a network has pre-trained weights. FixMatch's 0.95 is for one that starts from nothing."""
-    return {"tau": 0.7} if getattr(args, "weights", None) else {}
+    """Defaults where a network has pre-trained weights: FixMatch's are for one that starts from nothing."""
+    return {"tau": 0.7, "lr": 0.0005, "lr_body": 0.0002} if getattr(args, "weights", None) else {}
 
 
 def plain(args: argparse.Namespace) -> dict[str, str | int | float | bool | None]:

@@ -108,16 +108,18 @@ def test_tune_chooses_what_learns(weights):
     assert tuned("none").output.weight.requires_grad
 
 
-def test_frozen_statistics_stay(weights):
-    network = build_network(flags(weights=str(weights), tune="last:2"), 3, fresh=True).train()
-    before = {name: value.clone() for name, value in network.body.named_buffers()}
-    network(torch.randn(8, 3, 32, 32))
-    moved = {name for name, value in network.body.named_buffers() if not torch.equal(value, before[name])}
-    learn = {name.rpartition(".")[0] for name in learning(network)}
-    assert moved and {name.rpartition(".")[0] for name in moved} <= learn
-    everything = build_network(flags(weights=str(weights)), 3, fresh=True).train()
-    everything(torch.randn(8, 3, 32, 32))
-    assert not torch.equal(everything.body.features[0][1].running_mean, before["features.0.1.running_mean"])
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_statistics_of_a_pre_trained_body_stay(pretrained, weights):
+    """Whether its weights come of the file or, later, of a checkpoint; in train mode it computes as in evaluation."""
+    for fresh in (True, False):
+        network = build_network(flags(weights=str(weights) if pretrained else None), 3, fresh=fresh).train()
+        before = {name: value.clone() for name, value in network.body.named_buffers()}
+        images = torch.randn(8, 3, 32, 32)
+        features = network.features(images)
+        same = [torch.equal(value, before[name]) for name, value in network.body.named_buffers()]
+        assert all(same) if pretrained else not any(same)
+        assert torch.equal(features, network.eval().features(images)) == pretrained
+        assert all(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_the_body_has_a_learning_rate_of_its_own(weights):
@@ -128,9 +130,10 @@ def test_the_body_has_a_learning_rate_of_its_own(weights):
             group["lr"]: len(group["params"]) == len([*network.body.parameters()]) for group in optimizer.param_groups
         }
 
-    assert rates(weights=str(weights)) == {0.01: False, 0.001: True}
     assert rates(weights=str(weights), lr_body=0.004) == {0.01: False, 0.004: True}
-    assert rates(weights=str(weights), tune="none") == {0.01: False}
+    assert rates(lr_body=0.004) == {0.01: False, 0.004: True}
+    assert rates(weights=str(weights), tune="none", lr_body=0.004) == {0.01: False}
+    assert rates() == {0.01: False}
     wide = build_network(flags(arch=None), 3)
     assert [id(p) for p in learning_parameters(wide, flags(arch=None))] == [id(p) for p in wide.parameters()]
     assert shrink_of(flags(arch=None)) == 0.02 * 0.01 and shrink_of(flags(weights="x")) == 0

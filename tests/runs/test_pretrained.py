@@ -68,9 +68,14 @@ def test_what_a_checkpoint_says_of_its_network(stage1, weights):
     assert state["arguments"]["tau"] == 0.7 and state["arguments"]["weights"] == str(weights)
 
 
-def test_tau_that_is_given_stays(flags, tmp_path):
-    assert handed_to_fit(FIX, *flags, "--tau", 0.9, "--out", tmp_path).run.args.tau == 0.9
-    assert handed_to_fit(FIX, *TINY, "--out", tmp_path).run.args.tau == 0.95
+def test_defaults_with_weights_and_without(flags, tmp_path):
+    def chosen(*given):
+        args = handed_to_fit(FIX, *given, "--out", tmp_path).run.args
+        return args.tau, args.lr, args.lr_body
+
+    assert chosen(*flags) == (0.7, 0.0005, 0.0002)
+    assert chosen(*flags, "--tau", 0.95, "--lr", 0.002, "--lr_body", 0.001) == (0.95, 0.002, 0.001)
+    assert chosen(*TINY) == (0.95, 0.002, None)
 
 
 @pytest.mark.parametrize("script", [*METHODS, "train_cifar_supervised.py"])
@@ -99,9 +104,9 @@ def test_an_untrained_network_has_no_warm_up_and_shrinks(tmp_path):
 
 
 def test_weights_do_not_shrink(flags, tmp_path):
-    found = handed_to_fit(FIX, *flags, "--lr_body", 0.0005, "--out", tmp_path)
+    found = handed_to_fit(FIX, *flags, "--out", tmp_path)
     assert found.student.shrink == 0
-    assert [group["lr"] for group in found.student.optimizer.param_groups] == [0.002, 0.0005]
+    assert [group["lr"] for group in found.student.optimizer.param_groups] == [0.0005, 0.0002]
 
 
 @pytest.mark.parametrize("script", CO_LEARNING)

@@ -191,8 +191,9 @@ def choices(images, monkeypatch, chosen=None, failing=False, gpu=False):
 
 def test_choices_depend_on_the_machine(images, monkeypatch, capsys):
     found, reasons = choices(images, monkeypatch)
-    assert found == {"arch": "efficientnet_b0", "weights": "default", "img_size": 96, "batch_size": 10, "max_lam": 0.6}
-    assert len(reasons) == 3 and all(reason.startswith("--") for reason in reasons)
+    speed = {"channels_last": True, "max_lam": 0.6}
+    assert found == {"arch": "efficientnet_b0", "weights": "default", "img_size": 96, "batch_size": 10} | speed
+    assert len(reasons) == 4 and all(reason.startswith("--") for reason in reasons)
     assert choices(images, monkeypatch, gpu=True)[0]["img_size"] == 224
     assert choices(images, monkeypatch, {"gpu": "cpu"}, gpu=True)[0]["img_size"] == 96
     found, _ = choices(images, monkeypatch, failing=True)
@@ -202,6 +203,7 @@ def test_choices_depend_on_the_machine(images, monkeypatch, capsys):
 
 def test_what_is_given_is_not_chosen(images, monkeypatch):
     given = {"arch": "resnet18", "img_size": 64, "batch_size": 3, "max_lam": 0.8, "holdout": 0.5}
+    given["channels_last"] = True
     found, reasons = choices(images, monkeypatch, given)
     assert found == given and reasons == []
 
