@@ -18,6 +18,7 @@ import torch
 from dataset.floor_data import FloorData, floor_data
 from methods.floors import logistic_regression, nearest_class_mean, tfe_head
 from methods.method import Network
+from models.library import TIMM
 from training.floor_folder import refuse_other_floor, write_floor
 from utils.args import plain, recipe_args
 from utils.files import check_writable, read_json
@@ -55,7 +56,7 @@ def main() -> None:
 def described(file: Path) -> str:
     """Whose features a file holds, by the key beside it; else its name."""
     try:
-        return f"features of {read_json(file.with_suffix('.json'))['architecture']}"
+        return str(read_json(file.with_suffix(".json"))["architecture"]).removeprefix(TIMM)
     except (OSError, ValueError, LookupError, TypeError):
         return file.name
 

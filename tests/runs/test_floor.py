@@ -161,9 +161,9 @@ def test_features_of_a_trained_network_as_a_user_has_them(own_runs, tmp_path):
     np.testing.assert_allclose(np.load(out), rows, rtol=2e-3, atol=2e-3)
     on = ["--data_root", own_runs / "images", "--img_size", 24, "--features", out]
     done = run_script("floor.py", *on, "--out", tmp_path / "floor")
-    assert done.returncode == 0 and "TFE head on features of WideResNet: balanced accuracy" in done.stdout, done.stderr
+    assert done.returncode == 0 and "TFE head on WideResNet: balanced accuracy" in done.stdout, done.stderr
     printed = assert_runs("report.py", own_runs / "results", tmp_path / "floor", "--out", tmp_path / "report").stdout
-    assert printed.count("on features of WideResNet") >= 9 and "no checkpoint" not in printed
+    assert printed.count("on WideResNet") >= 9 and "no checkpoint" not in printed
     assert "points above" in printed.splitlines()[-1]
 
 

@@ -232,5 +232,5 @@ def test_the_floor_of_a_pre_trained_network(images, tmp_path):
     result = run_script(SCRIPT, images, *network, *lengths, "--no-baseline", "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     methods = {json.loads(path.read_text())["method"] for path in (tmp_path / "out").glob("**/summary.json")}
-    floors = {f"{name} on features of mobilenet_v3_small" for name in ("logistic regression", "nearest class mean")}
-    assert methods >= {*floors, "TFE head on features of mobilenet_v3_small", "FixMatch+CoSSL"}
+    floors = {f"{name} on mobilenet_v3_small" for name in ("logistic regression", "nearest class mean")}
+    assert methods >= {*floors, "TFE head on mobilenet_v3_small", "FixMatch+CoSSL"}
