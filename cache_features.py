@@ -29,7 +29,7 @@ from utils.args import Parser
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable
-from utils.flag_types import gpu, image_size, path, weights
+from utils.flag_types import a_name, gpu, image_size, path, weights
 
 
 def main() -> None:
@@ -80,7 +80,12 @@ def command_line() -> Namespace:
     add = parser.add_argument
     add("images", metavar="IMAGES", type=path, help="what --data_root names: a folder of images, or a CSV")
     add("--checkpoint", type=path, help="checkpoint of the run whose network gives the features")
-    add("--arch", metavar="NAME", help="in place of it, a network of torchvision, as resnet18, or timm, as timm:NAME")
+    add(
+        "--arch",
+        type=a_name,
+        metavar="NAME",
+        help="in place of it, a network of torchvision, as resnet18, or timm, as timm:NAME",
+    )
     about = "of --arch: the file of a state dict, or the library's download"
     add("--weights", type=weights, default="default", metavar="FILE", help=about)
     add("--img_size", type=image_size, default=96, help="of --arch: side of the images, pixels; a multiple of 8")

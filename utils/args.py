@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.errors import UserError
-from utils.flag_types import positive_int, wrn_depth
+from utils.flag_types import a_name, positive_int, wrn_depth
 
 # What a flag decides. DATA, RESULT: the images and the numbers of a run. SPEED: the last digits of these: a run keeps
 # its value, and the report counts runs that differ in it as alike. PLACE: where a run is and how long: always free.
@@ -87,7 +87,8 @@ class _Arch(argparse.Action):
 
 def arch(about: str) -> Flag:
     """`--arch`."""
-    return Flag(("--arch",), RESULT, REFUSE, {"action": _Arch, "default": None, "help": about, "metavar": "NAME"})
+    options = {"action": _Arch, "type": a_name, "default": None, "help": about, "metavar": "NAME"}
+    return Flag(("--arch",), RESULT, REFUSE, options)
 
 
 def ignored(name: str, **more: Any) -> Flag:

@@ -58,6 +58,12 @@ def tune(text: str) -> str:
     raise argparse.ArgumentTypeError(f"expected all, norm, none, or last:N as last:10, got {text!r}")
 
 
+def a_name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected a name, got ''")
+    return text
+
+
 def path_or_none(text: str) -> Path | None:
     return path(text) if text else None
 

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from training.checkpoint import LATEST
-from utils import args as flag_types
+from utils import flag_types
 from utils.args import Parser
 from utils.errors import UserError
 
 TRAIN = sorted(path.name for path in ROOT.glob("train_*_*.py"))
 COSSL = [script for script in TRAIN if "cossl" in script]
 OTHERS = ["predict.py", "export.py", "report.py", "eval_shifted_test_distribution.py", "prepare_small_imagenet_127.py"]
-OTHERS += ["floor.py", "cache_features.py"]
+OTHERS += ["floor.py", "cache_features.py", "train_folder.py"]
 WHOLE = ["0", "-1", "1.5", "x", "", "nan", "inf", "1e3", "9999999999999999999999"]
 AMOUNT = ["-1", "x", "", "nan", "inf", "-inf", "1e400"]
 SHARE = ["-0.1", "1.1", "x", "", "nan", "inf"]
@@ -41,15 +41,19 @@ BAD = {
             "--warm_tfe",
             "--decay_epochs",
             "--num_generation",
+            "--label_next",
+            "--steps",
+            "--steps_cossl",
+            "--evaluations",
         ),
         WHOLE,
     ),
-    **{key: ["0", *AMOUNT] for key in ("--lr", "--lr_tfe", "--ratio", "--gamma", "--crest_alpha")},
+    **{key: ["0", *AMOUNT] for key in ("--lr", "--lr_tfe", "--lr_body", "--ratio", "--gamma", "--crest_alpha")},
     **dict.fromkeys(("--wd_tfe", "--wd", "--lambda-u", "--w_rot", "--w_ent"), AMOUNT),
     **dict.fromkeys(("--ema-decay", "--tau", "--max_lam", "--dalign_t"), SHARE),
     **{key: ["0", "1e4", *AMOUNT] for key in ("--T", "--mix_alpha")},
     **{key: ["0", "1.5", "x", "", "nan"] for key in ("--imb_ratio_l", "--imb_ratio_u")},
-    **{key: ["0", "1e300", *AMOUNT] for key in ("--time_limit", "--rank_timeout")},
+    **{key: ["0", "1e300", *AMOUNT] for key in ("--time_limit", "--rank_timeout", "--minutes")},
     "--labeled_percent": ["0", *SHARE],
     "--holdout": ["0", "1", *SHARE],
     "--depth": ["0", "12", "-10", "x", ""],
@@ -67,6 +71,11 @@ BAD = {
     "--checkpoint": [""],
     "--source": [""],
     "--features": [""],
+    "--arch": [""],
+    "--weights": [""],
+    "--tune": ["", "last", "last:0", "last:-1", "last:x", "head"],
+    "--method": ["", "mix"],
+    "--gallery": [""],
     "--to": ["", "tflite", "ONNX"],
     "--classes": ["", "a", "a,a", "a,,b", "."],
     "--labelled_counts": ["", "9", "9,x", "9,0", "9,", "."],
