@@ -9,12 +9,12 @@ command goes on. --out gets a folder of each run, report/report.html, prediction
 
 from utils.start import run_main
 
-import shutil
 import time
 from argparse import SUPPRESS, Namespace
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -179,12 +179,10 @@ def measured(
     args: Namespace, choices: dict[str, Any], parts: list[str], listing: Listing, began: float
 ) -> tuple[Lengths, datetime]:
     """The lengths that are given, or that the rest of --minutes allows by a trial; and when all is done."""
-    part, folder = "fix" if "fix" in parts else "supervised", args.out / "trial"
-    shutil.rmtree(folder, ignore_errors=True)
-    start = time.monotonic()
-    run_script(SCRIPTS[part], *flags_of(args, choices, part, 1, TRIAL_STEPS), "--out", folder)
-    summary = read_json(folder / SUMMARY)
-    shutil.rmtree(folder)
+    part, start = "fix" if "fix" in parts else "supervised", time.monotonic()
+    with TemporaryDirectory(prefix=".trial-", dir=args.out) as folder:
+        run_script(SCRIPTS[part], *flags_of(args, choices, part, 1, TRIAL_STEPS), "--out", folder)
+        summary = read_json(Path(folder) / SUMMARY)
     step, evaluation = summary["step_seconds"], summary["evaluation_seconds"]
     step /= SUPERVISED if part == "supervised" else 1
     rest = time.monotonic() - start - TRIAL_STEPS * step - evaluation
@@ -209,7 +207,11 @@ def floor(args: Namespace, choices: dict[str, Any]) -> None:
     again = ["--overwrite"] if args.overwrite else []
     chosen = {name: choices[name] for name in FLOOR_FLAGS if name in choices}
     flags = ["--data_root", args.images, *as_flags(chosen, PASSED["fix"]), "--out", folder]
-    if choices.get("weights"):
+    if choices.get("weights") and choices.get("skip_corrupt"):
+        print(
+            "the floor is of pixels: a file of features has a row for every image, and --skip_corrupt leaves some out"
+        )
+    elif choices.get("weights"):
         network = {name: choices[name] for name in ("arch", "weights", "img_size", "gpu") if name in choices}
         features = args.out / "features.npy"
         run_script("cache_features", args.images, *as_flags(network, PASSED["fix"]), "--out", features, *again)

@@ -27,6 +27,7 @@ from utils.method_flags import COSSL, CREST, FIXMATCH, FLOOR, PRETRAIN, REMIXMAT
 
 _LIMIT = "minutes of training after which the run is saved and ends with exit code 124; the same command continues"
 _COMPILE = "compile the network's features, in a mode of torch.compile (reduce-overhead: CUDA graphs)"
+_LAST = "lay out images and activations with the channels last"
 _TF32 = "CUDA: compute float32's convolutions and products in TF32, with 10 bits of fraction"
 _BENCHMARK = "CUDA: cuDNN takes the fastest algorithm by trial; a resumed run then isn't exact to the bit"
 _MODES = ("default", "reduce-overhead")
@@ -45,7 +46,7 @@ RUN = (
     flag("--rank_timeout", minutes, 30, "torchrun: how long to wait for a process", role=PLACE, metavar="MINUTES"),
     switch("--overwrite", "discard the run that --out holds", PLACE),
     switch("--amp", "compute the network's features in bfloat16"),
-    switch("--channels_last", "lay out images and activations with the channels last", SPEED),
+    switch("--channels_last", _LAST, SPEED, action=BooleanOptionalAction),
     flag("--compile", str, None, _COMPILE, role=SPEED, nargs="?", choices=_MODES, const="default"),
     switch("--tf32", _TF32, action=BooleanOptionalAction),
     switch("--cudnn_benchmark", _BENCHMARK, SPEED),
