@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -21,7 +22,6 @@ from helpers.scripts import (
     environment,
     load_checkpoint,
     run_here,
-    run_script,
 )
 
 import train_folder
@@ -38,14 +38,24 @@ def images(tmp_path):
     return image_folder(tmp_path / "images")
 
 
+def start_within(name, *arguments):
+    """A script that this one starts, within this process, which spares it the seconds of its start."""
+    print(f"$ python {name}.py", *arguments)
+    print(assert_runs(f"{name}.py", *arguments).stdout)
+
+
+def run_within(*arguments):
+    """The script and all that it starts."""
+    with patch.object(train_folder, "run_script", start_within):
+        return assert_runs(SCRIPT, *arguments).stdout
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """Images, the folder of what came out, and what was printed."""
     place = tmp_path_factory.mktemp("finished")
     images, out = image_folder(place / "images"), place / "out"
-    result = run_script(SCRIPT, images, *FEW, "--out", out)
-    assert result.returncode == 0, result.stderr
-    return images, out, result.stdout
+    return images, out, run_within(images, *FEW, "--out", out)
 
 
 @pytest.mark.slow
@@ -86,8 +96,7 @@ def test_the_printed_commands_are_those_that_run(finished, tmp_path):
 def test_the_same_command_once_more_trains_nothing(finished):
     images, out, _ = finished
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoint.pth.tar")}
-    again = run_script(SCRIPT, images, *FEW, "--out", out)
-    assert again.returncode == 0 and "train_cifar" not in again.stdout, again.stderr
+    assert "train_cifar" not in run_within(images, *FEW, "--out", out)
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoint.pth.tar")} == before
 
 
@@ -113,22 +122,30 @@ def until(path, process):
         time.sleep(0.02)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_and_given_once_more_it_gives_the_same_bits(number, images, tmp_path):
-    flags = [images, *SMALL, "--steps", 40, "--steps_cossl", 4, "--evaluations", 8, "--no-baseline"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    with starting(killed, *flags) as process:
-        until(killed / "fix" / "checkpoint.pth.tar", process)
+LONG = [*SMALL, "--steps", 40, "--steps_cossl", 4, "--evaluations", 8, "--no-baseline"]
+
+
+def ended_by(number, out, *arguments):
+    """What is printed by a process that gets a signal after its first epoch, and the code of its exit."""
+    started = command(SCRIPT, *arguments, "--out", out)
+    with subprocess.Popen(started, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        begun = time.monotonic()
+        while not (out / "fix" / "checkpoint.pth.tar").exists():
+            assert process.poll() is None and time.monotonic() - begun < HANG
+            time.sleep(0.02)
         process.send_signal(number)
         rest = process.stdout.read()  # until the script that it has started has ended, too
-    assert process.returncode == (-9 if number == signal.SIGKILL else 143), rest
-    done = load_checkpoint(killed / "fix" / "checkpoint.pth.tar")["epoch"]
-    assert 0 < done < 8
-    for out in (killed, whole):
-        result = run_script(SCRIPT, *flags, "--out", out)
-        assert result.returncode == 0, result.stderr
-    assert "going on by" in run_script(SCRIPT, *flags, "--out", killed).stdout
+    return rest, process.returncode
+
+
+@pytest.mark.slow
+def test_killed_and_given_once_more_it_gives_the_same_bits(images, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    printed, code = ended_by(signal.SIGKILL, killed, images, *LONG)
+    assert code == -signal.SIGKILL and "$ python train_cifar_fix.py" in printed
+    assert 0 < load_checkpoint(killed / "fix" / "checkpoint.pth.tar")["epoch"] < 8
+    assert "going on by" in run_within(images, *LONG, "--out", killed)
+    run_within(images, *LONG, "--out", whole)
     for part in ("fix", "cossl"):
         a, b = (load_checkpoint(out / part / "checkpoint.pth.tar") for out in (whole, killed))
         assert_same(a["ema_state_dict"], b["ema_state_dict"])
@@ -136,15 +153,22 @@ def test_killed_and_given_once_more_it_gives_the_same_bits(number, images, tmp_p
 
 
 @pytest.mark.slow
+def test_a_signal_goes_on_to_the_script_that_runs(images, tmp_path):
+    _, code = ended_by(signal.SIGTERM, tmp_path, images, *LONG)
+    assert code == 128 + signal.SIGTERM
+    assert json.loads((tmp_path / "fix" / "summary.json").read_text())["status"] == "stopped"
+    assert not (tmp_path / "cossl").exists()
+
+
+@pytest.mark.slow
 def test_without_unlabelled_and_test_images(images, tmp_path):
     shutil.rmtree(images / "unlabelled")
     shutil.rmtree(images / "test")
-    result = run_script(SCRIPT, images, *FEW, "--out", tmp_path / "out")
-    assert result.returncode == 0, result.stderr
-    assert "labelled-only training: there are no unlabelled images" in result.stdout
-    assert "--holdout 0.2: there are no test images" in result.stdout
+    printed = run_within(images, *FEW, "--out", tmp_path / "out")
+    assert "labelled-only training: there are no unlabelled images" in printed
+    assert "--holdout 0.2: there are no test images" in printed
     assert not (tmp_path / "out" / "fix").exists()
-    assert "checkpoint_best.pth.tar" in result.stdout.split("predict.py")[1].splitlines()[0]
+    assert "checkpoint_best.pth.tar" in printed.split("predict.py")[1].splitlines()[0]
 
 
 @pytest.mark.slow
@@ -156,8 +180,7 @@ def test_a_csv(images, tmp_path):
             rows.append(f"{path.relative_to(images)},{label},{'test' if part == 'test' else ''}")
     (images / "labels.csv").write_text("\n".join(rows))
     out = tmp_path / "out"
-    result = run_script(SCRIPT, images / "labels.csv", *FEW, "--no-baseline", "--out", out)
-    assert result.returncode == 0, result.stderr
+    run_within(images / "labels.csv", *FEW, "--no-baseline", "--out", out)
     with (out / "predictions.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(rows) - 1
 
@@ -165,17 +188,17 @@ def test_a_csv(images, tmp_path):
 @pytest.mark.slow
 def test_a_trial_decides_what_is_not_given(images, tmp_path):
     out = tmp_path / "out"
-    result = run_script(SCRIPT, images, *SMALL, "--steps", 20, "--no-baseline", "--out", out)
-    assert result.returncode == 0, result.stderr
-    assert "forecast: all is done at" in result.stdout and not list(out.glob(".trial*"))
+    printed = run_within(images, *SMALL, "--steps", 20, "--no-baseline", "--out", out)
+    assert "forecast: all is done at" in printed and not list(out.glob(".trial*"))
     plan = json.loads((out / "plan.json").read_text())
     assert (plan["steps"]["fix"], plan["steps"]["cossl"], plan["epochs"]) == (20, 10, 10)
 
 
 @pytest.mark.slow
 def test_too_little_time_leaves_no_plan(images, tmp_path):
-    result = run_script(SCRIPT, images, *SMALL, "--minutes", 0.01, "--out", tmp_path / "out")
-    assert result.returncode == 2 and "--minutes" in result.stderr.splitlines()[-1]
+    with patch.object(train_folder, "run_script", start_within):
+        result = run_here(SCRIPT, images, *SMALL, "--minutes", 0.01, "--out", tmp_path / "out")
+    assert_refused(result, "--minutes", "give")
     assert not (tmp_path / "out" / "plan.json").exists()
 
 
@@ -229,8 +252,7 @@ def test_the_floor_of_a_pre_trained_network(images, tmp_path):
     torch.save(torchvision.models.get_model("mobilenet_v3_small").state_dict(), tmp_path / "w.pth")
     network = ["--arch", "mobilenet_v3_small", "--weights", tmp_path / "w.pth", "--img_size", 32, "--gpu", "cpu"]
     lengths = ["--steps", 2, "--steps_cossl", 1, "--evaluations", 1, "--warm_tfe", 1, "--batch-size", 4]
-    result = run_script(SCRIPT, images, *network, *lengths, "--no-baseline", "--out", tmp_path / "out")
-    assert result.returncode == 0, result.stderr
+    run_within(images, *network, *lengths, "--no-baseline", "--out", tmp_path / "out")
     methods = {json.loads(path.read_text())["method"] for path in (tmp_path / "out").glob("**/summary.json")}
     floors = {f"{name} on mobilenet_v3_small" for name in ("logistic regression", "nearest class mean")}
     assert methods >= {*floors, "TFE head on mobilenet_v3_small", "FixMatch+CoSSL"}
