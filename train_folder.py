@@ -9,9 +9,11 @@ command goes on. --out gets a folder of each run, report/report.html, prediction
 
 from utils.start import run_main
 
+import statistics
 import time
 from argparse import SUPPRESS, Namespace
 from collections import Counter
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from dataset.folder import LARGEST_IN_MEMORY
 from dataset.held_out import held_out
+from dataset.image_files import DAMAGED, open_image
 from dataset.layouts import Listing, list_images
 from dataset.overlap import overlaps
 from models.weights import DEFAULT, weights_file
@@ -152,16 +156,20 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
 
     gpu = choices.get("gpu") != "cpu" and torch.cuda.is_available()
     if not choices.keys() & {"arch", "weights", "depth", "width"}:
-        arch, size = ("resnet50", 224) if gpu else ("efficientnet_b0", 96)
+        arch = "resnet50" if gpu else "efficientnet_b0"
         try:
             weights_file(arch, DEFAULT)
-            take("few labels need a network that has seen many images", arch=arch, weights=DEFAULT, img_size=size)
+            take("few labels need a network that has seen many images", arch=arch, weights=DEFAULT)
         except UserError as error:
             print(f"no pre-trained network: {error}")
             depth, width = (28, 2) if gpu else (10, 1)
             take("small enough to learn from nothing", depth=depth, width=width)
-    size = (224 if gpu else 96) if choices.get("weights") else 32
-    take("a size that this network knows" if size > 32 else "larger images would take too long", img_size=size)
+    if not choices.get("weights"):
+        take("larger images would take too long to learn from nothing", img_size=32)
+    elif typical_side(listing) <= LARGEST_IN_MEMORY:
+        take("most images are not larger", img_size=LARGEST_IN_MEMORY)
+    else:
+        take("a size that such networks know", img_size=224 if gpu else 96)
     labels = np.array(listing.labelled.labels)
     if not listing.test.paths:
         take("there are no test images: a fifth of each class's labelled ones is kept apart", holdout=0.2)
@@ -173,6 +181,15 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
         take("on a CPU such networks take half the time", channels_last=True)
     take("blends stay close to rare classes", max_lam=0.6)
     return choices, reasons
+
+
+def typical_side(listing: Listing) -> float:
+    """The median of the shorter sides of up to 100 labelled images, pixels; 0 if none can be read."""
+    sides, paths = list[int](), listing.labelled.paths
+    for file in paths[:: -(-len(paths) // 100)]:
+        with suppress(*DAMAGED), open_image(file) as image:
+            sides.append(min(image.size))
+    return statistics.median(sides or [0])
 
 
 def measured(

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 import torch
 import torchvision
-from helpers.own_images import image_folder
+from helpers.own_images import image_folder, write_image
 from helpers.scripts import (
     HANG,
     ROOT,
@@ -215,13 +215,28 @@ def choices(images, monkeypatch, chosen=None, failing=False, gpu=False):
 def test_choices_depend_on_the_machine(images, monkeypatch, capsys):
     found, reasons = choices(images, monkeypatch)
     speed = {"channels_last": True, "max_lam": 0.6}
-    assert found == {"arch": "efficientnet_b0", "weights": "default", "img_size": 96, "batch_size": 10} | speed
-    assert len(reasons) == 4 and all(reason.startswith("--") for reason in reasons)
-    assert choices(images, monkeypatch, gpu=True)[0]["img_size"] == 224
-    assert choices(images, monkeypatch, {"gpu": "cpu"}, gpu=True)[0]["img_size"] == 96
+    assert found == {"arch": "efficientnet_b0", "weights": "default", "img_size": 64, "batch_size": 10} | speed
+    assert len(reasons) == 5 and all(reason.startswith("--") for reason in reasons)
+    assert choices(images, monkeypatch, gpu=True)[0]["arch"] == "resnet50"
+    assert choices(images, monkeypatch, {"gpu": "cpu"}, gpu=True)[0]["arch"] == "efficientnet_b0"
     found, _ = choices(images, monkeypatch, failing=True)
     assert "weights" not in found and (found["depth"], found["img_size"]) == (10, 32)
     assert "https://example.org/w.pth" in capsys.readouterr().out
+
+
+def test_the_size_depends_on_the_images(images, monkeypatch):
+    """By the median: a few large ones, or damaged ones, change nothing."""
+    assert choices(images, monkeypatch)[0]["img_size"] == 64
+    files = sorted((images / "labelled").rglob("*.png"))
+    for i, path in enumerate(files):
+        write_image(path, i, (300, 200)) if i < 4 else None
+    (images / "labelled" / "cat" / "bad.png").write_bytes(b"no image")
+    assert choices(images, monkeypatch)[0]["img_size"] == 64
+    for i, path in enumerate(files):
+        write_image(path, i, (300, 200)) if i < 7 else None
+    assert choices(images, monkeypatch)[0]["img_size"] == 96
+    assert choices(images, monkeypatch, gpu=True)[0]["img_size"] == 224
+    assert choices(images, monkeypatch, failing=True)[0]["img_size"] == 32
 
 
 def test_what_is_given_is_not_chosen(images, monkeypatch):
