@@ -44,12 +44,12 @@ def table(out: Path) -> str:
     found = defaultdict(dict)
     for path in sorted(out.glob("*/*/**/summary.json")):
         summary = json.loads(path.read_text())
-        name, minutes, start, method = path.relative_to(out).parts[0].replace("pre-trained", "pre_trained").split("-")
+        folder, seed = path.relative_to(out).parts[:2]
+        name, minutes, *start, method = folder.split("-")
         kind = path.parent.name if summary.get("floor") else method
-        if summary["status"] == "finished" and (summary.get("floor") or path.parent.name == method):
-            found[name, start, minutes if not summary.get("floor") else "-", kind][path.relative_to(out).parts[1]] = (
-                summary["last_20_mean"]["balanced"]
-            )
+        if summary["status"] == "finished" and (summary.get("floor") or kind == path.parent.name):
+            key = name, "-".join(start), "-" if summary.get("floor") else minutes, kind
+            found[key][seed] = summary["last_20_mean"]["balanced"]
     lines = [
         "| images | start | minutes | method | balanced accuracy | seeds |",
         "| --- | --- | --- | --- | --- | --- |",
