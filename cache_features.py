@@ -22,7 +22,7 @@ from dataset.feature_cache import files_key, weights_key, write_features
 from dataset.folder import LARGEST_IN_MEMORY
 from dataset.layouts import list_images
 from models.build import library_network
-from models.library import look_of
+from models.weights import look_of
 from reporting.trained import load_model
 from training.folder import make_folder
 from utils.args import Parser

@@ -9,10 +9,12 @@ command goes on. --out gets a folder of each run, report/report.html, prediction
 
 from utils.start import run_main
 
+import csv
 import statistics
 import time
 from argparse import SUPPRESS, Namespace
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dataset.feature_cache import files_key
 from dataset.folder import LARGEST_IN_MEMORY
 from dataset.held_out import held_out
 from dataset.image_files import DAMAGED, open_image
@@ -29,24 +32,25 @@ from dataset.layouts import Listing, list_images
 from dataset.overlap import overlaps
 from models.weights import DEFAULT, weights_file
 from training.checkpoint import BEST, LATEST
-from training.folder import make_folder
-from training.plan import SUPERVISED, Lengths, Speed, decay, fixed_seconds, lengths
+from training.folder import Lock, discard_run, make_folder
+from training.plan import SUPERVISED, Lengths, Speed, fixed_seconds, lengths
 from training.scripts import as_flags, run_script
-from utils.args import Parser
+from utils.args import PLACE, Parser
 from utils.errors import UserError
 from utils.files import atomic_write_text, check_writable, read_json, to_json
 from utils.flag_types import minutes, path, positive_int
-from utils.flags import CIFAR, RUN
+from utils.flags import CIFAR, RUN, with_role
 from utils.method_flags import COSSL, FIXMATCH
 from utils.text import printable, warn
 
 PLAN, SUMMARY = "plan.json", "summary.json"
 SCRIPTS = {"supervised": "train_cifar_supervised", "fix": "train_cifar_fix", "cossl": "train_cifar_fix_cossl"}
 PASSED = {"supervised": (*RUN, *CIFAR), "fix": (*RUN, *CIFAR, *FIXMATCH), "cossl": (*RUN, *CIFAR, *FIXMATCH, *COSSL)}
-OWN = {"data_root", "dataset", "out", "resume", "epochs", "val_iteration", "time_limit", "overwrite"}
-OWN |= {"start_epoch", "step"}  # that nothing reads
+NOT_PASSED = {"data_root", "dataset", "out", "resume", "epochs", "val_iteration", "time_limit", "overwrite"}
+NOT_PASSED |= {"start_epoch", "step"}  # that nothing reads
 FLOOR_FLAGS = ("img_size", "holdout", "manualSeed", "skip_corrupt")
 TRIAL_STEPS = 20
+LENGTHS = ("steps", "steps_cossl", "evaluations")  # flags
 
 
 def main() -> None:
@@ -54,7 +58,6 @@ def main() -> None:
     check_writable(args.out)
     listing = list_images(args.images, args.chosen.get("skip_corrupt", False))
     tell(listing)
-    make_folder(args.out)
     plan = planned(args, listing, began)
     floor(args, plan["choices"])
     for part in plan["parts"]:
@@ -76,7 +79,7 @@ def command_line() -> Namespace:
     add("--method", choices=tuple(SCRIPTS), default="cossl", help=about)
     add("--no-baseline", action="store_true", help="leave out labelled-only training of the same length")
     add("--overwrite", action="store_true", help="discard the runs that --out holds")
-    passed = {one.name: one for one in PASSED["cossl"] if one.name not in OWN}
+    passed = {one.name: one for one in PASSED["cossl"] if one.name not in NOT_PASSED}
     for one in passed.values():
         add(*one.names, **one.options | {"default": SUPPRESS})
     args = parser.parse_args()
@@ -99,24 +102,42 @@ def tell(listing: Listing) -> None:
 
 
 def planned(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
-    """The plan that --out holds, or a new one. Raises UserError if that is of another command."""
-    own = ("images", "minutes", "method", "steps", "steps_cossl", "evaluations", "no_baseline")
-    asked = {name: str(value) for name, value in ({name: getattr(args, name) for name in own} | args.chosen).items()}
+    """The plan that --out holds, or a new one. Raises UserError if that is of another command, or of other images."""
+    decided = {name: str(getattr(args, name)) for name in ("method", "minutes", *LENGTHS, "no_baseline")}
+    decided |= {name: str(value) for name, value in args.chosen.items() if name not in with_role(PLACE)}
+    paths = [path for part in listing[1:] for path in part.paths]
+    asked = decided | {"images": str(args.images.resolve()), "files": files_key(args.images, paths)}
     file = args.out / PLAN
     if not file.exists() or args.overwrite:
         plan = {"asked": asked} | new_plan(args, listing, began)
+        make_folder(args.out)
+        discard(args.out)
         atomic_write_text(file, to_json(plan))
         return plan
     try:
         plan = read_json(file)
         other = sorted(n for n in {*plan["asked"], *asked} if plan["asked"].get(n) != asked.get(n))
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise UserError(f"{file}: not a plan; remove it, or give --overwrite") from None
     if other:
-        problem = f"holds runs of another command ({', '.join(other)} differ)"
+        problem = f"holds runs of another command or of other images ({', '.join(other)} differ)"
         raise UserError(f"--out {args.out}: {problem}; take another folder, or --overwrite")
     print(f"going on by {printable(file)}")
     return plan
+
+
+def discard(out: Path) -> None:
+    """Remove the runs and features that an earlier plan has left, if there was one. Raises UserError for one in use."""
+    if not (out / PLAN).exists():
+        return
+    (out / PLAN).unlink()
+    for folder in (*(out / part for part in SCRIPTS), *(out / "floor").glob("*/")):
+        if folder.is_dir():
+            lock = Lock(folder)
+            discard_run(folder)
+            lock.file.close()
+    for file in out.glob("features.*"):
+        file.unlink()
 
 
 def new_plan(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
@@ -131,16 +152,11 @@ def new_plan(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
     if not (parts and args.no_baseline):
         parts = ["supervised", *parts]
     print("plan, of which every flag can be given:\n  " + "\n  ".join(map(printable, reasons)))
-    given = args.steps, args.steps_cossl, args.evaluations
-    if all(given):
-        found, end = Lengths(*given, decay(args.steps)), None
-    else:
-        found, end = measured(args, choices, parts, listing, began)
+    found, end = measured(args, choices, parts, listing, began)
     choices = {"ema_decay": found.ema_decay} | choices
-    steps = {"supervised": found.steps + found.steps_cossl, "fix": found.steps, "cossl": found.steps_cossl}
+    steps = found.by_part(parts)
     print(f"  {', '.join(f'{SCRIPTS[part]} {steps[part]} steps' for part in parts)}, each in {found.epochs} epochs")
-    if end is not None:
-        print(f"forecast: all is done at {end:%H:%M}", flush=True)
+    print(f"forecast: all is done at {end:%H:%M}", flush=True)
     return {"choices": choices, "parts": parts, "steps": steps, "epochs": found.epochs}
 
 
@@ -155,15 +171,8 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
             reasons.append(f"{' '.join(flags)}: {why}")
 
     gpu = choices.get("gpu") != "cpu" and torch.cuda.is_available()
-    if not choices.keys() & {"arch", "weights", "depth", "width"}:
-        arch = "resnet50" if gpu else "efficientnet_b0"
-        try:
-            weights_file(arch, DEFAULT)
-            take("few labels need a network that has seen many images", arch=arch, weights=DEFAULT)
-        except UserError as error:
-            print(f"no pre-trained network: {error}")
-            depth, width = (28, 2) if gpu else (10, 1)
-            take("small enough to learn from nothing", depth=depth, width=width)
+    if not choices.keys() & {"arch", "depth", "width"}:
+        choose_network(choices, gpu, take)
     if not choices.get("weights"):
         take("larger images would take too long to learn from nothing", img_size=32)
     elif typical_side(listing) <= LARGEST_IN_MEMORY:
@@ -183,6 +192,20 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
     return choices, reasons
 
 
+def choose_network(choices: dict[str, Any], gpu: bool, take: Callable[..., None]) -> None:
+    """A pre-trained network if its weights are given or can be had, else a small one. take: see `choose`."""
+    arch, weights = ("resnet50" if gpu else "efficientnet_b0"), choices.get("weights", DEFAULT)
+    if weights is not None:
+        try:
+            weights_file(arch, weights)
+            take("few labels need a network that has seen many images", arch=arch, weights=weights)
+            return
+        except UserError as error:
+            print(f"no pre-trained network: {error}")
+    depth, width = (28, 2) if gpu else (10, 1)
+    take("small enough to learn from nothing", depth=depth, width=width)
+
+
 def typical_side(listing: Listing) -> float:
     """The median of the shorter sides of up to 100 labelled images, pixels; 0 if none can be read."""
     sides, paths = list[int](), listing.labelled.paths
@@ -197,17 +220,17 @@ def measured(
 ) -> tuple[Lengths, datetime]:
     """The lengths that are given, or that the rest of --minutes allows by a trial; and when all is done."""
     part, start = "fix" if "fix" in parts else "supervised", time.monotonic()
-    with TemporaryDirectory(prefix=".trial-", dir=args.out) as folder:
-        run_script(SCRIPTS[part], *flags_of(args, choices, part, 1, TRIAL_STEPS), "--out", folder)
+    given = tuple(getattr(args, name) for name in LENGTHS)
+    steps = min(TRIAL_STEPS, args.steps or TRIAL_STEPS)
+    with TemporaryDirectory() as folder:
+        run_script(SCRIPTS[part], *flags_of(args, choices, part, 1, steps), "--out", folder)
         summary = read_json(Path(folder) / SUMMARY)
     step, evaluation = summary["step_seconds"], summary["evaluation_seconds"]
-    step /= SUPERVISED if part == "supervised" else 1
-    rest = time.monotonic() - start - TRIAL_STEPS * step - evaluation
+    rest = time.monotonic() - start - steps * step - evaluation
     sizes = [len(listing.labelled.paths), len(listing.unlabelled.paths), len(listing.test.paths)]
     tested = sum(summary.get("held_out_counts", [])) if summary.get("evaluated_on") == "held-out" else sizes[2]
-    speed = Speed(step, evaluation, rest, evaluation / tested)
+    speed = Speed(step / (SUPERVISED if part == "supervised" else 1), evaluation, rest, evaluation / tested)
     left = args.minutes * 60 - (time.monotonic() - began)
-    given = args.steps, args.steps_cossl, args.evaluations
     found, seconds = lengths(left, speed, fixed_seconds(speed, *sizes), parts, given)
     return found, datetime.now() + timedelta(seconds=seconds)
 
@@ -220,8 +243,7 @@ def flags_of(args: Namespace, choices: dict[str, Any], part: str, epochs: int, s
 
 def floor(args: Namespace, choices: dict[str, Any]) -> None:
     """What is to be beaten: of the pre-trained network's features, else of pixels."""
-    folder = args.out / "floor"
-    again = ["--overwrite"] if args.overwrite else []
+    folder, names = args.out / "floor", ["logistic_regression", "nearest_class_mean"]
     chosen = {name: choices[name] for name in FLOOR_FLAGS if name in choices}
     flags = ["--data_root", args.images, *as_flags(chosen, PASSED["fix"]), "--out", folder]
     if choices.get("weights") and choices.get("skip_corrupt"):
@@ -231,31 +253,34 @@ def floor(args: Namespace, choices: dict[str, Any]) -> None:
     elif choices.get("weights"):
         network = {name: choices[name] for name in ("arch", "weights", "img_size", "gpu") if name in choices}
         features = args.out / "features.npy"
-        run_script("cache_features", args.images, *as_flags(network, PASSED["fix"]), "--out", features, *again)
-        flags += ["--features", features]
-    if args.overwrite or not any(folder.glob(f"*/{SUMMARY}")):
-        run_script("floor", *flags, *again)
+        run_script("cache_features", args.images, *as_flags(network, PASSED["fix"]), "--out", features)
+        flags, names = [*flags, "--features", features], [*names, "tfe_head"]
+    if not all((folder / name / SUMMARY).exists() for name in names):
+        run_script("floor", *flags)
 
 
 def train(args: Namespace, plan: dict[str, Any], part: str) -> None:
     """Unless it has come to its end before."""
     folder = args.out / part
-    if not args.overwrite and (folder / SUMMARY).exists() and read_json(folder / SUMMARY)["status"] == "finished":
+    if (folder / SUMMARY).exists() and read_json(folder / SUMMARY)["status"] == "finished":
         return
-    flags = flags_of(args, plan["choices"], part, plan["epochs"], max(1, plan["steps"][part] // plan["epochs"]))
+    flags = flags_of(args, plan["choices"], part, plan["epochs"], plan["steps"][part] // plan["epochs"])
     stage1 = ["--resume", args.out / "fix" / LATEST] if part == "cossl" else []
-    run_script(SCRIPTS[part], *flags, *stage1, "--out", folder, *(["--overwrite"] if args.overwrite else []))
+    run_script(SCRIPTS[part], *flags, *stage1, "--out", folder)
 
 
 def show(args: Namespace, plan: dict[str, Any], listing: Listing) -> None:
-    """Predictions of the unlabelled images, without any of the labelled ones; the gallery; and last the report, which
-    says whether the floor was beaten.
+    """Predictions and gallery of the unlabelled images; where there are none, of the labelled ones. Last the report,
+    which says whether the floor was beaten.
     """
     run = args.out / plan["parts"][-1]
     checkpoint = run / BEST if (run / BEST).exists() else run / LATEST
-    images = args.images
-    if args.images.is_dir() and listing.unlabelled.paths:
-        images = args.images / "unlabelled"
+    shown = listing.unlabelled if listing.unlabelled.paths else listing.labelled
+    images = shown.place
+    if images.is_file():
+        images = args.out / "shown.csv"
+        with images.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([["path", "label"], *([path.absolute(), ""] for path in shown.paths)])
     results = ["--out", args.out / "predictions.csv", "--gallery", args.out / "gallery.html"]
     chosen = {name: plan["choices"][name] for name in ("gpu", "skip_corrupt") if name in plan["choices"]}
     run_script("predict", "--checkpoint", checkpoint, images, *results, *as_flags(chosen, PASSED["fix"]))

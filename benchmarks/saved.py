@@ -35,7 +35,7 @@ def content(out: Path) -> dict[str, Any]:
     found = {path.name: load_archive(path) for path in sorted(out.glob("checkpoint*.pth.tar"))}
     found["summary.json"] = json.loads((out / "summary.json").read_text())
     for state in found.values():
-        for name in ("seconds", "wall_seconds"):
+        for name in ("seconds", "wall_seconds", "step_seconds", "evaluation_seconds"):
             state.pop(name, None)
         state["arguments"].pop("out")
     with np.load(out / "diagnostics.npz") as arrays:

@@ -13,7 +13,7 @@ from dataset.image_files import read_images
 from dataset.images import Dataset, Files, Images
 from dataset.layouts import LAYOUT, UNKNOWN, Listed, list_images
 from dataset.long_tail import LongTailed
-from models.library import IMAGENET_LOOK
+from models.weights import IMAGENET_LOOK
 from utils.errors import UserError
 
 LARGEST_IN_MEMORY = 64  # pixels a side: larger images take too much memory, and are decoded for each batch

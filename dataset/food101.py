@@ -15,7 +15,7 @@ from dataset.image_loader import ImageLoader
 from dataset.images import Dataset, Files
 from dataset.long_tail import ImbalanceFlags, long_tailed
 from dataset.streams import Sampling, file_streams
-from models.library import IMAGENET_LOOK
+from models.weights import IMAGENET_LOOK
 from utils.errors import UserError
 
 _HOME = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/"

@@ -18,7 +18,7 @@ from dataset.long_tail import ImbalanceFlags, LongTailed, long_tailed
 from dataset.pixels import Pixels
 from dataset.self_training import Joined, with_joined
 from dataset.stream import Stream
-from models.library import look_of
+from models.weights import look_of
 from utils.errors import UserError
 from utils.ranks import my_rows
 

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from models.library import NORMS, LibraryNetwork, take_off_classifier, whole_network
+from models.library import NORMS, LibraryNetwork, check_body, take_off_classifier, whole_network
 from models.weights import load_weights
 from models.wrn import WideResNet
 from utils.errors import UserError
@@ -17,7 +17,7 @@ class NetworkFlags(Protocol):
 
     arch: str | None
     weights: str | None
-    tune: str
+    tune: str | None
     depth: int
     width: int
     img_size: int
@@ -30,14 +30,14 @@ def build_network(flags: NetworkFlags, num_classes: int, fresh: bool = False) ->
     a checkpoint follow. Raises UserError for flags that don't fit each other, and as `load_weights`.
     """
     if flags.arch is None:
-        if flags.weights or flags.tune != "all" or flags.lr_body:
+        if flags.weights or flags.tune or flags.lr_body:
             raise UserError("--weights, --tune, --lr_body: only with a network of --arch, such as resnet18")
         return WideResNet(num_classes, flags.depth, flags.width)
-    if flags.weights is None and flags.tune != "all":
+    if flags.weights is None and flags.tune not in (None, "all"):
         raise UserError(f"--tune {flags.tune}: parts of an untrained network would never learn; give --weights")
     network = library_network(flags.arch, num_classes, flags.img_size, flags.weights if fresh else None)
     network.pretrained = flags.weights is not None
-    _choose_learning(network.body, flags.tune, flags.arch)
+    _choose_learning(network.body, flags.tune or "all", flags.arch)
     return network
 
 
@@ -49,7 +49,9 @@ def library_network(arch: str, num_classes: int, size: int, weights: str | None 
     body, facts = whole_network(arch, size), {"arch": arch}
     if weights is not None:
         facts["weights_sha256"] = load_weights(body, arch, weights, size)
-    return LibraryNetwork(body, take_off_classifier(body), num_classes, facts, weights is not None)
+    width = take_off_classifier(body)
+    check_body(body, arch, width, size)
+    return LibraryNetwork(body, width, num_classes, facts, weights is not None)
 
 
 def _choose_learning(body: nn.Module, tune: str, arch: str) -> None:

@@ -3,6 +3,7 @@
 Shape legend: B images (B, 3, S, S), D features, C classes.
 """
 
+from copy import deepcopy
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,7 +14,6 @@ from models.initialise import initialise
 from utils.errors import UserError
 
 TIMM = "timm:"
-IMAGENET_LOOK = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 # What would draw inside of a step, by its name, for timm has classes of its own.
 RANDOM = {"Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "StochasticDepth", "DropPath", "DropBlock2d"}
@@ -79,6 +79,20 @@ def take_off_classifier(network: nn.Module) -> int:
     return width
 
 
+def check_body(body: nn.Module, arch: str, width: int, size: int) -> None:
+    """Raise UserError unless a network without its classifier gives `width` features, in training as well, and draws
+    nothing.
+    """
+    trial, before = deepcopy(body).train(), torch.get_rng_state()
+    try:
+        with torch.no_grad():
+            shape = trial(torch.zeros(2, 3, size, size)).shape
+    except (RuntimeError, AttributeError):
+        shape = None
+    if shape != (2, width) or not torch.equal(torch.get_rng_state(), before):
+        raise UserError(f"--arch {arch}: has several classifiers, or random parts; take another network")
+
+
 def classifier_of(network: nn.Module) -> str | None:
     """The path of a network's last linear layer; None if it has none."""
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
@@ -86,11 +100,12 @@ def classifier_of(network: nn.Module) -> str | None:
 
 
 def without_dropout(network: nn.Module) -> nn.Module:
-    """The network, with nothing in the place of dropout and of stochastic depth, in place."""
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if type(child).__name__ in RANDOM:
-                setattr(parent, name, nn.Identity())
+    """The network, whose dropout and stochastic depth leave nothing out, in place."""
+    for module in network.modules():
+        if type(module).__name__ in RANDOM:
+            for name in ("p", "drop_prob", "prob"):
+                if hasattr(module, name):
+                    setattr(module, name, 0.0)
     return network
 
 
@@ -100,7 +115,7 @@ def _torchvision(name: str, size: int) -> nn.Module:
     known = models.list_models(module=models)
     if name not in known:
         near = ", ".join(get_close_matches(name, known)) or "resnet18, efficientnet_b0, vit_b_16"
-        raise UserError(f"--arch {name}: torchvision has no such network; take wrn-28-2, {near}, ..., or timm:NAME")
+        raise UserError(f"--arch {name}: torchvision has no such network; take {near}, ..., or timm:NAME")
     sized = {"image_size": size} if name.startswith("vit_") else {}
     try:
         return models.get_model(name, weights=None, **sized)
@@ -109,14 +124,14 @@ def _torchvision(name: str, size: int) -> nn.Module:
 
 
 def _timm(name: str, size: int) -> nn.Module:
-    timm = _import_timm()
+    timm = import_timm()
     if name not in (known := timm.list_models()):
         near = ", ".join(get_close_matches(name, known)) or "see timm.list_models()"
         raise UserError(f"--arch timm:{name}: timm has no such network; {near}")
     return timm.create_model(name, pretrained=False)
 
 
-def _import_timm() -> Any:
+def import_timm() -> Any:
     try:
         import timm
     except ImportError:
@@ -127,11 +142,3 @@ def _import_timm() -> Any:
 def _size_refused(arch: str, size: int, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:100] or "its patches don't fit"
     return UserError(f"--img_size {size}: {arch} doesn't take such images ({reason}); give its own, often 224")
-
-
-def look_of(arch: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, (3,) each, of the images that its published weights learned from."""
-    if not arch.startswith(TIMM):
-        return IMAGENET_LOOK
-    config = _import_timm().get_pretrained_cfg(arch.removeprefix(TIMM))
-    return (tuple(config.mean), tuple(config.std)) if config else IMAGENET_LOOK

@@ -8,10 +8,11 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from models.library import TIMM, classifier_of
+from models.library import TIMM, classifier_of, import_timm
 from utils.errors import UserError
 
 DEFAULT = "default"
+IMAGENET_LOOK = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # What files raise that aren't what they seem.
 _WRONG = (pickle.UnpicklingError, RuntimeError, OSError, ValueError, LookupError, EOFError, TypeError, AttributeError)
 
@@ -58,9 +59,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise UserError(f"--weights {file}: no such file; give that of a state dict, default or none")
     try:
         if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(file)
+            state: Any = _read_safetensors(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except ImportError:
@@ -76,6 +75,16 @@ def _read(file: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(file))
+    except SafetensorError:
+        _refuse(file, "it is damaged")
+
+
 def _refuse(file: Path, reason: str) -> NoReturn:
     remedy = "save one by torch.save(model.state_dict(), file)"
     raise UserError(f"--weights {file}: no state dict can be read ({reason}); {remedy}") from None
@@ -86,10 +95,9 @@ def _download(arch: str) -> Path:
     url = f"the weights of {arch}"
     try:
         if arch.startswith(TIMM):
-            import timm
             from huggingface_hub import hf_hub_download
 
-            repository = timm.get_pretrained_cfg(arch.removeprefix(TIMM)).hf_hub_id
+            repository = import_timm().get_pretrained_cfg(arch.removeprefix(TIMM)).hf_hub_id
             url = f"https://huggingface.co/{repository}/resolve/main/model.safetensors"
             return Path(hf_hub_download(repository, "model.safetensors"))
         from torchvision.models import get_model_weights
@@ -101,3 +109,14 @@ def _download(arch: str) -> Path:
     except (ImportError, *_WRONG) as error:
         problem = f"can't be downloaded ({' '.join(str(error).split())[:100]})"
         raise UserError(f"--weights default: {problem}; get {url}, and give --weights FILE") from None
+
+
+def look_of(arch: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, (3,) each, of the images that its published weights learned from."""
+    if not arch.startswith(TIMM):
+        from torchvision.models import get_model_weights
+
+        published: Any = get_model_weights(arch).DEFAULT.transforms()
+        return tuple(published.mean), tuple(published.std)
+    config = import_timm().get_pretrained_cfg(arch.removeprefix(TIMM))
+    return (tuple(config.mean), tuple(config.std)) if config else IMAGENET_LOOK

@@ -39,6 +39,8 @@ def floor_verdict(groups: list[Group]) -> str:
         floors, others = (
             _figures([one for one in here if _is_floor(one) is kind], "balanced") for kind in (True, False)
         )
+        if not others:  # then the longest way is labelled-only training
+            others = {name: floors.pop(name) for name in [n for n in floors if n.startswith("supervised")]}
         if not (floors and others):
             continue
         floor, best = (max(found, key=lambda name, found=found: found[name].mean) for found in (floors, others))

@@ -8,7 +8,7 @@ import torch
 from dataset.held_out import HELD_OUT, TEST
 from training.schema import History
 
-_FEW = 0.01  # of the pseudo-labels: as good as none
+_FEW, _LONG = 0.01, 5  # share of the pseudo-labels that is as good as none; epochs
 
 WHERE = {TEST: "the test set", HELD_OUT: "the held-out part itself"}
 
@@ -30,9 +30,9 @@ def outcome(summary: dict[str, Any]) -> str:
 
 
 def hardly_any_selected(history: History) -> bool:
-    """Whether a method that selects its pseudo-labels has used less than 1 % of them in each of the last two epochs."""
-    mask = history["train"].get("mask", torch.empty(0))[-2:]
-    return len(mask) == 2 and bool((mask < _FEW).all())
+    """Whether a method that selects its pseudo-labels has used less than 1 % of them in each of five epochs."""
+    mask = history["train"].get("mask", torch.empty(0))[-_LONG:]
+    return len(mask) == _LONG and bool((mask < _FEW).all())
 
 
 def _others(figures: dict[str, Any]) -> str:

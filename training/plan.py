@@ -22,6 +22,12 @@ class Lengths(NamedTuple):
     epochs: int
     ema_decay: float
 
+    def by_part(self, parts: list[str]) -> dict[str, int]:
+        """Steps of each part, in whole epochs; labelled-only training is as long as the others together."""
+        both = self.steps + (self.steps_cossl if "fix" not in parts or "cossl" in parts else 0)
+        found = {"supervised": both, "fix": self.steps, "cossl": self.steps_cossl}
+        return {part: self.epochs * max(1, found[part] // self.epochs) for part in parts}
+
 
 class Speed(NamedTuple):
     """Measured here, in seconds: step: of FixMatch; evaluation: of the tested part; start: of a script; image: of one
@@ -52,7 +58,8 @@ def lengths(
     """
     rest = seconds - fixed
     epochs = given[2] or max(1, min(10, int(EVALUATIONS * rest / (len(parts) * speed.evaluation))))
-    stages = {"supervised": 3 * SUPERVISED, "fix": 2.0, "cossl": CO_LEARNING_COST}  # of 3 steps, 2 in stage 1
+    whole = 2 if "fix" in parts and "cossl" not in parts else 3  # of 3 steps, 2 in stage 1
+    stages = {"supervised": whole * SUPERVISED, "fix": 2.0, "cossl": CO_LEARNING_COST}
     cost = speed.step * sum(stages[part] for part in parts)
     third = (rest - epochs * len(parts) * speed.evaluation) / cost
     if third < FEWEST and not given[0]:
@@ -61,9 +68,11 @@ def lengths(
         raise UserError(f"--minutes: {problem}; give {least:.0f} or more, or a smaller --img_size")
     first = given[0] or int(2 * third)
     second = given[1] or first // 2
-    each = {"supervised": (first + second) * SUPERVISED, "fix": first, "cossl": second * CO_LEARNING_COST}
-    trained = speed.step * sum(each[part] for part in parts) + epochs * len(parts) * speed.evaluation
-    return Lengths(first, second, epochs, decay(first)), fixed + trained
+    epochs = min(epochs, first) if given[2] is None else epochs
+    found = Lengths(first, second, epochs, decay(first))
+    costs = {"supervised": SUPERVISED, "fix": 1.0, "cossl": CO_LEARNING_COST}
+    trained = speed.step * sum(n * costs[part] for part, n in found.by_part(parts).items())
+    return found, fixed + trained + epochs * len(parts) * speed.evaluation
 
 
 def decay(steps: int) -> float:

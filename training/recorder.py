@@ -82,7 +82,7 @@ class Recorder:
         self.summarise("running")
         if hardly_any_selected(self.history):
             tau = f"--tau {self.arguments.get('tau')}"
-            warn_once(f"{tau}: in the last two epochs less than 1 % of the pseudo-labels were used; lower --tau")
+            warn_once(f"{tau}: in the last five epochs less than 1 % of the pseudo-labels were used; lower --tau")
 
     def _copies(self, history: History) -> list[str]:
         every = self.arguments["copy_every"]

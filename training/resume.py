@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from training.checkpoint import LATEST, read_checkpoint
-from utils.args import PLACE, REFUSE, WARN
+from utils.args import DATA, PLACE, REFUSE, WARN, Flag
 from utils.errors import UserError
 from utils.flags import FLAGS, spelled, with_role
 from utils.text import warn
 
 State = dict[str, Any]
+TAKEN_OVER = {"data_root", "skip_corrupt", "batch_size", "manualSeed", "lr_body"}
 
 
 class Stage1Flags(Protocol):
@@ -59,14 +60,21 @@ def starting_point(out: Path, path: Path | None, overwrite: bool, arguments: Map
 
 
 def stage1_arguments(args: Stage1Flags) -> dict[str, Any]:
-    """What co-learning takes over unless it is given: the arguments of its pre-training in which both stages should
-    agree, and where the data lie. Empty for a published checkpoint.
+    """What co-learning takes over from its pre-training unless it is given: data, network, seed and batch size. Empty
+    for a published checkpoint. A run that goes on doesn't need the pre-training any more.
     """
-    path, source = args.resume, "--resume"
-    if not path.is_file() and not args.overwrite:  # a run that goes on doesn't need it any more
-        path, source = args.out / LATEST, "--out"
-    then: dict[str, Any] = read_checkpoint(path, source).get("arguments", {}) if path.is_file() else {}
-    return {name: then[name] for name, one in FLAGS.items() if name in then and (one.stages or name == "data_root")}
+    latest = args.out / LATEST
+    going_on = latest.is_file() and not args.overwrite
+    try:
+        then: dict[str, Any] = read_checkpoint(args.resume, "--resume").get("arguments", {})
+    except UserError:  # `Run.pretrained` will tell
+        then = read_checkpoint(latest, "--out").get("arguments", {}) if going_on else {}
+    return {name: then[name] for name, one in FLAGS.items() if name in then and _is_taken_over(one)}
+
+
+def _is_taken_over(one: Flag) -> bool:
+    """Flags of the data and of the network are, those of methods not."""
+    return one.role == DATA or one.stages == REFUSE or one.name in TAKEN_OVER
 
 
 def is_in(path: Path, folder: Path) -> bool:

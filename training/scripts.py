@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.args import Flag
-from utils.stop import REASONS, Stopped, end_on_signals
+from utils.stop import GOES_ON, Stopped, end_on_signals, handle_signals
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,17 +31,18 @@ def run_script(name: str, *arguments: Any) -> None:
     """Run a script to its end, by this Python. Its output is ours; signals go to it, and it ends as by itself.
 
     name: of its file, without its ending. If this process is killed, the script gets SIGTERM. Raises Stopped if it
-    fails or is interrupted, with its exit code.
+    fails or is interrupted, with its exit code; SystemExit where that is 2, after a mistake of the user's.
     """
     command = [sys.executable, str(_ROOT / f"{name}.py"), *map(str, arguments)]
     print(f"$ python {shlex.join([f'{name}.py', *command[2:]])}", flush=True)
     child = subprocess.Popen(command, preexec_fn=_end_with_parent if sys.platform == "linux" else None)
-    for number in REASONS:
-        signal.signal(number, lambda received, _: child.send_signal(received))
+    handle_signals(lambda number, _: child.send_signal(number))
     code = child.wait()
     end_on_signals()
+    if code == 2:  # it has said what is wrong
+        raise SystemExit(code)
     if code:
-        raise Stopped(code if code > 0 else 128 - code, f"{name}.py has ended; the same command goes on from there")
+        raise Stopped(code if code > 0 else 128 - code, f"{name}.py has ended; {GOES_ON}")
 
 
 def _end_with_parent() -> None:

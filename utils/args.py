@@ -111,11 +111,12 @@ def recipe_args(
         parser.add_argument(*one.names, **one.options)
     parser.set_defaults(recipe=recipe.stem, **defaults)
     args = parser.parse_args()
-    for further in (stage1, _of_pretrained):
-        found = further(args) if further else {}
-        parser.set_defaults(**{one.name: found[one.name] for group in groups for one in group if one.name in found})
-        args = parser.parse_args()
-    return args
+    names = {one.name for group in groups for one in group}
+    inherited = stage1(args) if stage1 else {}
+    parser.set_defaults(**{name: value for name, value in inherited.items() if name in names})
+    found = _of_pretrained(parser.parse_args()) | inherited
+    parser.set_defaults(**{name: value for name, value in found.items() if name in names})
+    return parser.parse_args()
 
 
 def _of_pretrained(args: argparse.Namespace) -> dict[str, Any]:

@@ -68,13 +68,13 @@ _DATASET = "data set; folder: your own images, in folders or in the CSV DATA_ROO
 _HOLDOUT = "--dataset folder: share of each class's labelled images to hold out, for the best checkpoint or as test set"
 _SIZE = {"role": DATA, "stages": REFUSE}
 _ARCH = "network: wrn-28-2 and the like (--depth, --width), one of torchvision, as resnet18, or of timm, as timm:NAME"
-_WEIGHTS = "pre-trained weights: a state dict's file, 'default' (the library's download) or 'none'; with them, unless"
-_WEIGHTS += " given, --tau is 0.7, --lr 0.0005, --lr_body 0.0002; the classifier is warmed up, nothing shrinks"
-_TUNE = "which layers of a pre-trained network learn: all, the last:N, the normalisations (norm), or none"
+_WEIGHTS = "pre-trained weights: a state dict's file, 'default' (the library's download) or 'none'; with them other"
+_WEIGHTS += " defaults hold (docs/own-images.md)"
+_TUNE = "which layers of a pre-trained network learn: all (if not given), last:N, the normalisations (norm), or none"
 NETWORK = (
     arch(_ARCH),
     flag("--weights", weights, None, _WEIGHTS, stages=REFUSE, metavar="FILE"),
-    flag("--tune", tune, "all", _TUNE, stages=REFUSE),
+    flag("--tune", tune, None, _TUNE, stages=REFUSE),
     flag("--lr_body", positive_float, None, "learning rate of a network of --arch below its classifier", metavar="LR"),
 )
 _SIDE = "--dataset folder: side to resize to, or above 64 that of crops, pixels; a multiple of 8"

@@ -66,10 +66,11 @@ def end_on_signals(goes_on: str = GOES_ON) -> None:
             reason += ", which torchrun sends where another process of the run has ended"
         end_at_once(128 + number, f"{reason}: {goes_on}")
 
-    _handle_signals(handle)
+    handle_signals(handle)
 
 
-def _handle_signals(handle: Callable[[int, FrameType | None], None]) -> None:
+def handle_signals(handle: Callable[[int, FrameType | None], object]) -> None:
+    """Have signals handled; SIGHUP not where nohup has it ignored."""
     for number in REASONS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
             signal.signal(number, handle)
@@ -112,7 +113,7 @@ class Stop:
                 end_at_once(128 + number, f"{REASONS[signal.Signals(number)]}, once more: {GOES_ON}")
 
         if world_size() == 1:
-            _handle_signals(handle)
+            handle_signals(handle)
         try:
             yield
         finally:

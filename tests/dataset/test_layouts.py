@@ -223,7 +223,6 @@ def test_a_class_of_one_image_has_none_held_out(alone, tmp_path):
 
 OTHERWISE = {
     "share": (["--holdout", 0.5], "--holdout (0.25 there, 0.5 now)"),
-    "none": ([], "--holdout (0.25 there, None now)"),
     "seed": (["--holdout", 0.25, "--manualSeed", 5], "--manualSeed (0 there, 5 now)"),
 }
 

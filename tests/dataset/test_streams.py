@@ -116,6 +116,7 @@ def test_data_of_a_recipe(capsys):
         manualSeed=1,
         batch_size=16,
         holdout=None,
+        weights=None,
     )
     views = {"labelled": ("weak",), "unlabelled": ("weak", "strong", "strong")}
     loader = ImageLoader(16, 1, 0, False, torch.device("cpu"))

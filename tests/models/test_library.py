@@ -10,14 +10,14 @@ import torchvision
 from torch import nn
 
 from models.build import build_network, learning_parameters, library_network, shrink_of
-from models.library import RANDOM, look_of
+from models.weights import look_of
 from utils.errors import UserError
 
 SMALL = "mobilenet_v3_small"
 
 
 def flags(**given):
-    usual = {"arch": SMALL, "weights": None, "tune": "all", "img_size": 32, "lr": 0.01, "lr_body": None}
+    usual = {"arch": SMALL, "weights": None, "tune": None, "img_size": 32, "lr": 0.01, "lr_body": None}
     return SimpleNamespace(**usual | {"depth": 10, "width": 1} | given)
 
 
@@ -52,13 +52,17 @@ def test_features_are_what_the_classifier_of_torchvision_gets(arch):
         assert torch.equal(network(images), network.output(features))
 
 
-@pytest.mark.parametrize("arch", ["efficientnet_b0", "swin_t", "mnasnet0_5"])
+@pytest.mark.parametrize(
+    "arch", ["efficientnet_b0", "swin_t", "mnasnet0_5", "timm:vit_tiny_patch16_224", "timm:efficientnet_b0"]
+)
 def test_nothing_in_a_step_is_random(arch):
     """Dropout and stochastic depth would not be the same after a resume, and not on another device."""
-    network = library_network(arch, 3, 32).train()
-    assert not {type(module).__name__ for module in network.modules()} & RANDOM
+    if arch.startswith("timm:"):
+        pytest.importorskip("timm")
+    size = 224 if "vit" in arch else 32
+    network = library_network(arch, 3, size).train()
     state = torch.get_rng_state()
-    network(torch.randn(2, 3, 32, 32, generator=torch.Generator())).sum().backward()
+    network(torch.randn(2, 3, size, size, generator=torch.Generator())).sum().backward()
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -156,6 +160,9 @@ def bad_file(kind, folder):
         torch.save({"a": 3}, file)
     elif kind == "nan":
         torch.save({"a": torch.tensor([float("nan")])}, file)
+    elif kind == "safetensors":
+        file = folder / "w.safetensors"
+        file.write_bytes(b"x" * 100)
     elif kind == "cut":
         torch.save(torch.zeros(100), file)
         file.write_bytes(file.read_bytes()[:300])
@@ -164,7 +171,7 @@ def bad_file(kind, folder):
     return file
 
 
-@pytest.mark.parametrize("kind", ["code", "text", "other", "numbers", "nan", "cut", "shape", "none"])
+@pytest.mark.parametrize("kind", ["code", "text", "other", "numbers", "nan", "cut", "shape", "safetensors", "none"])
 def test_a_file_of_other_weights_is_refused_in_one_line(kind, tmp_path, capsys):
     file = bad_file(kind, tmp_path)
     with pytest.raises(UserError, match=re.escape(f"--weights {file}")) as found:
@@ -177,6 +184,8 @@ def test_a_file_of_other_weights_is_refused_in_one_line(kind, tmp_path, capsys):
     [
         ({"arch": "resnet81"}, "--arch resnet81.*resnet18"),
         ({"arch": "timm:nothing"}, "--arch timm:nothing"),
+        ({"arch": "timm:levit_128s", "img_size": 224}, "--arch timm:levit_128s"),
+        ({"arch": "timm:vit_tiny_patch16_224", "img_size": 64}, "--img_size 64"),
         ({"arch": "inception_v3", "img_size": 96}, "--arch inception_v3"),
         ({"arch": "squeezenet1_0", "img_size": 96}, "--arch squeezenet1_0"),
         ({"arch": "vit_b_16", "img_size": 24}, "--img_size 24.*vit_b_16"),

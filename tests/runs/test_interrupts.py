@@ -456,7 +456,7 @@ def test_nothing_bad_is_saved(bad, whole, tmp_path, monkeypatch):
     """In the second epoch a loss, or with the epoch's last step a weight, is no number: the first checkpoint stays."""
     original, numbers = Run.fit, itertools.count()
 
-    def fit(self, step, predict, data, steps, student, *rest):
+    def fit(self, step, predict, data, steps, student, *rest, **others):
         def training(batch):
             t, logs = next(numbers), step.train(batch)
             if t == 11 and bad == "weight":

@@ -34,10 +34,11 @@ from dataset.crops import Chunk, Cropper, centre_crop, resized
 from dataset.folder import load_folder
 from dataset.image_files import read_images
 from dataset.image_loader import ImageLoader
-from dataset.images import IMAGENET_LOOK, Files, Images
+from dataset.images import Files, Images
 from dataset.long_tail import LongTailed
 from dataset.self_training import Joined, with_joined
 from dataset.streams import Sampling, file_streams
+from models.weights import IMAGENET_LOOK
 from reporting.shifted import RATIOS
 from training.checkpoint import BEST, LATEST
 from training.graphs import by_number

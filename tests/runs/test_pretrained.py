@@ -198,7 +198,7 @@ def test_spellings(tmp_path):
 
 
 def test_hardly_any_pseudo_label_is_told_once(tmp_path):
-    result = assert_runs(FIX, *TINY, "--tau", 1, "--epochs", 3, "--val-iteration", 2, "--out", tmp_path)
+    result = assert_runs(FIX, *TINY, "--tau", 1, "--epochs", 6, "--val-iteration", 1, "--out", tmp_path)
     assert result.stderr.count("less than 1 %") == 1 and "--tau 1" in result.stderr
 
 

@@ -14,8 +14,7 @@ ALL = ["supervised", "fix", "cossl"]
 def cost(found, speed, parts):
     """Seconds, added up step by step."""
     seconds = len(parts) * found.epochs * speed.evaluation
-    for part in parts:
-        n = {"supervised": found.steps + found.steps_cossl, "fix": found.steps, "cossl": found.steps_cossl}[part]
+    for part, n in found.by_part(parts).items():
         seconds += n * speed.step * {"supervised": SUPERVISED, "fix": 1, "cossl": CO_LEARNING_COST}[part]
     return seconds
 
@@ -37,7 +36,7 @@ def test_the_time_is_used_and_not_more(seconds, step, evaluation, parts, fixed):
         assert seconds < 10 * least
         return
     assert told == pytest.approx(fixed + cost(found, speed, parts))
-    assert seconds - 5 * step <= told <= seconds + 5 * step
+    assert seconds - (5 + 3 * found.epochs) * step <= told <= seconds + 5 * step
     assert abs(found.steps - 2 * found.steps_cossl) <= 1 and 1 <= found.epochs <= 10
 
 
@@ -46,6 +45,14 @@ def test_evaluations_take_a_tenth_of_the_time_at_most():
     for minutes in (30, 60, 200):
         found, _ = lengths(60 * minutes, speed, 0, ALL, NONE)
         assert found.epochs == 1 or 3 * found.epochs * 20 <= 6 * minutes
+
+
+def test_labelled_only_training_is_as_long_as_the_rest():
+    found, _ = lengths(600, Speed(0.1, 1, 1, 0.01), 7, ALL, (100, 30, 2))
+    assert found.by_part(ALL) == {"supervised": 130, "fix": 100, "cossl": 30}
+    assert found.by_part(ALL[:2]) == {"supervised": 100, "fix": 100}
+    assert found.by_part(ALL[:1]) == {"supervised": 130}
+    assert found._replace(epochs=4).by_part(ALL)["cossl"] == 28  # whole epochs
 
 
 def test_what_is_given_counts():
