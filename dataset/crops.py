@@ -11,9 +11,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from dataset.image_files import DAMAGED, open_image, reason
+from dataset.image_files import DAMAGED, open_image
 from dataset.image_modes import as_rgb
 from utils.seeding import fold_in
+from utils.text import reason
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from dataset.crops import centre_crop
-from dataset.image_files import DAMAGED, Shape, read_image, reason, square
+from dataset.image_files import DAMAGED, Shape, read_image, square
 from utils.errors import UserError
 from utils.files import atomic_write_text, read_json, to_json
+from utils.text import reason
 
 PART = 32  # at a time, always: a part of another size might round otherwise
 

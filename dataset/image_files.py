@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from dataset.image_modes import as_rgb
 from utils.errors import UserError
 from utils.files import walk
-from utils.text import printable
+from utils.text import printable, reason
 
 # What Pillow raises for files that are cut short, are no images, or unpack to absurd sizes.
 DAMAGED = (OSError, SyntaxError, ValueError, MemoryError, EOFError, struct.error, Image.DecompressionBombError)
@@ -130,11 +130,6 @@ def _readable(paths: Sequence[Path], size: int, skip_corrupt: bool, shape: Shape
             raise UserError(f"{paths[i]}: not a readable image ({problem}); replace it, or give --skip_corrupt")
     if skipped:
         print(f"skipped {len(skipped)} unreadable images: {', '.join(map(str, skipped))}", file=sys.stderr)
-
-
-def reason(error: BaseException) -> str:
-    """What is wrong with a file, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _read_all(paths: Sequence[Path], size: int, shape: Shape) -> Iterator[tuple[np.ndarray | None, str | None]]:

@@ -15,6 +15,11 @@ def one_line(text: object) -> str:
     return printable(" ".join(str(text).splitlines()))
 
 
+def reason(error: BaseException) -> str:
+    """What is wrong with a file, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def csv_cell(value: Any) -> Any:
     """Text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay as they are."""
     return f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value
