@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from unittest.mock import patch
 
@@ -27,6 +28,7 @@ from helpers.scripts import (
 import train_folder
 from dataset.layouts import list_images
 from utils.errors import UserError
+from utils.stop import Stopped
 
 SCRIPT = "train_folder.py"
 SMALL = ["--gpu", "cpu", "--depth", 10, "--width", 1, "--img_size", 16, "--batch-size", 4, "--warm_tfe", 1]
@@ -41,7 +43,11 @@ def images(tmp_path):
 def start_within(name, *arguments):
     """A script that this one starts, within this process, which spares it the seconds of its start."""
     print(f"$ python {name}.py", *arguments)
-    print(assert_runs(f"{name}.py", *arguments).stdout)
+    result = run_here(f"{name}.py", *arguments)
+    print(result.stdout)
+    if result.returncode:
+        print(result.stderr, end="", file=sys.stderr)
+        raise SystemExit(result.returncode)
 
 
 def run_within(*arguments):
@@ -170,6 +176,7 @@ def test_without_unlabelled_and_test_images(images, tmp_path):
     assert "labelled-only training: there are no unlabelled images" in printed
     assert "--holdout 0.2: there are no test images" in printed
     assert not (tmp_path / "out" / "fix").exists()
+    assert "supervised" in printed.strip().splitlines()[-1]  # against the other floors
     assert "checkpoint_best.pth.tar" in printed.split("predict.py")[1].splitlines()[0]
 
 
@@ -273,3 +280,72 @@ def test_the_floor_of_a_pre_trained_network(images, tmp_path):
     methods = {json.loads(path.read_text())["method"] for path in (tmp_path / "out").glob("**/summary.json")}
     floors = {f"{name} on mobilenet_v3_small" for name in ("logistic regression", "nearest class mean")}
     assert methods >= {*floors, "TFE head on mobilenet_v3_small", "FixMatch+CoSSL"}
+
+
+@pytest.mark.slow
+def test_overwrite_discards_all_at_once(images, tmp_path):
+    """So that after a kill, the command without it trains anew."""
+    out = tmp_path / "out"
+    run_within(images, *FEW, "--no-baseline", "--out", out)
+    other = [images, *FEW, "--no-baseline", "--manualSeed", 7, "--out", out]
+    begun = []
+
+    def killed(name, *arguments):
+        begun.append(name)
+        if name != "train_cifar_fix":
+            raise Stopped(143, "killed")
+        start_within(name, *arguments)
+
+    with patch.object(train_folder, "run_script", killed):
+        assert run_here(SCRIPT, *other, "--overwrite").returncode == 143
+    assert begun == ["train_cifar_fix", "floor"]
+    assert not list(out.glob("*/summary.json")) and (out / "gallery.html").exists()
+    run_within(*other)
+    assert json.loads((out / "cossl" / "summary.json").read_text())["arguments"]["manualSeed"] == 7
+
+
+@pytest.mark.slow
+def test_a_floor_that_lacks_a_part_is_computed_anew(images, tmp_path):
+    out = tmp_path / "out"
+    run_within(images, *FEW, "--no-baseline", "--out", out)
+    shutil.rmtree(out / "floor" / "nearest_class_mean")
+    run_within(images, *FEW, "--no-baseline", "--out", out)
+    assert (out / "floor" / "nearest_class_mean" / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_images_that_were_labelled_since_are_told(finished, tmp_path):
+    images, out, _ = finished
+    shutil.copytree(images, tmp_path / "images")
+    shutil.copytree(out, tmp_path / "out")
+    run = [tmp_path / "images", *FEW, "--out", tmp_path / "out"]
+    assert_refused(run_here(SCRIPT, *run), "other images", "images differ")
+    write_image(images / "labelled" / "dog" / "new.png", 50)
+    assert_refused(run_here(SCRIPT, images, *FEW, "--out", out), "other images", "files differ")
+    (images / "labelled" / "dog" / "new.png").unlink()
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--arch", "resnet18", "--weights", "{weights}"], "--weights"),
+        (["--arch", "mobilenet_v3_small", "--weights", "{weights}", "--tune", "last:99"], "--tune last:99"),
+        (["--arch", "vit_b_16", "--img_size", 24], "--img_size 24"),
+        (["--depth", 10, "--width", 1, "--img_size", 16, "--batch-size", 1000], "--batch-size"),
+        (["--depth", 10, "--width", 1, "--graph"], "--graph"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_leaves_nothing(flags, word, images, tmp_path):
+    torch.save(torchvision.models.get_model("mobilenet_v3_small").state_dict(), tmp_path / "w.pth")
+    given = [str(flag).format(weights=tmp_path / "w.pth") for flag in flags]
+    with patch.object(train_folder, "run_script", start_within):
+        result = run_here(SCRIPT, images, *given, "--gpu", "cpu", "--out", tmp_path / "out")
+    assert_refused(result, word)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_without_a_network_are_of_the_usual_one(images, monkeypatch):
+    found, _ = choices(images, monkeypatch, {"weights": "/w.pth"})
+    assert (found["arch"], found["weights"]) == ("efficientnet_b0", "/w.pth")
+    found, _ = choices(images, monkeypatch, {"weights": None})
+    assert "arch" not in found and (found["depth"], found["width"]) == (10, 1)
