@@ -28,6 +28,7 @@ from helpers.scripts import (
     summary,
 )
 
+pytestmark = pytest.mark.slow
 ARCH = "mobilenet_v3_small"
 STEPS = ["--epochs", 2, "--val-iteration", 3]
 
@@ -138,7 +139,6 @@ def test_a_run_that_goes_on_needs_neither_stage_1_nor_weights(stage1, tmp_path):
     assert "mean balanced" in assert_runs(FIX_COSSL, *flags, "--epochs", 1, "--out", out).stdout
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_bit_for_bit(flags, two_threads, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     own = [*flags, *STEPS]
@@ -162,7 +162,6 @@ def test_with_the_flags_for_speed(more, flags, tmp_path):
     assert_runs(FIX, *flags, *more, "--epochs", 1, "--val-iteration", 2, "--out", tmp_path)
 
 
-@pytest.mark.slow
 def test_own_images_from_training_to_the_exported_file(weights, tmp_path):
     """Answers of predict.py and of the exported network agree, and shifted test sets can be made of the run."""
     images, out = image_folder(tmp_path / "images"), tmp_path / "fix"
