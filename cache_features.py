@@ -39,8 +39,7 @@ def main() -> None:
     if args.out.suffix != ".npy":
         raise UserError(f"--out {args.out}: doesn't end in .npy; give such a name")
     check_writable(args.out.parent)
-    listing = list_images(args.images, skip_corrupt=False)
-    paths = [path for part in listing[1:] for path in part.paths]
+    paths = list_images(args.images, skip_corrupt=False).paths
     device = pick_device(args.gpu)
     network, about = of_checkpoint(args, device) if args.checkpoint else of_library(args)
     network.eval().to(device)

@@ -105,8 +105,7 @@ def planned(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
     """The plan that --out holds, or a new one. Raises UserError if that is of another command, or of other images."""
     decided = {name: str(getattr(args, name)) for name in ("method", "minutes", *LENGTHS, "no_baseline")}
     decided |= {name: str(value) for name, value in args.chosen.items() if name not in with_role(PLACE)}
-    paths = [path for part in listing[1:] for path in part.paths]
-    asked = decided | {"images": str(args.images.resolve()), "files": files_key(args.images, paths)}
+    asked = decided | {"images": str(args.images.resolve()), "files": files_key(args.images, listing.paths)}
     file = args.out / PLAN
     if not file.exists() or args.overwrite:
         plan = {"asked": asked} | new_plan(args, listing, began)

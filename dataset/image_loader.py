@@ -1,6 +1,5 @@
 """Crops of image files, made by the worker processes of one `DataLoader` for all batches, and for sweeps."""
 
-import ctypes
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from dataset.crops import Chunk, Cropper, Decoded
 from utils.errors import UserError
 from utils.ranks import mean_over_ranks, rank, world_size
+from utils.stop import end_with_parent
 
 LAST_SECONDS = 20  # that a worker lives on after SIGTERM
 AHEAD = 4  # chunks per worker that are begun before they are asked for
@@ -143,8 +143,7 @@ def _begin(worker: int) -> None:
     notice. A worker that can't pass its crops on, as /dev/shm is full, ends: they would be awaited for ever.
     """
     queues.Queue._on_queue_feeder_error = staticmethod(lambda *_: os._exit(1))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    end_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(LAST_SECONDS))

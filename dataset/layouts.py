@@ -35,6 +35,11 @@ class Listing(NamedTuple):
     unlabelled: Listed
     test: Listed
 
+    @property
+    def paths(self) -> list[Path]:
+        """Of all images: labelled, unlabelled, test."""
+        return [*self.labelled.paths, *self.unlabelled.paths, *self.test.paths]
+
 
 def list_images(root: Path, skip_corrupt: bool) -> Listing:
     """The images below a folder, by the parts labelled/CLASS, unlabelled/ (any folders, or none) and test/CLASS, or, if

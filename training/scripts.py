@@ -1,16 +1,16 @@
 """Scripts of this repository, started one after another by another one."""
 
-import ctypes
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from utils.args import Flag
-from utils.stop import GOES_ON, Stopped, end_on_signals, handle_signals
+from utils.stop import GOES_ON, Stopped, end_on_signals, end_with_parent, handle_signals
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,7 +35,7 @@ def run_script(name: str, *arguments: Any) -> None:
     """
     command = [sys.executable, str(_ROOT / f"{name}.py"), *map(str, arguments)]
     print(f"$ python {shlex.join([f'{name}.py', *command[2:]])}", flush=True)
-    child = subprocess.Popen(command, preexec_fn=_end_with_parent if sys.platform == "linux" else None)
+    child = subprocess.Popen(command, preexec_fn=partial(end_with_parent, signal.SIGTERM))
     handle_signals(lambda number, _: child.send_signal(number))
     code = child.wait()
     end_on_signals()
@@ -43,7 +43,3 @@ def run_script(name: str, *arguments: Any) -> None:
         raise SystemExit(code)
     if code:
         raise Stopped(code if code > 0 else 128 - code, f"{name}.py has ended; {GOES_ON}")
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM and the time limit: a training run ends between two steps, everything else at once."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -55,6 +56,12 @@ def end_at_once(code: int, line: str = "") -> NoReturn:
         with suppress(OSError):
             os.write(2, f"{who}{line}\n".encode(errors="backslashreplace"))
     os._exit(code)
+
+
+def end_with_parent(number: int) -> None:
+    """On Linux this process gets a signal when the one that has started it ends, even if that is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG
 
 
 def end_on_signals(goes_on: str = GOES_ON) -> None:
