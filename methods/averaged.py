@@ -89,6 +89,8 @@ def load_states(objects: dict[str, Any], checkpoint: dict[str, Any]) -> None:
             raise UserError(f"{checkpoint['file']}: its {key} doesn't fit this network; {remedy}") from error
         for group, made in zip(getattr(target, "param_groups", []), groups, strict=True):
             group.update({name: value for name, value in made.items() if name != "params"})
-            for parameter in group["params"] if group.get("fused") else []:  # those count their steps on the device
-                if (moments := target.state.get(parameter)) is not None:
-                    moments["step"] = moments["step"].to(parameter.device)
+            for parameter in group["params"] if group.get("fused") else []:
+                moments = target.state.get(parameter, {})
+                for name, value in moments.items():  # fused: steps are counted on the device, moments lie as weights do
+                    like = parameter if value.shape == parameter.shape else value
+                    moments[name] = torch.empty_like(like, dtype=value.dtype, device=parameter.device).copy_(value)

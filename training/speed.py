@@ -2,7 +2,7 @@
 what they do is here. And what a CPU can do without a flag.
 
 The first three change how a network's `features` are computed, where all the time goes. Logits, losses, gradients,
-moving averages, optimiser and checkpoints stay in float32 and in the layout they have without the flags.
+moving averages, optimiser and checkpoints stay in float32. Weights lie as the flags ask; what is loaded takes that on.
 
 Shape legend: B images (B, 3, S, S), D features.
 """
@@ -54,6 +54,8 @@ def accelerate(student: Averaged, flags: SpeedFlags) -> Averaged:
         check(flags, device)
         networks: tuple[Any, Any] = student.live, student.ema
         for network in networks:
+            if flags.channels_last:  # in place: parameters stay the objects that optimisers know
+                network.to(memory_format=torch.channels_last)
             network.features = faster(network.features, flags)
     return student
 
@@ -62,8 +64,8 @@ def faster(features: Callable[[Tensor], Tensor], flags: SpeedFlags) -> Callable[
     """`features`, images (B, 3, S, S) -> float32 (B, D), computed as the flags ask.
 
     amp: convolutions and what lies between them in bfloat16, which has float32's range, so that no loss is scaled.
-    channels_last: only the images change their layout. Convolutions pass it on, and the weights, which are small, are
-    laid out anew in each call anyway. compile: one graph, or an error; the mode is that of `torch.compile`.
+    channels_last: of the images; convolutions pass it on. compile: one graph, or an error; the mode is that of
+    `torch.compile`.
     """
 
     def computed(images: Tensor) -> Tensor:

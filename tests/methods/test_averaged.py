@@ -98,6 +98,28 @@ def test_a_plain_adam_goes_on_as_a_fused_one_and_back(then, now):
     assert adam.state[parameter]["step"] == 2
 
 
+@pytest.mark.parametrize("then", [torch.channels_last, torch.contiguous_format])
+def test_moments_lie_as_the_weights_do_whatever_a_checkpoint_had(then):
+    """Fused optimisers go through memory, not through indices: a run resumed without --channels_last would mix them."""
+    now = torch.contiguous_format if then == torch.channels_last else torch.channels_last
+
+    def trained(layout: torch.memory_format) -> torch.optim.Adam:
+        parameter = torch.nn.Parameter(torch.arange(48.0).reshape(2, 3, 2, 4).contiguous(memory_format=layout))
+        parameter.grad = torch.arange(48.0).reshape(2, 3, 2, 4).contiguous(memory_format=layout)
+        optimizer = torch.optim.Adam([parameter], 0.1, fused=True)
+        optimizer.step()
+        return optimizer
+
+    before, after = trained(then), trained(now)
+    load_states({"optimizer": after}, {"optimizer": before.state_dict()})
+    (parameter,), (then_parameter,) = after.param_groups[0]["params"], before.param_groups[0]["params"]
+    moments = after.state[parameter]
+    assert moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == parameter.stride()
+    assert torch.equal(moments["exp_avg"], before.state[then_parameter]["exp_avg"])
+    before.step(), after.step()
+    assert torch.equal(parameter, then_parameter)
+
+
 def saved_states(averaged: Averaged) -> dict:
     return {key: thing.state_dict() for key, thing in averaged.objects(STUDENT).items()} | {"file": "x.pth.tar"}
 
