@@ -5,7 +5,8 @@
 
 `data` holds folders called fashion-SEED and clipart-SEED, see benchmarks/own_images.py, and lite0.pth, see
 benchmarks/lite0.py. Each run is `train_folder.py` with a method of its own for all of the time, on this machine, which
-has nothing else to do. What is finished is skipped, so that many hours can be spread over days; --only names a part.
+has nothing else to do while its first seed is planned; the others take the same steps, and may share the machine.
+What is finished is skipped, so that many hours can be spread over days; --only names a part.
 Starts: EfficientNet-Lite0 with ImageNet's weights at 64 pixels, and WRN-10-1 from scratch at 32.
 """
 
@@ -32,11 +33,28 @@ def run(args: argparse.Namespace, name: str, seed: int, minutes: int, start: str
         return
     flags = [*STARTS[start], *([args.data / "lite0.pth"] if start == "pre-trained" else [])]
     flags += ["--minutes", minutes, "--method", method, "--no-baseline", "--manualSeed", seed, "--gpu", "cpu"]
+    flags += lengths_of_another_seed(out)
     command = [sys.executable, ROOT / "train_folder.py", args.data / f"{name}-{seed}", *flags, "--out", out]
     print(" ".join(map(str, command)), flush=True)
     out.mkdir(parents=True, exist_ok=True)
     with (out / "printed.txt").open("a") as file:
         subprocess.run([*map(str, command)], check=True, stdout=file, stderr=subprocess.STDOUT)
+
+
+def lengths_of_another_seed(out: Path) -> list[object]:
+    """Flags for the lengths that the minutes gave another seed; a run keeps those that it began with."""
+    names = ("steps", "steps_cossl", "evaluations")
+    if (out / "plan.json").exists():
+        asked = json.loads((out / "plan.json").read_text())["asked"]
+        return [word for name in names if asked[name] != "None" for word in (f"--{name}", asked[name])]
+    plans = sorted(out.parent.glob("*/plan.json"))
+    if not plans:
+        return []
+    plan = json.loads(plans[0].read_text())
+    steps = plan["steps"]
+    first = steps["fix"] if "fix" in plan["parts"] else steps["supervised"] * 2 // 3
+    second = steps["cossl"] if "fix" in plan["parts"] else steps["supervised"] - first
+    return [word for name, n in zip(names, (first, second, plan["epochs"]), strict=True) for word in (f"--{name}", n)]
 
 
 def table(out: Path) -> str:
