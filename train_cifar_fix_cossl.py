@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from dataset.image_loader import open_loader
 from dataset.streams import open_data
 from methods.averaged import Averaged, adam
-from methods.classifier import crt, head_adam, tfe
+from methods.classifier import head_adam
 from methods.fixmatch import fixmatch
+from methods.learners import named_learner
 from methods.step import cossl_step
 from methods.warmup import warm_up
 from models.build import build_network, learning_parameters
@@ -25,11 +26,11 @@ from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
 from utils.flags import CIFAR, RUN
-from utils.method_flags import COSSL, FIXMATCH
+from utils.method_flags import CIFAR_COSSL, FIXMATCH
 
 
 def main() -> None:
-    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, COSSL, FIXMATCH, stage1=stage1_arguments, epochs=400)
+    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, CIFAR_COSSL, FIXMATCH, stage1=stage1_arguments, epochs=400)
     with open_run(args) as run, open_loader(args, run.device) as loader:
         stage1 = run.pretrained(args.resume)
         method = fixmatch(args.tau)
@@ -47,7 +48,7 @@ def main() -> None:
         # As published: this script trains the head with --lr, and takes --lr_tfe for the warm-up only.
         head = nn.Linear(network.output.in_features, len(data.classes)).to(run.device)
         teacher = Averaged(head, head_adam(head, args.lr, args.wd_tfe), args.ema_decay)
-        learner = tfe(data.counts, args.max_lam, run.device) if args.classifier == "tfe" else crt()
+        learner = named_learner(args, data.counts, head.in_features, run.device)
 
         # Pseudo-labels: by the live head on the momentum encoder. Evaluated: the head's average on it.
         def labeller(images: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from dataset.image_loader import open_loader
 from dataset.streams import open_data
 from methods.averaged import Averaged, adam
-from methods.classifier import crt, head_adam, tfe
+from methods.classifier import head_adam
+from methods.learners import named_learner
 from methods.mixmatch import mixmatch
 from methods.step import cossl_step
 from methods.warmup import warm_up
@@ -25,11 +26,11 @@ from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
 from utils.flags import CIFAR, RUN
-from utils.method_flags import COSSL, MIXING
+from utils.method_flags import CIFAR_COSSL, MIXING
 
 
 def main() -> None:
-    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, COSSL, MIXING, stage1=stage1_arguments, epochs=400)
+    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, CIFAR_COSSL, MIXING, stage1=stage1_arguments, epochs=400)
     with open_run(args) as run, open_loader(args, run.device) as loader:
         stage1 = run.pretrained(args.resume)
         method = mixmatch(args.T, args.mix_alpha, lambda_u=lambda t: 1.0)
@@ -47,7 +48,7 @@ def main() -> None:
         # Classifier: a linear head learns on class-balanced, frozen features of the momentum encoder.
         head = nn.Linear(network.output.in_features, len(data.classes)).to(run.device)
         teacher = Averaged(head, head_adam(head, args.lr_tfe, args.wd_tfe), args.ema_decay)
-        learner = tfe(data.counts, args.max_lam, run.device) if args.classifier == "tfe" else crt()
+        learner = named_learner(args, data.counts, head.in_features, run.device)
 
         # Pseudo-labels: by the live head on the momentum encoder. Evaluated: the head's average on it.
         def labeller(images: Tensor) -> Tensor:

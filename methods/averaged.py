@@ -35,7 +35,8 @@ class Averaged:
         """
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        gradients = [parameter.grad for parameter in self.live.parameters() if parameter.grad is not None]
+        learning = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
         mean_over_ranks(gradients + [buffer for buffer in self.live.buffers() if buffer.is_floating_point()])
         self.optimizer.step()
         self.average()

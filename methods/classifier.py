@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cosine_similarity, cross_entropy, normalize, one_hot
 
 from methods.averaged import adam
 from methods.method import Learner, Logs, Network
@@ -48,12 +48,36 @@ def crt() -> Learner:
     return Learner("cRT", loss)
 
 
+def caa(classes: int, width: int) -> Learner:
+    """Noise in the place of blends: a control for TFE. classes: C; width: D.
+
+    A feature of length l gets r_c / l times itself times a standard normal number in each place, where r_c is the
+    larger, the more the features of class c scatter. Source: CAA in CPG (Hou et al. 2025), for balanced batches.
+    """
+
+    def draw(t: int, rows: int) -> dict[str, np.ndarray]:
+        return {"noise": torch.randn(rows, width, dtype=torch.float32).numpy()}
+
+    def loss(head: nn.Module, f_x: Tensor, y: Tensor, f_u: Tensor, numbers: dict[str, Tensor]) -> tuple[Tensor, Logs]:
+        member = one_hot(y, classes).to(f_x)
+        mean = member.T @ f_x / member.sum(dim=0).clamp(min=1)[:, None]
+        closeness = (cosine_similarity(f_x, mean[y]) + 1) / 2
+        alpha = (member.T @ closeness + (member.sum(dim=0) == 0)) / member.sum(dim=0).clamp(min=1)
+        r = (1 / alpha) / (1 / alpha).sum()
+        return _head_loss(head, f_x + r[y][:, None] * numbers["noise"] * normalize(f_x), y)
+
+    return Learner("CAA", loss, draw)
+
+
 def on_frozen_features(encoder: Network, head: nn.Module, learner: Learner, batch: Any) -> tuple[Tensor, Logs]:
-    """The learner's loss and figures on the balanced images of a batch and on as many partners, if it has any.
+    """The learner's loss and figures on the balanced images of a batch, on as many partners, if it has any, and on as
+    many unlabelled images, if the learner wants views of them.
 
     encoder: images -> features (B, D), which get no gradient.
     """
     ((x,), y), (others, _) = batch.balanced, batch.partners or ([], None)
+    if learner.views:
+        others = [*others, *(view[: len(x)] for view in batch.unlabelled.views[: learner.views])]
     with torch.no_grad():
         f_x, f_u = encoder(torch.cat([x, *others])).tensor_split([len(x)])
     return learner.loss(head, f_x, y, f_u, batch.numbers)

@@ -28,7 +28,8 @@ class Method(NamedTuple):
     parts, and the pseudo-labels; model: the network that learns; labeller: images -> logits, who names a class: the
     model itself in pre-training, head o momentum encoder in CoSSL. draw: (step t, B) -> all numbers that the loss needs
     of step t besides the views, which it finds in `batch.numbers`. It takes them from torch's generator for the CPU.
-    state: modules that are saved with a run, by checkpoint key.
+    state: modules that are saved with a run, by checkpoint key. balanced: whether the network learns to tell classes
+    apart as if all were equally frequent.
     """
 
     name: str
@@ -36,15 +37,18 @@ class Method(NamedTuple):
     loss: Callable[[Any, Network, Any], tuple[Tensor, Logs, PseudoLabels | None]]
     draw: Draw = draw_nothing
     state: dict[str, nn.Module] = {}  # noqa: RUF012 - nobody adds to it
+    balanced: bool = False
 
 
 class Learner(NamedTuple):
     """How a linear head learns on frozen features. name: in words.
 
     loss: (head, f_x, y, f_u, numbers) -> loss (), its parts: f_x (B, D) class-balanced labelled features with labels y
-    (B,), f_u (B, D) those of partners. draw: as for a `Method`.
+    (B,), f_u (B, D) those of partners, then those of `views` views of unlabelled images, B rows each. draw: as for a
+    `Method`.
     """
 
     name: str
     loss: Callable[[nn.Module, Tensor, Tensor, Tensor, dict[str, Tensor]], tuple[Tensor, Logs]]
     draw: Draw = draw_nothing
+    views: int = 0

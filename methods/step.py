@@ -25,7 +25,7 @@ CO_LEARNING = (*PRETRAINING, "balanced", "partners")
 class Step(NamedTuple):
     """name: of the method; train: batch -> logs, once; it draws nothing, and never waits for the device. streams: the
     parts of the batch that it asks for; draws: the numbers; state: what is saved besides networks and optimisers, by
-    checkpoint key.
+    checkpoint key. balanced: see `Method`.
     """
 
     name: str
@@ -33,6 +33,11 @@ class Step(NamedTuple):
     streams: tuple[str, ...]
     draws: tuple[Draw, ...]
     state: dict[str, nn.Module]
+    balanced: bool
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says of the method."""
+        return {"method": self.name, "class_balanced": self.balanced}
 
     def __call__(self, batch: Any) -> Logs:
         return self.train(batch)
@@ -47,7 +52,7 @@ def ssl_step(method: Method, student: Averaged, labeller: Network) -> Step:
         student.descend(loss)
         return logs | quality(pseudo, batch.unlabelled.labels)
 
-    return Step(method.name, train, PRETRAINING, (method.draw,), method.state)
+    return Step(method.name, train, PRETRAINING, (method.draw,), method.state, method.balanced)
 
 
 def cossl_step(
@@ -68,4 +73,4 @@ def cossl_step(
         return logs | logs_head | quality(pseudo, batch.unlabelled.labels)
 
     name = f"{method.name}+CoSSL" if learner.name == "TFE" else f"{method.name}+CoSSL, {learner.name}"
-    return Step(name, train, CO_LEARNING, (method.draw, learner.draw), method.state)
+    return Step(name, train, CO_LEARNING, (method.draw, learner.draw), method.state, balanced=True)

@@ -81,7 +81,11 @@ def _network(state: dict[str, Any], classes: int) -> nn.Module:
         network.load_state_dict(state["ema_state_dict"], assign=True)
     if "ema_teacher" in state:
         network.output.load_state_dict(state["ema_teacher"], assign=True)
-    return network.eval()
+    network.eval()
+    if "debias" in state:  # CDMAD: the logits of this image are taken away
+        with torch.no_grad():
+            network.output.bias -= network(state["debias"]["image"])[0]
+    return network
 
 
 def network_like(weights: dict[str, Tensor], classes: int) -> nn.Module:
@@ -95,11 +99,11 @@ def network_like(weights: dict[str, Tensor], classes: int) -> nn.Module:
 
 
 def prior_of(model: Model, told: list[int] | None) -> np.ndarray:
-    """The class distribution that the model's classifier learned from, (C,): that of the labelled images, or in CoSSL,
-    whose head is trained on class-balanced batches, the uniform one. told: labelled images of each class where the
-    checkpoint doesn't tell, (C,). Raises UserError if neither does.
+    """The class distribution that the model's classifier learned from, (C,): that of the labelled images, or in CoSSL
+    and in other methods that balance it the uniform one. told: labelled images of each class where the checkpoint
+    doesn't tell, (C,). Raises UserError if neither does.
     """
-    if model.cossl:
+    if model.facts.get("class_balanced", model.cossl):
         return np.full(model.classes, 1 / model.classes)
     if (known := model.facts.get("labelled_counts", told)) is None:
         problem = "doesn't tell its labelled images per class (it is of the published code)"

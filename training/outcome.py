@@ -6,9 +6,12 @@ from typing import Any
 import torch
 
 from dataset.held_out import HELD_OUT, TEST
-from training.schema import History
+from methods.pseudo_labels import ROWS
+from training.schema import Facts, History
+from utils.text import printable
 
 _FEW, _LONG = 0.01, 5  # share of the pseudo-labels that is as good as none; epochs
+_NEARLY_ALL = 0.9  # share of the pseudo-labels
 
 WHERE = {TEST: "the test set", HELD_OUT: "the held-out part itself"}
 
@@ -29,10 +32,24 @@ def outcome(summary: dict[str, Any]) -> str:
     return lines
 
 
-def hardly_any_selected(history: History) -> bool:
-    """Whether a method that selects its pseudo-labels has used less than 1 % of them in each of five epochs."""
-    mask = history["train"].get("mask", torch.empty(0))[-_LONG:]
-    return len(mask) == _LONG and bool((mask < _FEW).all())
+def doubts(history: History, facts: Facts, tau: float | None) -> list[str]:
+    """What is wrong with the pseudo-labels, a line each: hardly any used in five epochs by a method that selects them;
+    nearly all of one class in the last epoch; a collapsed estimate of their distribution. tau: of the flags.
+    """
+    found, train = [], history["train"]
+    mask = train.get("mask", torch.empty(0))[-_LONG:]
+    if len(mask) == _LONG and bool((mask < _FEW).all()):
+        found.append(f"--tau {tau}: in the last five epochs less than 1 % of the pseudo-labels were used; lower --tau")
+    counts, labelled = history.get("counts"), torch.tensor(facts["labelled_counts"]).double()
+    if counts is not None and (labelled / labelled.sum()).max() <= _NEARLY_ALL:
+        used = counts[-1, ROWS.index("selected")].double()
+        if used.max() > _NEARLY_ALL * used.sum():
+            name = printable(facts["classes"][int(used.argmax())])
+            found.append(f"more than 90 % of the pseudo-labels used in an epoch were of one class, {name}")
+    if (train["prior_collapsed"][-1] if "prior_collapsed" in train else 0) > 0:
+        problem = "the estimated class distribution of the unlabelled images has collapsed, and was not relied on"
+        found.append(f"{problem}; give a longer --warm_prior, or another method")
+    return found
 
 
 def _others(figures: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from training.checkpoint import BEST, LATEST, finite, read_checkpoint, save_chec
 from training.diagnostics import pseudo_columns, selects, write_diagnostics
 from training.folder import Lock
 from training.history import Log, chosen_epoch, extended, length, summarise, versions
-from training.outcome import hardly_any_selected, outcome
+from training.outcome import doubts, outcome
 from training.schema import Facts, History, Row
 from training.tensorboard import Board
 from training.totals import Totals, remedy
@@ -80,9 +80,8 @@ class Recorder:
             raise
         self._write_history()
         self.summarise("running")
-        if hardly_any_selected(self.history):
-            tau = f"--tau {self.arguments.get('tau')}"
-            warn_once(f"{tau}: in the last five epochs less than 1 % of the pseudo-labels were used; lower --tau")
+        for line in doubts(self.history, self.facts, self.arguments.get("tau")):
+            warn_once(line)
 
     def _copies(self, history: History) -> list[str]:
         every = self.arguments["copy_every"]

@@ -103,7 +103,7 @@ class Run:
         """
         stop = Stop(self.args.time_limit)
         objects = saved_objects(step, student, teacher)
-        facts = {"method": step.name, "start_epoch": 0} | data.facts() | getattr(student.live, "facts", {})
+        facts = {"start_epoch": 0} | step.facts() | data.facts() | getattr(student.live, "facts", {})
         recorder, totals = self._recorder(facts, objects, steps)
         numbered = by_number(step.train, data.batches(step.streams, *step.draws), objects, self.args.graph)
         self._claim(recorder)

@@ -60,6 +60,7 @@ class Facts(TypedDict):
     """
 
     method: str
+    class_balanced: NotRequired[bool]
     start_epoch: int
     classes: list[str]
     labelled_counts: list[int]
@@ -95,6 +96,9 @@ class Checkpoint(Published):
 
     teacher_optimizer: NotRequired[dict[str, Any]]
     picked: NotRequired[dict[str, Tensor]]
+    standard_head: NotRequired[dict[str, Tensor]]
+    class_prior: NotRequired[dict[str, Tensor]]
+    debias: NotRequired[dict[str, Tensor]]
     step: int
     totals: dict[str, Tensor]
     history: History | None

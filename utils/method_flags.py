@@ -49,5 +49,38 @@ COSSL = (
     flag("--wd_tfe", non_negative_float, 5e-4, "weight decay of the balanced head's weight"),
     flag("--warm_tfe", positive_int, 10, "epochs of the balanced head's warm-up"),
 )
+_HEADS = _CLASSIFIER + "; ABC, cRT that learns from unlabelled images, too; or CAA, noise for blends"
+_ALSO = flag("--classifier", str, "tfe", _HEADS, choices=("tfe", "crt", "abc", "caa"))
+CIFAR_COSSL = tuple(_ALSO if one.name == "classifier" else one for one in COSSL)
+_WARM_PRIOR = "epochs before the estimated class distribution of the unlabelled images is relied on"
+PRIOR = (flag("--warm_prior", non_negative_int, 4, _WARM_PRIOR),)
+_PRESET = "offsets of the logits: logit adjustment by the labelled classes, SimPro, or ADELLO (docs/field.md)"
+_PUBLISHED = "SimPro: estimate by sure guesses alone, every 500 steps, as its published code does"
+OFFSETS = (
+    flag("--preset", str, "simpro", _PRESET, choices=("la", "simpro", "adello")),
+    flag("--strength", non_negative_float, 1.0, "LA, SimPro: factor on the offsets"),
+    switch("--published_prior", _PUBLISHED),
+    *PRIOR,
+)
+_KEEP = "how often unlabelled images of a class count: by the labelled counts, as published, or by the estimated ones"
+ABC = (flag("--keep", str, "prior", _KEEP, choices=("published", "prior")), *PRIOR)
+_FULL = "adjust the standard head's guesses in full, whatever the unlabelled images' distribution seems to be"
+ACR = (switch("--full_adjustment", _FULL), *PRIOR)
+_LABELS = "who makes the pseudo-labels: the average, or as published the live network in train mode"
+CDMAD = (
+    flag(
+        "--debias_from",
+        share,
+        0.2,
+        "share of the run from which on the bias is taken away (published: epoch 100 of 500)",
+    ),
+    flag("--labels_by", str, "ema", _LABELS, choices=("ema", "live")),
+)
+PRIOR_COSSL = (
+    flag("--kappa", non_negative_float, 0.5, "factor on the log prior that is added to the pseudo-labels' logits"),
+    flag("--lam_h", non_negative_float, 1.0, "weight of the head's loss on unlabelled images; 0: none"),
+    switch("--plain_student", "train the network by FixMatch's own losses, without offsets"),
+    *PRIOR,
+)
 _FEATURES = "vectors of any origin, (N, D), in place of pixels; in the order labelled, unlabelled, test images"
 FLOOR = (flag("--features", path, None, _FEATURES, metavar="FILE.npy"),)

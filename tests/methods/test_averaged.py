@@ -76,6 +76,15 @@ def test_using_another_optimiser_shares_the_weights():
     }
 
 
+def test_what_an_optimiser_has_besides_the_network_is_averaged_over_ranks_too(monkeypatch):
+    it, other, seen = network(), torch.nn.Linear(2, 2), []
+    monkeypatch.setattr("methods.averaged.mean_over_ranks", lambda tensors: seen.extend(map(id, tensors)))
+    averaged = Averaged(it, torch.optim.SGD([*it.parameters(), *other.parameters()], 0.1), 0.9)
+    averaged.descend(sum(parameter.sum() for parameter in (*it.parameters(), *other.parameters())))
+    learning = [parameter.grad for parameter in (*it.parameters(), *other.parameters())]
+    assert {*map(id, learning)} <= {*seen}
+
+
 def trained(**options) -> torch.optim.Adam:
     parameter = torch.nn.Parameter(torch.arange(4.0))
     adam = torch.optim.Adam([parameter], 0.1, **options)

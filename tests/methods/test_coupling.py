@@ -22,8 +22,9 @@ from models.wrn import WideResNet
 
 CLASSES, ROWS = 4, 6
 RECIPES = sorted(path.name for path in ROOT.glob("train_*_*.py"))
-COSSL_RECIPES = [name for name in RECIPES if "cossl" in name]
-PRETRAINING_RECIPES = [name for name in RECIPES if "cossl" not in name and "fix_crest" not in name]
+OTHERWISE = ("fix_crest", "fix_prior", "fix_abc", "fix_acr", "fix_cdmad")  # see test_labellers.py
+COSSL_RECIPES = [name for name in RECIPES if "cossl" in name and "prior" not in name]
+PRETRAINING_RECIPES = [name for name in RECIPES if not any(part in name for part in ("cossl", *OTHERWISE))]
 COUNTS = torch.tensor([40, 20, 10, 2])
 # Which parts of the loss depend on the guesses: MixUp blends them into the labelled rows' targets, too.
 GUESSED = {

@@ -1,0 +1,92 @@
+"""ACR: its adjustment's anchors, its masks, its loss as a loop, and how its estimate differs from the published one."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers.golden import integers, normal
+from torch.nn.functional import cross_entropy
+
+from dataset.batches import Batch, Minibatch
+from dataset.long_tail import class_counts
+from methods.acr import acr, adjustment, sure
+from methods.prior import ClassPrior
+
+CLASSES, ROWS, WIDTH = 4, 6, 5
+COUNTS = torch.tensor([40.0, 20.0, 10.0, 2.0])
+
+
+def test_the_adjustment_at_its_anchors():
+    """Numbers of the formula for gamma 100 and 10 classes, exact counts."""
+    labelled = torch.tensor([100 ** (-c / 9) for c in range(10)], dtype=torch.float64)
+    labelled /= labelled.sum()
+    uniform = torch.full_like(labelled, 0.1)
+    found = [adjustment(shares, labelled).item() for shares in (labelled, uniform, labelled.flip(0))]
+    assert found == pytest.approx([0.076, 0.814, 1.757], abs=1e-3)
+
+
+def test_reversed_is_by_frequency():
+    labelled = torch.tensor([10.0, 70.0, 20.0]) / 100
+    flipped = torch.tensor([70.0, 10.0, 20.0]) / 100
+    far, near = adjustment(flipped, labelled), adjustment(labelled, labelled)
+    assert far > adjustment(torch.full((3,), 1 / 3), labelled) > near
+
+
+def test_a_row_is_sure_if_any_head_is():
+    high, low = torch.tensor([5.0, 0, 0]), torch.zeros(3)
+    rows = {(a, b): sure(0.9, a[None], b[None]).item() for a in (high, low) for b in (high, low)}
+    assert list(rows.values()) == [True, True, True, False]
+
+
+def world(shares=None, adaptive=True, warm_up=0) -> SimpleNamespace:
+    torch.manual_seed(0)
+    body, standard, output = torch.nn.Linear(7, WIDTH), *(torch.nn.Linear(WIDTH, CLASSES) for _ in range(2))
+    model = SimpleNamespace(features=lambda images: 2 * body(images[:, 0, 0]), output=output)
+    prior = ClassPrior(COUNTS, 144, warm_up=warm_up, momentum=1.0)
+    if shares is not None:
+        prior.shares.copy_(shares / shares.sum())
+    views = [normal(seed, (ROWS, 3, 2, 7)) for seed in range(4)]
+    batch = Batch({}, Minibatch(views[:1], integers(0, CLASSES, ROWS)), Minibatch(views[1:], None))
+    method = acr(0.8, standard, prior, adaptive)
+    return SimpleNamespace(model=model, standard=standard, prior=prior, batch=batch, method=method)
+
+
+@pytest.mark.parametrize("shares", [COUNTS, COUNTS.flip(0), torch.ones(CLASSES)])
+def test_acr_as_a_loop(shares):
+    it, log_pl = world(shares), (COUNTS / 72).log()
+    _, logs, pseudo = it.method.loss(it.model, it.model.features, it.batch)
+    strength = adjustment(it.prior(), COUNTS / 72).item()
+    (x,), y = it.batch.labelled
+    f_x, f_w, *f_s = (it.model.features(view) for view in (x, *it.batch.unlabelled.views))
+    loss_x = cross_entropy(it.standard(f_x), y) + cross_entropy(it.model.output(f_x) + 2 * log_pl, y)
+    torch.testing.assert_close(logs["loss_x"], loss_x)
+    total, chosen = 0.0, []
+    for i, f in enumerate(f_w):
+        s, b = it.standard(f), it.model.output(f)
+        for head, moved, other in ((it.standard, s - strength * log_pl, s), (it.model.output, s - 2 * log_pl, b)):
+            use = max(moved.softmax(0).max(), other.softmax(0).max()) >= 0.8
+            chosen.append(bool(use))
+            total += sum(cross_entropy(head(v[i]), moved.argmax()).item() for v in f_s) if use else 0.0
+    assert 0 < sum(chosen) < len(chosen)
+    assert pseudo.selected.tolist() == chosen[1::2]
+    assert logs["loss_u"].item() == pytest.approx(total / (2 * ROWS), rel=1e-5)
+
+
+def test_until_it_is_warm_and_on_demand_the_adjustment_is_full():
+    full = world(adaptive=False)
+    losses = [it.method.loss(it.model, it.model.features, it.batch)[0] for it in (full, world(warm_up=100))]
+    assert torch.equal(*losses)
+    adapted = world(COUNTS)
+    assert not torch.equal(adapted.method.loss(adapted.model, adapted.model.features, adapted.batch)[0], losses[0])
+
+
+def test_the_estimate_counts_every_sure_guess():
+    """The published code writes a class's count once a batch, which hides how the unlabelled images are distributed."""
+    truth = class_counts(64, 10, -100)
+    guesses = torch.repeat_interleave(torch.arange(10), torch.from_numpy(truth))
+    prior = ClassPrior(torch.from_numpy(class_counts(64, 10, 100)).float() + 1, 64, momentum=0.0)
+    prior.update(torch.nn.functional.one_hot(guesses, 10).float())
+    torch.testing.assert_close(prior.shares, torch.from_numpy(truth / truth.sum()).float())
+    written = torch.zeros(10)
+    written[guesses] += 1  # the published line, which keeps one write of each index
+    assert set(written.tolist()) <= {0.0, 1.0} and prior.shares.max() / prior.shares[prior.shares > 0].min() > 30
