@@ -18,7 +18,7 @@ class ClassPrior(nn.Module):
     """The shares (C,) of the classes among the unlabelled images, by a moving average of mean guesses.
 
     counts: labelled images per class, (C,); unlabelled: how many images that are. warm_up: updates before the estimate
-    is relied on; momentum: share of the past that an update keeps; every: steps that an update gathers (published code
+    is relied on; momentum: share of the past that an update keeps, less in the first ones; every: steps that an update gathers (published code
     of SimPro: 500, with a momentum of 0.9). truth: (C,), the unlabelled images per class, for `figures` alone.
     """
 
@@ -43,7 +43,7 @@ class ClassPrior(nn.Module):
         self.register_buffer("shares", torch.full((classes,), 1 / classes, device=counts.device))
         self.register_buffer(
             "gathered", torch.zeros(classes + 1, device=counts.device)
-        )  # sums of guesses; their number
+        )  # sums of guesses, and how many
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64, device=counts.device))
 
     @torch.no_grad()
@@ -56,7 +56,8 @@ class ClassPrior(nn.Module):
         self.seen.add_(1)
         due, number = self.seen % self.every == 0, self.gathered[-1]
         mean = self.gathered[:-1] / torch.where(number > 0, number, 1)
-        moved = self.momentum * self.shares + (1 - self.momentum) * mean
+        past = self.momentum if self.every > 1 else ((1 + self.seen) / (10 + self.seen)).clamp(max=self.momentum)
+        moved = past * self.shares + (1 - past) * mean
         self.shares.copy_(torch.where(due & (number > 0), moved, self.shares))
         self.gathered.mul_(~due)
 

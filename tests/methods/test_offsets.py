@@ -30,6 +30,7 @@ def batch_of(numbers=None) -> Batch:
 def prior_with(shares: torch.Tensor) -> ClassPrior:
     prior = ClassPrior(COUNTS, 144, warm_up=0, momentum=1.0)
     prior.shares.copy_(shares / shares.sum())
+    prior.seen.fill_(10**6)
     return prior
 
 
@@ -76,6 +77,7 @@ def test_simpro_as_a_loop():
 
 def test_with_uniform_shares_simpro_is_fixmatch_with_soft_targets():
     prior = ClassPrior(torch.ones(CLASSES), 144, warm_up=0, momentum=1.0)
+    prior.seen.fill_(10**6)
     _, logs, _ = simpro(0.6, prior, 2.0).loss(model, with_prior(model, prior, 2.0), batch_of())
     expected = fixmatch(0.6, soft=True).loss(model, model, batch_of())[1]
     torch.testing.assert_close({name: logs[name] for name in expected}, expected)

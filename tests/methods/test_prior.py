@@ -16,11 +16,11 @@ def guesses(seed: int, rows: int = 6) -> torch.Tensor:
 
 def test_updates_as_a_loop_does():
     prior, expected = ClassPrior(COUNTS, 100, warm_up=0, momentum=0.9), [0.25] * 4
-    for seed in range(3):
-        q = guesses(seed)
+    for seed in range(90):
+        q, past = guesses(seed), min(0.9, (2 + seed) / (11 + seed))
         prior.update(q)
         means = [sum(row[c] for row in q.tolist()) / 6 for c in range(4)]
-        expected = [0.9 * old + 0.1 * new for old, new in zip(expected, means, strict=True)]
+        expected = [past * old + (1 - past) * new for old, new in zip(expected, means, strict=True)]
         torch.testing.assert_close(prior.shares.tolist(), expected, rtol=1e-5, atol=1e-6)
         assert prior.shares.sum().item() == pytest.approx(1)
     torch.testing.assert_close(prior(), prior.shares)
@@ -90,6 +90,7 @@ def test_it_finds_the_shares_of_a_mixture(truth):
 def test_the_labeller_adds_the_prior_and_updates_it():
     prior = ClassPrior(COUNTS, 100, warm_up=0, momentum=0.5)
     prior.shares.copy_(COUNTS / 80)
+    prior.seen.fill_(10**6)
     images, before = torch.randn(6, 4, generator=torch.Generator().manual_seed(1)), (COUNTS / 80).log()
     half = with_prior(lambda x: x, prior, strength=0.5)(images)
     torch.testing.assert_close(half, images + 0.5 * before)
