@@ -18,8 +18,9 @@ class ClassPrior(nn.Module):
     """The shares (C,) of the classes among the unlabelled images, by a moving average of mean guesses.
 
     counts: labelled images per class, (C,); unlabelled: how many images that are. warm_up: updates before the estimate
-    is relied on; momentum: share of the past that an update keeps, less in the first ones; every: steps that an update gathers (published code
-    of SimPro: 500, with a momentum of 0.9). truth: (C,), the unlabelled images per class, for `figures` alone.
+    is relied on; momentum: share of the past that an update keeps, less in the first ones; every: steps that an update
+    gathers (published code of SimPro: 500, with a momentum of 0.9). truth: (C,), the unlabelled images per class, for
+    `figures` alone.
     """
 
     shares: Tensor

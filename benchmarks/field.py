@@ -1,0 +1,136 @@
+"""All methods in one protocol, in four settings of the unlabelled images: the table of docs/field.md.
+
+    python benchmarks/field.py --data_root data --out results/field --seeds 1 2 3
+    python benchmarks/field.py --out results/field --table
+
+Fashion-MNIST-LT (gamma 100, 1,500 labels in the largest class), WRN-10-1, batches of 32, Adam, 2,000 steps in all:
+20 epochs of 100 steps, or 16 and 4 for methods of two stages. What is finished is skipped, so that many hours can be
+spread over days; --only names settings or methods. The methods `oracle_...` know what no method knows, see
+benchmarks/oracles.py: how much better could a part of CoSSL with a prior be?
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = {
+    "consistent": ["--imb_ratio_u", 100, "--unlabelled", "included"],
+    "uniform": ["--imb_ratio_u", 1, "--unlabelled", "included"],
+    "reversed disjoint": ["--imb_ratio_u", -100, "--unlabelled", "disjoint"],
+    "reversed included": ["--imb_ratio_u", -100, "--unlabelled", "included"],
+}
+COMMON = ["--dataset", "fashion_mnist", "--num_max", 1500, "--ratio", 2, "--imb_ratio_l", 100, "--depth", 10]
+COMMON += ["--width", 1, "--batch-size", 32, "--val-iteration", 100, "--ema-decay", 0.99]
+STAGES = {"whole": 20, "first": 16, "second": 4}  # epochs
+
+
+class Way(NamedTuple):
+    """A method: its script's name, flags of its own, and the way whose run it starts from, if it has two stages."""
+
+    script: str
+    flags: tuple[object, ...] = ()
+    after: str = ""
+    oracle: str = ""
+
+
+PRIOR_COSSL = "train_cifar_fix_prior_cossl"
+FIRST = {"fix": Way("train_cifar_fix"), "simpro": Way("train_cifar_fix_prior", ("--preset", "simpro"))}
+WAYS = {
+    "supervised": Way("train_cifar_supervised"),
+    "FixMatch": FIRST["fix"],
+    "LA": Way("train_cifar_fix_prior", ("--preset", "la")),
+    "SimPro": FIRST["simpro"],
+    "ADELLO": Way("train_cifar_fix_prior", ("--preset", "adello")),
+    "ABC": Way("train_cifar_fix_abc"),
+    "CDMAD": Way("train_cifar_fix_cdmad"),
+    "ACR": Way("train_cifar_fix_acr"),
+    "CReST+": Way("train_cifar_fix_crest", ("--num_generation", 2, "--epochs", 10)),
+    "CoSSL": Way("train_cifar_fix_cossl", after="fix"),
+    "CoSSL after SimPro": Way("train_cifar_fix_cossl", after="simpro"),
+    "CoSSL with a prior": Way(PRIOR_COSSL, after="simpro"),
+    "only kappa": Way(PRIOR_COSSL, ("--plain_student", "--lam_h", 0), "fix"),
+    "only the student's offsets": Way(PRIOR_COSSL, ("--kappa", 0, "--lam_h", 0), "fix"),
+    "only the head's unlabelled": Way(PRIOR_COSSL, ("--kappa", 0, "--plain_student"), "fix"),
+    "oracle: true prior in the labels": Way(PRIOR_COSSL, ("--plain_student", "--lam_h", 0), "fix", "prior"),
+    "oracle: true labels for the head": Way(PRIOR_COSSL, ("--kappa", 0, "--plain_student"), "fix", "labels"),
+}
+
+
+def run(args: argparse.Namespace, out: Path, way: Way, epochs: int, setting: str, seed: int) -> None:
+    """Unless it has been run."""
+    last = [path for path in (out / "summary.json", out / "generation_1" / "summary.json") if path.exists()]
+    if any(json.loads(path.read_text())["status"] == "finished" for path in last):
+        return
+    start = ["-m", "benchmarks.oracles", way.oracle] if way.oracle else []
+    command = [*start, f"{way.script}.py", *COMMON, *SETTINGS[setting], "--data_root", args.data_root.resolve()]
+    command += ["--manualSeed", seed, "--gpu", args.gpu, "--epochs", epochs, *way.flags, "--out", out]
+    if way.after:
+        first = out.parents[1] / f"first stage, {way.after}" / str(seed)
+        run(args, first, FIRST[way.after], STAGES["first"], setting, seed)
+        command += ["--resume", first / "checkpoint.pth.tar"]
+    out.mkdir(parents=True, exist_ok=True)
+    print(" ".join(map(str, command)), flush=True)
+    with (out / "printed.txt").open("a") as file:
+        subprocess.run(list(map(str, [sys.executable, *command])), check=True, cwd=ROOT, stdout=file, stderr=file)
+
+
+def results(out: Path) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
+    """(setting, method) -> seed -> figures of the finished runs, percent."""
+    found: dict[tuple[str, str], dict[str, dict[str, float]]] = defaultdict(dict)
+    for path in sorted(out.rglob("summary.json")):
+        summary, (setting, method, seed) = json.loads(path.read_text()), path.relative_to(out).parts[:3]
+        if summary["status"] == "finished":
+            mean, best = summary["last_20_mean"], summary["best"]
+            found[setting, method][seed] = {"mean": mean["balanced"], "gm": mean["gm"], "best": best["balanced"]}
+    return found
+
+
+def cell(seeds: dict[str, dict[str, float]], name: str) -> str:
+    values = [figures[name] for figures in seeds.values()]
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def table(out: Path) -> str:
+    """Markdown: balanced accuracy, its best and the geometric mean by setting, and over the settings."""
+    found = results(out)
+    lines = [f"| method | {' | '.join(SETTINGS)} | mean | worst | seeds |", "| --- " * (4 + len(SETTINGS)) + "|"]
+    for method in WAYS:
+        seeds = [found.get((setting, method), {}) for setting in SETTINGS]
+        cells = [f"{cell(s, 'mean')} (best {cell(s, 'best')}; gm {cell(s, 'gm')})" if s else "" for s in seeds]
+        means = [statistics.mean(figures["mean"] for figures in s.values()) for s in seeds if s]
+        whole = len(means) == len(SETTINGS)
+        overall = [f"{statistics.mean(means):.1f}", f"{min(means):.1f}"] if whole else ["", ""]
+        if means:
+            lines.append(f"| {' | '.join([method, *cells, *overall, '/'.join(str(len(s)) for s in seeds)])} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data_root", type=Path, default=Path("data"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--only", nargs="+", default=[""], help="parts of 'SETTING, METHOD', all of them without")
+    parser.add_argument("--gpu", default="cpu")
+    parser.add_argument("--table", action="store_true", help="print the table, and run nothing")
+    args = parser.parse_args()
+    if not args.table:
+        for seed, setting, (method, way) in product(args.seeds, SETTINGS, WAYS.items()):
+            if any(part in f"{setting}, {method}" for part in args.only):
+                epochs = STAGES["second" if way.after else "whole"]
+                run(args, args.out / setting / method / str(seed), way, epochs, setting, seed)
+    print(table(args.out))
+
+
+if __name__ == "__main__":
+    main()
