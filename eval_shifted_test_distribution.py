@@ -30,7 +30,7 @@ from dataset.held_out import HELD_OUT
 from dataset.image_loader import ImageLoader
 from dataset.images import Dataset, Files
 from dataset.pixels import Pixels
-from dataset.small_imagenet127 import load_small_imagenet127
+from dataset.small_imagenet127 import NUM_CLASSES, load_small_imagenet
 from dataset.stream import Stream
 from reporting.protocol import deciding
 from reporting.shifted import shifted_figures
@@ -45,8 +45,12 @@ from utils.files import check_writable
 from utils.flag_types import gpu, image_size, non_negative_int, path, positive_int, spare_cpus
 from utils.text import printable
 
-NAMES = (*dataset.NAMES, "small_imagenet127", "food101")
-SIDES = {"folder": 32, "small_imagenet127": 32, "food101": 224}  # of images whose size is a choice, unless it is told
+NAMES = (*dataset.NAMES, *NUM_CLASSES, "food101")
+SIDES = {
+    "folder": 32,
+    **dict.fromkeys(NUM_CLASSES, 32),
+    "food101": 224,
+}  # of images that have several, unless told
 
 
 def main() -> None:
@@ -78,7 +82,7 @@ def command_line() -> Namespace:
     about = "data set of all runs; unless given, the one they were trained on (published checkpoints don't tell)"
     add("--dataset", choices=NAMES, help=about)
     add("--data_root", type=path, help="folder of the data set; unless given, that of the training, else data")
-    about = "side of the images of folder, small_imagenet127 and food101; unless given, that of the training"
+    about = "side of the images of folder, small_imagenet... and food101; unless given, that of the training"
     add("--img_size", type=image_size, help=about)
     about = "leave out unreadable images of --dataset folder and food101, and say which"
     add("--skip_corrupt", action="store_true", help=about)
@@ -172,9 +176,14 @@ def open_data(args: Namespace) -> tuple[Dataset, np.ndarray]:
             print(f"there is no test set: the figures are of the held-out part, {len(data.test.labels)} images")
         return data, np.argsort(-split.counts, kind="stable")
     if args.dataset == "small_imagenet127":
-        data = load_small_imagenet127(args.data_root, args.img_size)
+        data = load_small_imagenet(args.data_root, args.img_size)
         return data, np.argsort(-np.bincount(data.train.labels, minlength=len(data.classes)), kind="stable")
-    data = load_food101(args.data_root) if args.dataset == "food101" else dataset.load(args.dataset, args.data_root)
+    if args.dataset == "small_imagenet1k":
+        data = load_small_imagenet(args.data_root, args.img_size, NUM_CLASSES[args.dataset])
+    elif args.dataset == "food101":
+        data = load_food101(args.data_root)
+    else:
+        data = dataset.load(args.dataset, args.data_root)
     return data, np.arange(len(data.classes))
 
 

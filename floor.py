@@ -22,7 +22,7 @@ from models.library import TIMM
 from training.floor_folder import refuse_other_floor, write_floor
 from utils.args import plain, recipe_args
 from utils.files import check_writable, read_json
-from utils.flags import CIFAR, LONG_TAIL, RUN
+from utils.flags import CIFAR, LONG_TAIL, RUN, UNLABELLED
 from utils.method_flags import FLOOR
 from utils.metrics import evaluate
 
@@ -32,7 +32,8 @@ BATCH = 1000
 
 
 def main() -> None:
-    args = recipe_args(Path(__file__), __doc__, FLAGS, LONG_TAIL, FLOOR, dataset="folder")
+    groups = FLAGS, LONG_TAIL, (UNLABELLED,), FLOOR
+    args = recipe_args(Path(__file__), __doc__, *groups, dataset="folder", unlabelled="disjoint")
     args.features = args.features and args.features.resolve()
     arguments, names = plain(args), ["logistic_regression", "nearest_class_mean"]
     names += [] if args.features is None else ["tfe_head"]

@@ -2,11 +2,13 @@
 
     python prepare_small_imagenet_127.py --source ARCHIVES --out DIR
 
+With --classes 1000 all classes are kept, for ImageNet-1k-LT (--dataset small_imagenet1k). DIR may hold both.
+
 ARCHIVES holds the unpacked files train_data_batch_1 to train_data_batch_10 and val_data, from
 https://image-net.org/download-images. DIR then is the --data_root of train_small_imagenet127_fix.py.
 Memory: a few times that of one training batch (each 0.4 GB at 32 pixels, 1.6 GB at 64); disk: 3.9 or 15.7 GB.
 
-Shape legend: N images of S x S pixels.
+Shape legend: N images of S x S pixels, C = 127 or 1000 classes.
 """
 
 from utils.start import run_main
@@ -21,7 +23,7 @@ import numpy as np
 from progressbar import NullBar, ProgressBar
 
 from dataset.safe_pickle import PICKLE_ERRORS, load_arrays
-from dataset.small_imagenet127 import NUM_CLASSES, SIZES, class_map, file_names
+from dataset.small_imagenet127 import SIZES, class_map, file_names
 from utils.args import Parser
 from utils.errors import UserError
 from utils.files import check_writable, replacing
@@ -37,13 +39,15 @@ def main() -> None:
     about = "folder of the unpacked archives: train_data_batch_1 to train_data_batch_10, val_data"
     parser.add_argument("--source", type=path, required=True, help=about)
     parser.add_argument("--out", type=path, required=True, help="folder for the prepared arrays")
+    about = "127: Small-ImageNet-127; 1000: as they are, for ImageNet-1k-LT"
+    parser.add_argument("--classes", type=int, choices=(127, 1000), default=127, help=about)
     args = parser.parse_args()
 
     sources = {part: [args.source / name for name in names] for part, names in FILES.items()}
     missing = [file.name for files in sources.values() for file in files if not file.is_file()]
     if missing:
         raise UserError(f"--source {args.source}: lacks {', '.join(missing)}; unpack all archives of one size there")
-    classes, names = class_map()
+    classes, names = class_map(args.classes)
     _, _, size = read_batch(sources["val"][0])  # the smallest file
     check_writable(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -62,13 +66,13 @@ def main() -> None:
 def convert(
     part: str, files: list[Path], size: int, out: Path, classes: np.ndarray, done: Callable[[], Any]
 ) -> np.ndarray:
-    """Write the pixels and labels of a part, train or val, into `out`; its images per class, int64 (127,).
+    """Write the pixels and labels of a part, train or val, into `out`; its images per class, int64 (C,).
 
     files: its pickles, of `size` pixels; classes: (1001,), see `class_map`; done: called after each of them. The pixels
     are appended batch by batch, and the header before them, of fixed length, is written when their number is known.
     """
-    labels = []
-    image_name, label_name = file_names(part, size)
+    labels, number = [], int(classes.max()) + 1
+    image_name, label_name = file_names(part, size, number)
     with replacing(out / image_name) as temporary, temporary.open("wb") as file:
         header = write_header(file, OFFICIAL["train"], size)
         for source in files:
@@ -83,7 +87,7 @@ def convert(
         assert write_header(file, len(labels), size) == header
     with replacing(out / label_name) as temporary, temporary.open("wb") as file:
         np.save(file, labels)
-    return np.bincount(labels, minlength=NUM_CLASSES)
+    return np.bincount(labels, minlength=number)
 
 
 def write_header(file: BinaryIO, number: int, size: int) -> int:

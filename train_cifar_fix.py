@@ -31,7 +31,7 @@ def main() -> None:
     args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, FIXMATCH, epochs=500)
     with open_run(args) as run, open_loader(args, run.device) as loader:
         method = fixmatch(args.tau)
-        data = open_data(args, method.views, include_labelled=True, loader=loader)
+        data = open_data(args, method.views, loader=loader)
 
         torch.manual_seed(args.manualSeed)
         network = build_network(args, len(data.classes), run.start is None).to(run.device)

@@ -34,7 +34,7 @@ def main() -> None:
     with open_run(args) as run, open_loader(args, run.device) as loader:
         stage1 = run.pretrained(args.resume)
         method = fixmatch(args.tau)
-        data = open_data(args, method.views, include_labelled=True, loader=loader)
+        data = open_data(args, method.views, loader=loader)
 
         # Representation: FixMatch trains the network, a momentum encoder follows it.
         torch.manual_seed(args.manualSeed)

@@ -29,14 +29,14 @@ from utils.method_flags import MIXING, PRETRAIN
 
 
 def main() -> None:
-    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, MIXING, epochs=500)
+    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, MIXING, epochs=500, unlabelled="disjoint")
     with open_run(args) as run, open_loader(args, run.device) as loader:
 
         def lambda_u(t: int) -> float:
             return args.lambda_u * linear_rampup(t / args.val_iteration, args.epochs)
 
         method = mixmatch(args.T, args.mix_alpha, lambda_u)
-        data = open_data(args, method.views, include_labelled=False, loader=loader)
+        data = open_data(args, method.views, loader=loader)
 
         torch.manual_seed(args.manualSeed)
         network = build_network(args, len(data.classes), run.start is None).to(run.device)

@@ -30,11 +30,12 @@ from utils.method_flags import CIFAR_COSSL, MIXING
 
 
 def main() -> None:
-    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, CIFAR_COSSL, MIXING, stage1=stage1_arguments, epochs=400)
+    flags, defaults = (RUN, CIFAR, CIFAR_COSSL, MIXING), {"epochs": 400, "unlabelled": "disjoint"}
+    args = recipe_args(Path(__file__), __doc__, *flags, stage1=stage1_arguments, **defaults)
     with open_run(args) as run, open_loader(args, run.device) as loader:
         stage1 = run.pretrained(args.resume)
         method = mixmatch(args.T, args.mix_alpha, lambda_u=lambda t: 1.0)
-        data = open_data(args, method.views, include_labelled=False, loader=loader)
+        data = open_data(args, method.views, loader=loader)
 
         # Representation: MixMatch trains the network, a momentum encoder follows it.
         # As published: with MixMatch both decays are on, Adam's and the shrink of pre-training.

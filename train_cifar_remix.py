@@ -29,9 +29,10 @@ from utils.method_flags import PRETRAIN, REMIXMATCH
 
 
 def main() -> None:
-    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, REMIXMATCH, epochs=500, lambda_u=1.5)
+    flags, defaults = (RUN, CIFAR, PRETRAIN, REMIXMATCH), {"epochs": 500, "lambda_u": 1.5, "unlabelled": "disjoint"}
+    args = recipe_args(Path(__file__), __doc__, *flags, **defaults)
     with open_run(args) as run, open_loader(args, run.device) as loader:
-        data = open_data(args, VIEWS, include_labelled=False, loader=loader)
+        data = open_data(args, VIEWS, loader=loader)
         target = torch.from_numpy(data.counts).to(run.device) if args.align else None
 
         def ramp(t: int) -> float:

@@ -30,12 +30,11 @@ from utils.method_flags import CIFAR_COSSL, REMIXMATCH
 
 
 def main() -> None:
-    args = recipe_args(
-        Path(__file__), __doc__, RUN, CIFAR, CIFAR_COSSL, REMIXMATCH, stage1=stage1_arguments, epochs=400, lambda_u=1.5
-    )
+    flags, defaults = (RUN, CIFAR, CIFAR_COSSL, REMIXMATCH), {"epochs": 400, "lambda_u": 1.5, "unlabelled": "disjoint"}
+    args = recipe_args(Path(__file__), __doc__, *flags, stage1=stage1_arguments, **defaults)
     with open_run(args) as run, open_loader(args, run.device) as loader:
         stage1 = run.pretrained(args.resume)
-        data = open_data(args, VIEWS, include_labelled=False, loader=loader)
+        data = open_data(args, VIEWS, loader=loader)
         target = torch.from_numpy(data.counts).to(run.device) if args.align else None
         weights = lambda t: args.lambda_u, args.w_rot, lambda t: args.w_ent
         mean = RunningMean(len(data.classes)).to(run.device)  # starts anew

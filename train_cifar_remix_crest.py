@@ -46,7 +46,7 @@ def main() -> None:
             picked = Picked(**run.start.get("picked", {})) if run.start else picked
             seed = fold_in(args.manualSeed, "generation", one.generation)
             joined = Joined(picked.images.numpy(), picked.labels.numpy(), seed)
-            data = open_data(args, VIEWS, include_labelled=True, loader=loader, joined=joined)
+            data = open_data(args, VIEWS, loader=loader, joined=joined)
 
             generation, classes = (one.generation, args.num_generation), len(data.classes)
             target = flattened(torch.from_numpy(data.counts), *generation, args.dalign_t).to(run.device)

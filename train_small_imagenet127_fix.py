@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from dataset.small_imagenet127 import open_small_imagenet127
+from dataset.small_imagenet127 import open_small_imagenet
 from methods.averaged import Averaged, adam
 from methods.fixmatch import fixmatch
 from methods.step import ssl_step
@@ -26,10 +26,10 @@ from utils.method_flags import FIXMATCH, PRETRAIN
 
 def main() -> None:
     flags = RUN, SMALL_IMAGENET, PRETRAIN, FIXMATCH
-    args = recipe_args(Path(__file__), __doc__, *flags, epochs=500, dataset="small_imagenet127")
+    args = recipe_args(Path(__file__), __doc__, *flags, epochs=500)
     with open_run(args) as run:
         method = fixmatch(args.tau)
-        data = open_small_imagenet127(args, method.views, run.device)
+        data = open_small_imagenet(args, method.views, run.device)
 
         torch.manual_seed(args.manualSeed)
         network = ResNet50(len(data.classes), args.width).to(run.device)

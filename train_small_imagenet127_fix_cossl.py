@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dataset.small_imagenet127 import open_small_imagenet127
+from dataset.small_imagenet127 import open_small_imagenet
 from methods.averaged import Averaged, adam
 from methods.classifier import crt, head_adam, tfe
 from methods.fixmatch import fixmatch
@@ -29,13 +29,11 @@ from utils.method_flags import COSSL, FIXMATCH
 
 def main() -> None:
     flags = RUN, SMALL_IMAGENET, COSSL, FIXMATCH
-    args = recipe_args(
-        Path(__file__), __doc__, *flags, stage1=stage1_arguments, epochs=400, dataset="small_imagenet127"
-    )
+    args = recipe_args(Path(__file__), __doc__, *flags, stage1=stage1_arguments, epochs=400)
     with open_run(args) as run:
         stage1 = run.pretrained(args.resume)
         method = fixmatch(args.tau)
-        data = open_small_imagenet127(args, method.views, run.device)
+        data = open_small_imagenet(args, method.views, run.device)
 
         # Representation: FixMatch trains the network, a momentum encoder follows it.
         torch.manual_seed(args.manualSeed)

@@ -33,7 +33,7 @@ Image.MAX_IMAGE_PIXELS = None  # some drawings have 200 megapixels
 
 def write_fashion(source: Path, out: Path, seed: int) -> None:
     data = load_fashion_mnist(source)
-    flags = SimpleNamespace(num_max=1500, ratio=2.0, imb_ratio_l=100, imb_ratio_u=100, manualSeed=seed)
+    flags = SimpleNamespace(num_max=1500, ratio=2.0, imb_ratio_l=100, imb_ratio_u=100, order=None, manualSeed=seed)
     chosen = long_tailed(data, flags, include_labelled=False)
     names = [name.replace("/", "-") for name in data.classes]
     order = generator(seed, "test").permutation(len(data.test.labels))

@@ -10,6 +10,7 @@ from dataset.digits import load_digits
 from dataset.download import await_download
 from dataset.fashion_mnist import load_fashion_mnist
 from dataset.images import Dataset
+from dataset.stl10 import load_stl10
 from utils.errors import UserError
 
 LOADERS = {
@@ -17,6 +18,7 @@ LOADERS = {
     "cifar100": load_cifar100,
     "fashion_mnist": load_fashion_mnist,
     "digits": load_digits,
+    "stl10": load_stl10,
 }
 NAMES = (*LOADERS, "folder")  # the last one: dataset.folder
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.download import downloading
+from dataset.download import unpack_or_download
 from dataset.images import Dataset, Images
 from utils.errors import UserError
 
@@ -43,21 +43,10 @@ def _load(source: type, root: Path, mean: tuple, std: tuple) -> Dataset:
     """Read both parts of `source`, a torchvision class that knows its files' names and checksums."""
     folder = root / source.base_folder
     if not folder.exists():
-        _unpack_or_download(source, root)
+        unpack_or_download(source, root, _HOME)
     _check_files(source, folder)
     train, test = source(root, train=True), source(root, train=False)
     return Dataset(_images(train), _images(test), mean, std, tuple(train.classes))
-
-
-def _unpack_or_download(source: type, root: Path) -> None:
-    from torchvision.datasets.utils import check_integrity
-
-    archive = root / source.filename
-    with downloading(source.__name__, source.filename, _HOME, root, root):
-        # torchvision would silently download over a damaged archive; it may be all that an offline user has.
-        if archive.exists() and not check_integrity(archive, source.tgz_md5):
-            raise UserError(f"{archive}: damaged or incomplete (checksum differs); replace it from {_HOME}")
-        source(root, download=True)
 
 
 def _check_files(source: type, folder: Path) -> None:

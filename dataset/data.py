@@ -55,11 +55,15 @@ class Data(NamedTuple):
             chosen = {key: stream.renamed(f"{stream.name} {name}", batch_size) for key, stream in chosen.items()}
         return self.labelled.images.batched(chosen, draws, self.labelled.seed, name)
 
+    @property
+    def labelled_again(self) -> int:
+        """How many of the unlabelled images are the labelled ones."""
+        return int(np.isin(self.labelled.members, self.unlabelled.members).sum())
+
     def table(self) -> str:
         """The class counts, for printing."""
         members = self.unlabelled.members
-        again = int(np.isin(self.labelled.members, members).sum())
-        return describe(self.counts, self.unlabelled_counts, len(members), self.classes, again)
+        return describe(self.counts, self.unlabelled_counts, len(members), self.classes, self.labelled_again)
 
     def machine(self) -> dict[str, float]:
         """Figures of how the epoch that ends here went on this machine."""
@@ -73,6 +77,7 @@ class Data(NamedTuple):
             "labelled_counts": self.counts.tolist(),
             "unlabelled_counts": self.unlabelled_counts.tolist() if known else None,
             "unlabelled": len(self.unlabelled.members),
+            "labelled_again": self.labelled_again,
             "mean": list(self.mean),
             "std": list(self.std),
             **({} if self.held_out is None else self._held_out(self.held_out)),

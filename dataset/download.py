@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -43,6 +44,20 @@ def downloading(what: str, files: str, home: str, root: Path, folder: Path) -> I
             f"--data_root {root}: {what} not found and could not be downloaded or unpacked ({reason}); "
             f"put {files} from {home} there"
         ) from None
+
+
+def unpack_or_download(source: Any, root: Path, home: str) -> None:
+    """Make the folder of `source` in `root`, a data set of torchvision with one archive: of that, or downloaded from
+    `home`. Raises UserError for a damaged archive, and where nothing can be downloaded.
+    """
+    from torchvision.datasets.utils import check_integrity
+
+    archive = root / source.filename
+    with downloading(source.__name__, source.filename, home, root, root):
+        # torchvision would silently download over a damaged archive; it may be all that an offline user has.
+        if archive.exists() and not check_integrity(archive, source.tgz_md5):
+            raise UserError(f"{archive}: damaged or incomplete (checksum differs); replace it from {home}")
+        source(root, download=True)
 
 
 @contextmanager

@@ -18,17 +18,21 @@ from dataset.held_out import HELD_OUT, TEST, held_out
 from dataset.image_files import read_images
 from dataset.layouts import list_images
 from dataset.long_tail import ImbalanceFlags, long_tailed
+from dataset.orders import refuse_order
 from utils.errors import UserError
 
 LARGEST_SIDE = 32  # pixels, at most: a logistic regression on more takes hours
 
 
 class FloorFlags(ImbalanceFlags, Protocol):
-    """features: a file of vectors, None for pixels; img_size, skip_corrupt and holdout: of a folder."""
+    """features: a file of vectors, None for pixels; unlabelled: `included` where the unlabelled images are the labelled
+    ones, too; img_size, skip_corrupt and holdout: of a folder.
+    """
 
     dataset: str
     data_root: Path
     features: Path | None
+    unlabelled: str
     img_size: int
     skip_corrupt: bool
     holdout: float | None
@@ -54,7 +58,7 @@ def floor_data(args: FloorFlags) -> FloorData:
     if args.holdout is not None:
         raise UserError(f"--holdout: only of --dataset folder; {args.dataset} has a test set, leave it out")
     dataset = load(args.dataset, args.data_root)
-    split, n = long_tailed(dataset, args, include_labelled=False), len(dataset.train.labels)
+    split, n = long_tailed(dataset, args, args.unlabelled == "included"), len(dataset.train.labels)
     pixels, labels = (np.concatenate(pair) for pair in zip(dataset.train, dataset.test, strict=True))
     rows, everything = pixels, np.arange(len(labels))
     if args.features is not None:
@@ -64,6 +68,7 @@ def floor_data(args: FloorFlags) -> FloorData:
 
 def _of_folder(args: FloorFlags) -> FloorData:
     """Unlabelled images aren't read for their pixels, which no floor uses."""
+    refuse_order(args.order, "--dataset folder")
     listing = list_images(args.data_root, args.skip_corrupt)
     part = np.repeat(range(3), [len(some.paths) for some in listing[1:]])
     paths, labels = ([one for some in listing[1:] for one in getattr(some, name)] for name in ("paths", "labels"))
@@ -82,6 +87,8 @@ def _of_folder(args: FloorFlags) -> FloorData:
         counts = np.bincount(labels[labelled[chosen]], minlength=len(listing.classes)).tolist()
         held = {"held_out_counts": counts, "evaluated_on": TEST if len(tested) else HELD_OUT}
         labelled, tested = labelled[~chosen], tested if len(tested) else labelled[chosen]
+    if args.unlabelled == "included":
+        unlabelled = np.concatenate([labelled, unlabelled])
     if not len(tested):
         remedy = "add some, or give --holdout 0.2, which keeps a fifth of the labelled images for testing"
         raise UserError(f"--data_root {args.data_root}: has no test images; {remedy}")

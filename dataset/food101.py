@@ -28,6 +28,7 @@ class FoodFlags(ImbalanceFlags, Protocol):
     """The flags of the Food-101 recipes that say what is trained on."""
 
     data_root: Path
+    unlabelled: str
     batch_size: int
     mu: int
 
@@ -38,7 +39,7 @@ def open_food101(args: FoodFlags, wanted: dict[str, tuple[str, ...]], loader: Im
     Raises UserError where files or flags are wrong.
     """
     images = load_food101(args.data_root)
-    split = long_tailed(images, args, include_labelled=True)
+    split = long_tailed(images, args, include_labelled=args.unlabelled == "included")
     data = file_streams(images, split, wanted, Sampling(args.batch_size, args.manualSeed, args.mu), loader)
     print(data.table())
     return data

@@ -9,7 +9,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from dataset.images import Dataset
+from dataset.layouts import UNKNOWN
+from dataset.orders import in_order, refuse_order
 from utils.errors import UserError
+from utils.flags import LONG_TAIL
+from utils.text import warn
 
 
 class LongTailed(NamedTuple):
@@ -80,49 +84,51 @@ def split(
 
 class ImbalanceFlags(Protocol):
     """The flags of a long-tailed split. num_max: labelled images of the largest class; ratio: unlabelled per labelled
-    image of it; imb_ratio_l, imb_ratio_u: gamma of each set, see `class_counts`; manualSeed: see `split`.
+    image of it; imb_ratio_l, imb_ratio_u: gamma of each set, see `class_counts`; order: see `in_order`; manualSeed: see
+    `split`.
     """
 
     num_max: int
     ratio: float
     imb_ratio_l: int
     imb_ratio_u: int
+    order: str | None
     manualSeed: int
 
 
 def long_tailed(dataset: Dataset, args: ImbalanceFlags, include_labelled: bool) -> LongTailed:
-    """Draw a long-tailed labelled and a long-tailed unlabelled set from `dataset.train` (paper, section 4).
+    """Draw a long-tailed labelled and a long-tailed unlabelled set from `dataset.train` (paper, section 4); images of
+    unknown class, where it has some (STL-10), are the unlabelled set.
 
     include_labelled: see `split`. Raises `UserError` for numbers that the training set cannot serve.
     """
     names = dataset.classes
     n_l = class_counts(args.num_max, len(names), args.imb_ratio_l)
-    n_u = class_counts(args.ratio * args.num_max, len(names), args.imb_ratio_u)
     if n_l.min() == 0:
         c = int(n_l.argmin())
         raise UserError(
             f"--num_max {args.num_max} --imb_ratio_l {args.imb_ratio_l}: class {c} ({names[c]}) gets no labelled image;"
             " raise --num_max or lower --imb_ratio_l"
         )
+    own = np.flatnonzero(dataset.train.labels == UNKNOWN)
+    if len(own):
+        return _beside_own(dataset, args, n_l, own, include_labelled)
+    n_u = class_counts(args.ratio * args.num_max, len(names), args.imb_ratio_u)
+    n_u = in_order(n_u, args.order, args.imb_ratio_u)
     if n_u.sum() == 0:
         raise UserError(f"--ratio {args.ratio}: no unlabelled image with --num_max {args.num_max}; raise --ratio")
     labelled, unlabelled = split(dataset.train.labels, n_l, n_u, args.manualSeed, include_labelled, names)
     return LongTailed(labelled, unlabelled, n_l, n_u + n_l if include_labelled else n_u)
 
 
-def labelled_share(dataset: Dataset, share: float, seed: int) -> LongTailed:
-    """A share of each class of `dataset.train` is labelled, rounded half to even; the unlabelled set is all of it.
-
-    The data set is long-tailed by itself (Small-ImageNet-127). share: above 0, at most 1; seed: see `split`.
-    Raises `UserError` if a class gets no labelled image.
-    """
-    labels, names = dataset.train.labels, dataset.classes
-    sizes = np.bincount(labels, minlength=len(names))
-    n_l = np.rint(share * sizes).astype(np.int64)
-    if n_l.min() == 0:
-        c = int(n_l.argmin())
-        raise UserError(
-            f"--labeled_percent {share}: class {c} ({names[c]}) has {sizes[c]} images, so none is labelled; raise it"
-        )
-    labelled, _ = split(labels, n_l, np.zeros_like(n_l), seed, include_labelled=False, classes=names)
-    return LongTailed(labelled, np.arange(len(labels)), n_l, sizes)
+def _beside_own(
+    dataset: Dataset, args: ImbalanceFlags, n_l: np.ndarray, own: np.ndarray, include_labelled: bool
+) -> LongTailed:
+    """n_l: labelled images per class (C,); own: which images are of unknown class, (U,)."""
+    refuse_order(args.order, "this data set")
+    usual = {one.name: one.options["default"] for one in LONG_TAIL}
+    if given := [f"--{name}" for name in ("ratio", "imb_ratio_u") if getattr(args, name) != usual[name]]:
+        warn(f"{' and '.join(given)}: without effect, for all unlabelled images are taken, and their classes not known")
+    labels, nothing = dataset.train.labels, np.zeros_like(n_l)
+    labelled, _ = split(labels, n_l, nothing, args.manualSeed, include_labelled=False, classes=dataset.classes)
+    return LongTailed(labelled, np.concatenate([labelled, own]) if include_labelled else own, n_l, None)

@@ -15,6 +15,7 @@ from dataset.held_out import held_out_words
 from dataset.image_loader import ImageLoader
 from dataset.images import Dataset, Files, Views
 from dataset.long_tail import ImbalanceFlags, LongTailed, long_tailed
+from dataset.orders import refuse_order
 from dataset.pixels import Pixels
 from dataset.self_training import Joined, with_joined
 from dataset.stream import Stream
@@ -35,7 +36,8 @@ class Sampling(NamedTuple):
 
 
 class DataFlags(ImbalanceFlags, Protocol):
-    """The flags of the CIFAR recipes that say what is trained on; img_size, skip_corrupt and holdout: of a folder;
+    """The flags of the CIFAR recipes that say what is trained on; unlabelled: `included` where the unlabelled set
+    holds the labelled images, too, else `disjoint`; img_size, skip_corrupt and holdout: of a folder;
     arch, weights: a pre-trained network wants images normalised as its own were.
     """
 
@@ -44,29 +46,20 @@ class DataFlags(ImbalanceFlags, Protocol):
     img_size: int
     skip_corrupt: bool
     holdout: float | None
+    unlabelled: str
     batch_size: int
     arch: str | None
     weights: str | None
 
 
-def open_data(
-    args: DataFlags, wanted: Views, include_labelled: bool, loader: ImageLoader, joined: Joined | None = None
-) -> Data:
+def open_data(args: DataFlags, wanted: Views, loader: ImageLoader, joined: Joined | None = None) -> Data:
     """The streams of the data set that flags name, long-tailed or the user's own folder; prints the class counts.
 
-    wanted: the views of the SSL method; include_labelled: whether the unlabelled set holds the labelled images, too;
-    loader: of images that are decoded when a batch asks for them; its device is that of all; joined: what a generation
-    of self-training adds to the labelled ones.
+    wanted: the views of the SSL method; loader: of images that are decoded when a batch asks for them; its device is
+    that of all; joined: what a generation of self-training adds to the labelled ones.
     Raises UserError where files or flags are wrong.
     """
-    if args.dataset == "folder":
-        chosen = include_labelled, args.skip_corrupt, args.holdout, args.manualSeed
-        dataset, split = load_folder(args.data_root, args.img_size, *chosen)
-    elif args.holdout is not None:
-        raise UserError(f"--holdout: only of --dataset folder; {args.dataset} has a test set, leave it out")
-    else:
-        dataset = load(args.dataset, args.data_root)
-        split = long_tailed(dataset, args, include_labelled)
+    dataset, split = _chosen(args, include_labelled=args.unlabelled == "included")
     if args.weights:
         mean, std = look_of(str(args.arch))
         dataset = dataset._replace(mean=mean, std=std)
@@ -83,6 +76,18 @@ def open_data(
     if args.holdout is not None:
         print(held_out_words(args.holdout, data.facts()))
     return data
+
+
+def _chosen(args: DataFlags, include_labelled: bool) -> tuple[Dataset, LongTailed]:
+    """The data set, and which of its images are labelled and which unlabelled."""
+    if args.dataset == "folder":
+        refuse_order(args.order, "--dataset folder")
+        chosen = include_labelled, args.skip_corrupt, args.holdout, args.manualSeed
+        return load_folder(args.data_root, args.img_size, *chosen)
+    if args.holdout is not None:
+        raise UserError(f"--holdout: only of --dataset folder; {args.dataset} has a test set, leave it out")
+    dataset = load(args.dataset, args.data_root)
+    return dataset, long_tailed(dataset, args, include_labelled)
 
 
 def streams(dataset: Dataset, split: LongTailed, wanted: Views, sampling: Sampling, device: torch.device) -> Data:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reporting.means import Figure, difference, figure_of
-from reporting.protocol import content_of, dataset_of, method_of, name_datasets, protocol_of, setting_of, word
+from reporting.protocol import content_of, dataset_of, method_of, name_datasets, protocol_of, setting_of
 from reporting.published import PublishedFigure, compared_metric, other_budget, published
 from reporting.published_code import PUBLISHED
+from reporting.row_names import row_names
 from reporting.runs import FinishedRun
 from reporting.summaries import STATISTICS
 from utils.args import DATA
@@ -49,6 +50,11 @@ class Group:
     def comparable(self) -> bool:
         """Whether it is known what the runs were asked to do."""
         return self.protocol.keys() != {"folder"}
+
+    @property
+    def labelled_only(self) -> bool:
+        """Whether its runs learn from labelled images alone, or on frozen features."""
+        return self.method == "supervised" or self.runs[0].is_floor
 
     @property
     def seeds(self) -> list[int]:
@@ -98,7 +104,8 @@ def group(runs: Iterable[FinishedRun]) -> list[Group]:
             run.problems.append(f"not counted: the same protocol and seed as {twin.folder}")
     names = name_datasets(members[0] for members in found.values())
     groups = [_aggregate(members, names[content_of(members[0])]) for members in found.values()]
-    _name(groups)
+    for one, name in zip(groups, row_names(groups), strict=True):
+        one.name = name
     return sorted(groups, key=_order)
 
 
@@ -115,7 +122,8 @@ def _order(group: Group) -> tuple:
 def _aggregate(runs: list[FinishedRun], dataset: str) -> Group:
     first = runs[0]
     protocol, method = protocol_of(first), method_of(first)
-    made = Group(dataset, setting_of(protocol), method, method, protocol, runs, first.figures is not None)
+    setting = setting_of(protocol, first.about.get("unlabelled_counts"))
+    made = Group(dataset, setting, method, method, protocol, runs, first.figures is not None)
     if made.finished:
         for statistic in STATISTICS:
             per_run = [run.figures[statistic] for run in runs]
@@ -133,15 +141,3 @@ def paper_of(run: FinishedRun) -> tuple[PublishedFigure | None, str]:
     arguments, dataset = run.arguments | protocol_of(run), dataset_of(run)  # the former with what is false
     method = method_of(run).removesuffix(f" ({PUBLISHED})")
     return published(method, dataset, arguments), other_budget(method, dataset, arguments)
-
-
-def _name(groups: list[Group]) -> None:
-    """Add to each name those arguments, not of the data, in which a method's groups on a data set differ."""
-    for one in groups:
-        others = [g for g in groups if (g.dataset, g.method) == (one.dataset, one.method)]
-        keys = sorted({key for g in others for key in g.protocol} - set(with_role(DATA)))
-        different = [key for key in keys if len({str(g.protocol.get(key)) for g in others}) > 1]
-        words = [f"{word(key)} {one.protocol.get(key, 'off')}" for key in different]
-        if not one.finished:
-            words += ["unfinished", *(f"seed {seed}" for seed in one.seeds)]
-        one.name = f"{one.method} ({', '.join(words)})" if words else one.method

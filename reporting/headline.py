@@ -37,7 +37,7 @@ def floor_verdict(groups: list[Group]) -> str:
     won, lost = [], []
     for heading, here in _settings(groups):
         floors, others = (
-            _figures([one for one in here if _is_floor(one) is kind], "balanced") for kind in (True, False)
+            _figures([one for one in here if one.labelled_only is kind], "balanced") for kind in (True, False)
         )
         if not others:  # then the longest way is labelled-only training
             others = {name: floors.pop(name) for name in [n for n in floors if n.startswith("supervised")]}
@@ -51,11 +51,6 @@ def floor_verdict(groups: list[Group]) -> str:
         else:
             lost.append(f"The floor, {floor}, {reached}; {best} is {points:.2f} points above it.")
     return " ".join(won + lost[:_SETTINGS])
-
-
-def _is_floor(group: Group) -> bool:
-    """Whether its runs learn from labelled images alone, or on frozen features."""
-    return group.method == "supervised" or group.runs[0].is_floor
 
 
 def _settings(groups: list[Group]) -> Iterator[tuple[str, list[Group]]]:

@@ -15,6 +15,8 @@ from utils.flags import LONG_TAIL, spelled, with_role
 METHODS = ("FixMatch", "FixMatch+CoSSL", "MixMatch", "MixMatch+CoSSL", "ReMixMatch", "ReMixMatch+CoSSL")
 METHODS += ("FixMatch+CReST+", "ReMixMatch+CReST+", "supervised")
 HELD_OUT = "held-out images"
+UNUSED = {"folder": {one.name for one in LONG_TAIL}, "stl10": {"ratio", "imb_ratio_u", "order"}}  # flags, by data set
+INCLUDED = {"included": "labelled images included", "disjoint": "labelled images left out"}  # among the unlabelled
 NAMED_APART = {"manualSeed", "recipe", "dataset"}  # the seeds of a row, its method, and the table that it stands in
 
 
@@ -81,24 +83,46 @@ def deciding(arguments: dict[str, Any], start_epoch: int | None) -> dict[str, An
     false and none count as not there. Empty without arguments.
     """
     arguments = arguments | {"start_epoch": start_epoch} if arguments else {}
-    unused = {one.name for one in LONG_TAIL} if arguments.get("dataset") == "folder" else set()
+    order = arguments.get("order")
+    if order == "reversed" and "imb_ratio_u" in arguments:
+        arguments = arguments | {"imb_ratio_u": -arguments["imb_ratio_u"]}
+    unused = UNUSED.get(arguments.get("dataset"), set()) | ({"order"} if order in ("consistent", "reversed") else set())
     kept = {*with_role(DATA, RESULT), "start_epoch"} - NAMED_APART - unused
     return {k: v for k, v in sorted(arguments.items()) if k in kept and v is not None and v is not False}
 
 
-def setting_of(protocol: dict[str, Any]) -> str:
-    """The labelled and unlabelled sets in words, e.g. "γ 100, 1500 labels at most, ratio 2"."""
+def setting_of(protocol: dict[str, Any], unlabelled_counts: list[int] | None) -> str:
+    """The labelled and unlabelled sets in words, e.g. "γ 100, num_max 1500, ratio 2". Where the classes of the two sets
+    aren't alike, the images of each class (C,) that the unlabelled one really has, for no other word is clear.
+    """
     words = []
     if (labelled := protocol.get("imb_ratio_l")) is not None:
-        unlabelled = protocol.get("imb_ratio_u")
-        words.append(f"γ {labelled}" if labelled == unlabelled else f"γ {labelled}, unlabelled {unlabelled}")
+        words.append(f"γ {labelled}")
+        if protocol.get("imb_ratio_u", labelled) != labelled or "order" in protocol:
+            words += _counted(protocol, unlabelled_counts)
     if "num_max" in protocol:
-        words += [f"num_max {protocol['num_max']}", f"ratio {protocol.get('ratio', 0):g}"]
+        words.append(f"num_max {protocol['num_max']}")
+    if "ratio" in protocol:
+        words.append(f"ratio {protocol['ratio']:g}")
     if "labeled_percent" in protocol:
         words.append(f"{100 * protocol['labeled_percent']:g} % labelled")
     if "img_size" in protocol and "num_max" not in protocol:
         words.append(f"{protocol['img_size']} pixels")
     return ", ".join(words)
+
+
+def _counted(protocol: dict[str, Any], counts: list[int] | None) -> list[str]:
+    if counts is None:
+        order = f", order {protocol['order']}" if "order" in protocol else ""
+        return [f"unlabelled {protocol.get('imb_ratio_u')}{order}"]
+    shown = "/".join(map(str, counts)) if len(counts) <= 10 else f"{counts[0]} to {counts[-1]}"
+    among = [INCLUDED[protocol["unlabelled"]]] if "unlabelled" in protocol else []
+    return [f"unlabelled {shown} (largest/smallest {max(counts) / max(1, min(counts)):.3g})", *among]
+
+
+def said(key: str, value: Any) -> str:
+    """An argument and its value in a row's name."""
+    return INCLUDED[value] if key == "unlabelled" and value in INCLUDED else f"{word(key)} {value}"
 
 
 def word(key: str) -> str:

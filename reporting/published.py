@@ -94,14 +94,20 @@ def published(method: str, dataset: str, arguments: dict[str, Any]) -> Published
     for name, data, key, values, figures, source in _ROWS:
         if (name, data) != (method, dataset) or arguments.get(key) not in values:
             continue
-        if arguments.get("imb_ratio_l") != arguments.get("imb_ratio_u"):
+        if arguments.get("imb_ratio_l") != arguments.get("imb_ratio_u") or not _in_class_order(arguments):
             continue
-        expected = _PROTOCOLS[dataset] | _METHODS.get(method, {}) | {"amp": False, "tf32": False}
+        usual = {"amp": False, "tf32": False, "unlabelled": "disjoint" if "MixMatch" in method else "included"}
+        expected = _PROTOCOLS[dataset] | _METHODS.get(method, {}) | usual
         if any(arguments.get(k, v) != v for k, v in expected.items()):
             continue
         mean, sd = figures[values.index(arguments[key])]
         return PublishedFigure(Figure(mean, sd, 3 if dataset in ("cifar10", "cifar100") else 1), source)
     return None
+
+
+def _in_class_order(arguments: dict[str, Any]) -> bool:
+    """Whether the frequent classes of the unlabelled set are those of the labelled one."""
+    return arguments.get("order") in (None, "consistent")
 
 
 def other_budget(method: str, dataset: str, arguments: dict[str, Any]) -> str:

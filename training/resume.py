@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from training.checkpoint import LATEST, read_checkpoint
 from utils.args import DATA, PLACE, REFUSE, WARN, Flag
 from utils.errors import UserError
-from utils.flags import FLAGS, spelled, with_role
+from utils.flags import FLAGS, UNLABELLED, spelled, with_role
 from utils.text import warn
 
 State = dict[str, Any]
@@ -20,6 +20,7 @@ TAKEN_OVER = {"data_root", "skip_corrupt", "batch_size", "manualSeed", "lr_body"
 class Stage1Flags(Protocol):
     """The flags of co-learning that are read here before the others. resume: the pre-training checkpoint."""
 
+    recipe: str
     out: Path
     resume: Path
     overwrite: bool
@@ -61,7 +62,8 @@ def starting_point(out: Path, path: Path | None, overwrite: bool, arguments: Map
 
 def stage1_arguments(args: Stage1Flags) -> dict[str, Any]:
     """What co-learning takes over from its pre-training unless it is given: data, network, seed and batch size. Empty
-    for a published checkpoint. A run that goes on doesn't need the pre-training any more.
+    for a published checkpoint. `--unlabelled` is, from the same SSL method alone: others were published with other
+    defaults. A run that goes on doesn't need the pre-training any more.
     """
     latest = args.out / LATEST
     going_on = latest.is_file() and not args.overwrite
@@ -69,11 +71,14 @@ def stage1_arguments(args: Stage1Flags) -> dict[str, Any]:
         then: dict[str, Any] = read_checkpoint(args.resume, "--resume").get("arguments", {})
     except UserError:  # `Run.pretrained` will tell
         then = read_checkpoint(latest, "--out").get("arguments", {}) if going_on else {}
-    return {name: then[name] for name, one in FLAGS.items() if name in then and _is_taken_over(one)}
+    ours, theirs = (recipe.split("_")[:3] for recipe in (args.recipe, then.get("recipe", args.recipe)))
+    return {name: then[name] for name, one in FLAGS.items() if name in then and _is_taken_over(one, ours == theirs)}
 
 
-def _is_taken_over(one: Flag) -> bool:
+def _is_taken_over(one: Flag, same_method: bool) -> bool:
     """Flags of the data and of the network are, those of methods not."""
+    if one is UNLABELLED:
+        return same_method
     return one.role == DATA or one.stages == REFUSE or one.name in TAKEN_OVER
 
 

@@ -54,7 +54,8 @@ class History(TypedDict):
 
 
 class Facts(TypedDict):
-    """Of a run and its data. unlabelled_counts: None where not known; resize: of crops in evaluation, pixels;
+    """Of a run and its data. unlabelled_counts: None where not known; labelled_again: how many of the unlabelled images
+    are the labelled ones; resize: of crops in evaluation, pixels;
     held_out_counts: where images are held out; evaluated_on: what test figures are of then, "test" or "held-out";
     arch: of torchvision or timm; weights_sha256: of the file of its pre-trained weights.
     """
@@ -66,6 +67,7 @@ class Facts(TypedDict):
     labelled_counts: list[int]
     unlabelled_counts: list[int] | None
     unlabelled: int
+    labelled_again: NotRequired[int]
     img_size: int
     mean: list[float]
     std: list[float]

@@ -114,13 +114,17 @@ def recipe_args(
     names = {one.name for group in groups for one in group}
     inherited = stage1(args) if stage1 else {}
     parser.set_defaults(**{name: value for name, value in inherited.items() if name in names})
-    found = _of_pretrained(parser.parse_args()) | inherited
+    found = _dependent(parser.parse_args()) | inherited
     parser.set_defaults(**{name: value for name, value in found.items() if name in names})
     return parser.parse_args()
 
 
-def _of_pretrained(args: argparse.Namespace) -> dict[str, Any]:
-    """Defaults where a network has pre-trained weights: FixMatch's are for one that starts from nothing."""
+def _dependent(args: argparse.Namespace) -> dict[str, Any]:
+    """Defaults where a network has pre-trained weights, for FixMatch's are for one that starts from nothing; and those
+    that ImageNet-1k-LT was published with (SimPro).
+    """
+    if getattr(args, "dataset", None) == "small_imagenet1k":
+        return {"labeled_percent": 0.2, "unlabelled": "disjoint"}
     return {"tau": 0.7, "lr": 0.0005, "lr_body": 0.0002} if getattr(args, "weights", None) else {}
 
 

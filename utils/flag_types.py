@@ -58,6 +58,18 @@ def tune(text: str) -> str:
     raise argparse.ArgumentTypeError(f"expected all, norm, none, or last:N as last:10, got {text!r}")
 
 
+def class_order(text: str) -> str:
+    """`consistent`, `reversed`, or every class number once, from 0, with commas between them."""
+    if text in ("consistent", "reversed"):
+        return text
+    if re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4})+", text):
+        classes = [int(number) for number in text.split(",")]
+        if sorted(classes) == list(range(len(classes))):
+            return ",".join(map(str, classes))
+    example = "each class number from 0 once, as 2,0,1"
+    raise argparse.ArgumentTypeError(f"expected consistent, reversed, or {example}, got {text[:40]!r}")
+
+
 def a_name(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("expected a name, got ''")

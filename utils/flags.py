@@ -5,6 +5,7 @@ from pathlib import Path
 
 from utils.args import DATA, PLACE, REFUSE, SPEED, WARN, Flag, arch, flag, ignored, switch
 from utils.flag_types import (
+    class_order,
     gpu,
     image_size,
     inner_share,
@@ -71,13 +72,19 @@ STEPS = (
     switch("--graph", "CUDA: a training step is one CUDA graph, with the same bits", PLACE),
 )
 _BOTH = {"role": DATA, "stages": WARN}
+_ORDER = "which classes the unlabelled set has most images of: consistent (class 0 first, as in the labelled set), "
+_ORDER += "reversed, or all class numbers, the most frequent class first; not with a negative --imb_ratio_u"
 LONG_TAIL = (
     flag("--num_max", positive_int, 1500, "labelled images of the largest class", **_BOTH),
     flag("--ratio", positive_float, 2.0, "unlabelled per labelled image of the largest class", **_BOTH),
     flag("--imb_ratio_l", nonzero_int, 100, "gamma of the labelled set: largest / smallest class", **_BOTH),
     flag("--imb_ratio_u", nonzero_int, 100, "gamma of the unlabelled set; negative: reversed", **_BOTH),
+    flag("--order", class_order, None, _ORDER, **_BOTH),
 )
-_DATASETS = ("cifar10", "cifar100", "fashion_mnist", "digits", "folder")
+_UNLABELLED = "whether the unlabelled set holds the labelled images, too (unless given, as published)"
+_UNLABELLED_OPTIONS = {"choices": ("included", "disjoint")} | _BOTH
+UNLABELLED = flag("--unlabelled", str, "included", _UNLABELLED, **_UNLABELLED_OPTIONS)
+_DATASETS = ("cifar10", "cifar100", "fashion_mnist", "digits", "stl10", "folder")
 _DATASET = "data set; folder: your own images, in folders or in the CSV DATA_ROOT (docs/own-images.md)"
 _HOLDOUT = "--dataset folder: share of each class's labelled images to hold out, for the best checkpoint or as test set"
 _SIZE = {"role": DATA, "stages": REFUSE}
@@ -105,14 +112,19 @@ CIFAR = (
     switch("--skip_corrupt", _SKIP, PLACE),
     flag("--holdout", inner_share, None, _HOLDOUT, role=DATA, stages=REFUSE, metavar="SHARE"),
     *LONG_TAIL,
+    UNLABELLED,
     flag("--width", positive_int, 2, "width factor of the Wide ResNet", stages=REFUSE),
     flag("--depth", wrn_depth, 28, "depth of the Wide ResNet, 6 n + 4", stages=REFUSE),
     *NETWORK,
 )
+_PREPARED = "small_imagenet127", "small_imagenet1k"
+_SMALL = "data set, as prepared; small_imagenet1k: ImageNet-1k-LT, published with other defaults (docs/reproduce.md)"
 SMALL_IMAGENET = (
     *STEPS,
+    flag("--dataset", str, "small_imagenet127", _SMALL, stages=REFUSE, choices=_PREPARED),
     flag("--img_size", int, 32, "side of the images, pixels", choices=(32, 64), **_SIZE),
     flag("--labeled_percent", positive_share, 0.1, "share of each class that is labelled, 0 to 1", **_BOTH),
+    UNLABELLED,
     flag("--mu", positive_int, 1, "unlabelled images per labelled one in a step"),
     flag("--width", positive_int, 64, "channels of the ResNet-50's first stage", stages=REFUSE),
 )
@@ -120,6 +132,7 @@ FOOD = (
     flag("--wd", non_negative_float, 3e-4, "weight decay of SGD"),
     flag("--mu", positive_int, 2, "unlabelled images per labelled one in a step"),
     *LONG_TAIL,
+    UNLABELLED,
     flag("--img_size", image_size, 224, "side of the crops, pixels; a multiple of 8", **_SIZE),
     flag("--depth", int, 50, "depth of the ResNet", choices=(10, 18, 34, 50), stages=REFUSE),
     WORKERS,

@@ -12,6 +12,7 @@ from helpers.data_files import imbalance
 from dataset.class_table import describe
 from dataset.images import Dataset, Images
 from dataset.long_tail import class_counts, long_tailed, split
+from dataset.orders import in_order
 from utils.errors import UserError
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -120,9 +121,89 @@ def test_long_tailed_sets_are_disjoint_or_nested(toy, seed):
         assert len(common) == (len(data.labelled) if include_labelled else 0)
 
 
+def of_labels(labels: np.ndarray, classes: int) -> Dataset:
+    """A data set of which only the labels are looked at."""
+    images = Images(np.zeros((len(labels), 1), dtype=np.uint8), labels)
+    return Dataset(images, images, (0.5,) * 3, (0.5,) * 3, tuple(map(str, range(classes))))
+
+
+CIFAR10 = dict(num_max=1500, ratio=2.0, imb_ratio_l=100)
+LABELLED = [1500, 899, 539, 323, 193, 116, 69, 41, 25, 15]
+FALLING = [3000, 1798, 1078, 646, 387, 232, 139, 83, 50, 30]
+# (flags of the unlabelled set, its counts without the labelled images), at CIFAR-10's published size.
+SETTINGS = [
+    (dict(imb_ratio_u=100), FALLING),
+    (dict(imb_ratio_u=100, order="consistent"), FALLING),
+    (dict(imb_ratio_u=-100), FALLING[::-1]),
+    (dict(imb_ratio_u=100, order="reversed"), FALLING[::-1]),
+    (dict(imb_ratio_u=1), [3000] * 10),
+    (dict(imb_ratio_u=1, order="reversed"), [3000] * 10),
+    (dict(imb_ratio_u=100, order="4,5,3,6,2,7,1,8,0,9"), [50, 139, 387, 1078, 3000, 1798, 646, 232, 83, 30]),
+    (dict(imb_ratio_u=100, order="0,9,1,8,2,7,3,6,4,5"), [3000, 1078, 387, 139, 50, 30, 83, 232, 646, 1798]),
+]
+
+
+@pytest.mark.parametrize(("flags", "expected"), SETTINGS, ids=str)
+@pytest.mark.parametrize("include_labelled", [False, True])
+def test_the_unlabelled_set_has_the_counts_of_its_setting(flags, expected, include_labelled):
+    data = of_labels(np.random.RandomState(5).permutation(np.repeat(np.arange(10), 5000)), 10)
+    found = long_tailed(data, imbalance(**CIFAR10 | flags), include_labelled)
+    assert found.counts.tolist() == LABELLED
+    expected = np.add(expected, LABELLED) if include_labelled else np.array(expected)
+    assert found.unlabelled_counts.tolist() == expected.tolist()
+    for part, counts in ((found.labelled, LABELLED), (found.unlabelled, expected.tolist())):
+        assert np.bincount(data.train.labels[part]).tolist() == counts
+        assert len(set(part.tolist())) == len(part)
+    assert len(set(found.labelled.tolist()) & set(found.unlabelled.tolist())) == include_labelled * sum(LABELLED)
+
+
+def test_reversed_is_another_task_where_the_labelled_images_are_included():
+    """The largest class has 100 times the smallest, or 7."""
+    data = of_labels(np.repeat(np.arange(10), 5000), 10)
+    flags = imbalance(**CIFAR10, imb_ratio_u=-100)
+    disjoint, included = (long_tailed(data, flags, kind).unlabelled_counts for kind in (False, True))
+    assert (disjoint[0], disjoint[-1]) == (30, 3000)
+    assert (included[0], included[-1]) == (1530, 3015)
+    assert [round(counts.max() / counts.min(), 1) for counts in (disjoint, included)] == [100, 7.1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_order_names_the_classes_from_the_most_frequent_on(seed):
+    random = np.random.RandomState(seed)
+    order, counts = random.permutation(20), class_counts(300, 20, 50)
+    found = in_order(counts, ",".join(map(str, order)), 50).tolist()
+    slow = [0] * 20
+    for rank in range(20):
+        for c in range(20):
+            if c == order[rank]:
+                slow[c] = int(counts[rank])
+    assert found == slow
+    assert in_order(counts, "reversed", 50).tolist() == class_counts(300, 20, -50).tolist()
+
+
+@pytest.mark.parametrize("include_labelled", [False, True])
+def test_images_of_unknown_class_are_the_unlabelled_set(include_labelled, capsys):
+    """Labelled images are drawn as where all have a class."""
+    known = np.random.RandomState(2).permutation(np.repeat(np.arange(3), (40, 50, 60)))
+    data, flags = of_labels(np.concatenate([known, [-1] * 70]), 3), imbalance(20, 2.0, 4, 100, seed=7)
+    found = long_tailed(data, flags, include_labelled)
+    alone = long_tailed(of_labels(known, 3), imbalance(20, 1.0, 4, 4, seed=7), False)
+    assert found.labelled.tolist() == alone.labelled.tolist()
+    assert found.counts.tolist() == [20, 10, 5]
+    own = list(range(150, 220))
+    assert found.unlabelled.tolist() == (found.labelled.tolist() + own if include_labelled else own)
+    assert found.unlabelled_counts is None
+    assert capsys.readouterr().err == ""
+    long_tailed(data, imbalance(20, 3.0, 4, -100), include_labelled)
+    assert capsys.readouterr().err.startswith("warning: --ratio and --imb_ratio_u: without effect")
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
+        (dict(order="2,0,1", imb_ratio_u=-2), ["--order", "--imb_ratio_u -2", "give --imb_ratio_u 2"]),
+        (dict(order="consistent", imb_ratio_u=-2), ["--order", "--imb_ratio_u -2"]),
+        (dict(order="1,0"), ["--order: names 2 classes", "has 3"]),
         (dict(ratio=0.01), ["--ratio 0.01", "no unlabelled"]),
         (dict(imb_ratio_l=100), ["--num_max 20 --imb_ratio_l 100", "class 2 (cat)", "no labelled"]),
         (dict(num_max=30), ["--num_max", "--ratio", "class 0 (ant)", "60 images", "only 40", "lower"]),

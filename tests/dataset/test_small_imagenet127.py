@@ -19,8 +19,8 @@ from helpers.golden import golden
 from helpers.scripts import HANG, ROOT, assert_refused, assert_runs, environment, run_here, run_script
 
 from dataset.images import Dataset, Images
-from dataset.long_tail import labelled_share
-from dataset.small_imagenet127 import class_map, load_small_imagenet127
+from dataset.shares import labelled_share
+from dataset.small_imagenet127 import class_map, load_small_imagenet
 from dataset.streams import Sampling, streams
 from methods.averaged import Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
@@ -54,7 +54,7 @@ def toy_set(labels: np.ndarray, classes: int) -> Dataset:
 @pytest.mark.parametrize("case", [c for c in golden("splits.json") if "small_imagenet127" in c["protocol"]], ids=str)
 def test_labelled_share_matches_the_published_indices(case):
     labels = np.random.RandomState(6).permutation(np.repeat(np.arange(101), 750))
-    split, expected = labelled_share(toy_set(labels, 101), 0.1, case["seed"]), case["labeled"]
+    split, expected = labelled_share(toy_set(labels, 101), 0.1, case["seed"], True), case["labeled"]
     assert len(split.labelled) == expected["n"]
     assert hashlib.sha256(split.labelled.astype("<i8").tobytes()).hexdigest() == expected["sha256_int64_le"]
     assert split.unlabelled.tolist() == list(range(len(labels)))
@@ -64,10 +64,10 @@ def test_labelled_share_matches_the_published_indices(case):
 def test_labelled_share_is_rounded_half_to_even():
     sizes = [15, 25, 35, 34, 6]
     data = toy_set(np.repeat(np.arange(5), sizes), 5)
-    assert labelled_share(data, 0.1, 1).counts.tolist() == [2, 2, 4, 3, 1]
-    assert labelled_share(data, 1.0, 1).counts.tolist() == sizes
+    assert labelled_share(data, 0.1, 1, True).counts.tolist() == [2, 2, 4, 3, 1]
+    assert labelled_share(data, 1.0, 1, True).counts.tolist() == sizes
     with pytest.raises(UserError, match=r"--labeled_percent 0.05: class 4 \(4\) has 6 images, so none"):
-        labelled_share(data, 0.05, 1)
+        labelled_share(data, 0.05, 1, True)
 
 
 class _Python2(pickle._Pickler):
@@ -98,7 +98,7 @@ def protocol2(content: dict, protocol: int) -> bytes:
 def test_archives_become_arrays(size, dump, tmp_path):
     batches = write_archives(tmp_path / "archives", size, dump)
     result = assert_runs(PREPARE, "--source", tmp_path / "archives", "--out", tmp_path / "new" / "prepared")
-    data = load_small_imagenet127(tmp_path / "new" / "prepared", size)
+    data = load_small_imagenet(tmp_path / "new" / "prepared", size)
     classes, names = class_map()
     *train, test = batches.values()
     counts = []
@@ -288,7 +288,7 @@ def test_both_stages_from_the_shell(tmp_path):
 
 
 def open_streams(data: Dataset, device: str = "cpu", batch_size: int = 8):
-    split = labelled_share(data, 0.6, 1)
+    split = labelled_share(data, 0.6, 1, True)
     sampling = Sampling(batch_size, 1, mu=2, learner_view="weak")
     return streams(data, split, VIEWS, sampling, torch.device(device))
 
@@ -299,7 +299,7 @@ def in_memory(data: Dataset) -> Dataset:
 
 def test_mapped_pixels_make_the_same_batches(small_imagenet127):
     """They travel with the numbers of a step: those images alone that it needs."""
-    mapped = load_small_imagenet127(small_imagenet127, 32)
+    mapped = load_small_imagenet(small_imagenet127, 32)
     a, b = open_streams(mapped), open_streams(in_memory(mapped))
     assert a.labelled.images.pixels is None and b.labelled.images.mapped is None
     for names in (CO_LEARNING, *((name,) for name in CO_LEARNING)):
@@ -317,7 +317,7 @@ def test_mapped_pixels_make_the_same_batches(small_imagenet127):
 
 
 def test_mapped_pixels_make_the_same_sweeps(small_imagenet127):
-    mapped = load_small_imagenet127(small_imagenet127, 32)
+    mapped = load_small_imagenet(small_imagenet127, 32)
     sweeps = [open_streams(data).unlabelled.sweep(batch_size=150) for data in (mapped, in_memory(mapped))]
     for one, other in zip(*sweeps, strict=True):
         assert one.labels.tolist() == other.labels.tolist()
@@ -325,7 +325,7 @@ def test_mapped_pixels_make_the_same_sweeps(small_imagenet127):
 
 
 def test_a_renamed_stream_differs_in_its_draws_alone(small_imagenet127):
-    data = open_streams(load_small_imagenet127(small_imagenet127, 32))
+    data = open_streams(load_small_imagenet(small_imagenet127, 32))
     for stream in (data.balanced, data.partners):
         renamed = stream.renamed("another name")
         assert vars(renamed).keys() == vars(stream).keys()
@@ -369,7 +369,7 @@ def test_warm_up_on_batches_learns(learner):
 @pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "in memory"])
 def test_no_step_waits_for_the_device(mapped, small_imagenet127):
     """As in test_device.py: on `meta`, a read by the host or a tensor left on the CPU raises."""
-    data = load_small_imagenet127(small_imagenet127, 32)
+    data = load_small_imagenet(small_imagenet127, 32)
     data = open_streams(data if mapped else in_memory(data), "meta")
     network = ResNet50(127, width=4).to("meta")
     student = Averaged(network, torch.optim.Adam(network.parameters(), 0.002), 0.999, shrink=1e-5)

@@ -113,6 +113,8 @@ def test_data_of_a_recipe(capsys):
         ratio=2.0,
         imb_ratio_l=20,
         imb_ratio_u=-20,
+        order=None,
+        unlabelled="included",
         manualSeed=1,
         batch_size=16,
         holdout=None,
@@ -120,7 +122,7 @@ def test_data_of_a_recipe(capsys):
     )
     views = {"labelled": ("weak",), "unlabelled": ("weak", "strong", "strong")}
     loader = ImageLoader(16, 1, 0, False, torch.device("cpu"))
-    data = open_data(args, views, include_labelled=True, loader=loader)
+    data = open_data(args, views, loader=loader)
     assert len(at(data.labelled, 0).views) == 1
     assert len(at(data.unlabelled, 0).views) == 3
     assert data.balanced.wanted == data.partners.wanted == ("strong",)

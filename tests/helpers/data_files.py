@@ -52,6 +52,22 @@ def write_cifar(name: str, root: Path, train_per_class: int, monkeypatch) -> tup
     return source, train, test
 
 
+def write_stl10(root: Path, monkeypatch, train=60, unlabeled=90, test=30) -> dict[str, np.ndarray]:
+    """Random images in the official layout, fewer of them than it has: pixels (N, 3, 96, 96) and labels (N,) from 0 to
+    9, by the names of the files. In these each channel is written column by column, and labels are from 1 to 10.
+    """
+    monkeypatch.setattr("dataset.stl10.NUMBERS", {"train": train, "unlabeled": unlabeled, "test": test})
+    random, folder, found = np.random.RandomState(0), root / "stl10_binary", {}
+    folder.mkdir(parents=True)
+    for part, number in (("train", train), ("unlabeled", unlabeled), ("test", test)):
+        found[f"{part}_X.bin"] = random.randint(0, 256, (number, 3, 96, 96)).astype(np.uint8)
+        found[f"{part}_X.bin"].transpose(0, 1, 3, 2).tofile(folder / f"{part}_X.bin")
+        if part != "unlabeled":
+            found[f"{part}_y.bin"] = random.permutation(number) % 10
+            (found[f"{part}_y.bin"] + 1).astype(np.uint8).tofile(folder / f"{part}_y.bin")
+    return found
+
+
 def imagenet_batches(size: int) -> dict[str, dict]:
     """Downsampled ImageNet in small, as published, by file name: 400 training images, 2 or more of each of the 127
     classes, and 60 test images."""
@@ -76,10 +92,10 @@ def write_archives(folder: Path, size: int, dump=pickle.dumps) -> dict[str, dict
     return batches
 
 
-def imbalance(num_max=12, ratio=2.0, imb_ratio_l=3, imb_ratio_u=3, seed=1) -> SimpleNamespace:
+def imbalance(num_max=12, ratio=2.0, imb_ratio_l=3, imb_ratio_u=3, seed=1, order=None) -> SimpleNamespace:
     """The flags of a long-tailed split; by default one that the small Food-101 can serve."""
-    names = ("num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "manualSeed")
-    return SimpleNamespace(**dict(zip(names, (num_max, ratio, imb_ratio_l, imb_ratio_u, seed), strict=True)))
+    names = ("num_max", "ratio", "imb_ratio_l", "imb_ratio_u", "manualSeed", "order")
+    return SimpleNamespace(**dict(zip(names, (num_max, ratio, imb_ratio_l, imb_ratio_u, seed, order), strict=True)))
 
 
 def write_food101(root: Path, classes: tuple[str, ...] = ("apple_pie", "ramen", "waffles"), train=40, test=6) -> Path:

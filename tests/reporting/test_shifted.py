@@ -19,7 +19,7 @@ from PIL import Image
 
 from dataset import load
 from dataset.pixels import Pixels
-from dataset.small_imagenet127 import load_small_imagenet127
+from dataset.small_imagenet127 import load_small_imagenet
 from dataset.stream import Stream
 from eval_shifted_test_distribution import main
 from models.wrn import WideResNet
@@ -445,7 +445,7 @@ def test_small_imagenet127(pretrained_by, small_imagenet127, tmp_path):
     """Without flags: data set, folder and size are those of the training. Frequent classes of the data come first."""
     folder, out = pretrained_by("train_small_imagenet127_fix.py"), tmp_path / "out"
     assert_runs(SCRIPT, folder / "checkpoint.pth.tar", "--out", out, *CPU)
-    data = load_small_imagenet127(small_imagenet127, 32)
+    data = load_small_imagenet(small_imagenet127, 32)
     (found,) = record(out)["runs"]
     logits = plain_logits(folder / "checkpoint.pth.tar", data.test, (data.mean, data.std))
     sizes = np.bincount(data.train.labels, minlength=127)

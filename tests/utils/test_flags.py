@@ -10,6 +10,7 @@ import pytest
 from helpers.scripts import ROOT, assert_refused, run_here
 
 import dataset
+from dataset.small_imagenet127 import NUM_CLASSES
 from utils import flags
 from utils.args import DATA, PLACE, REFUSE, RESULT, SPEED, WARN, Flag, recipe_args
 from utils.flag_types import path
@@ -54,7 +55,9 @@ def test_roles_are_a_partition():
 
 
 def test_what_can_be_chosen_is_what_can_be_loaded():
-    assert set(FLAGS["dataset"].options["choices"]) == set(dataset.NAMES)
+    cifar, small = ({one.name: one for one in group}["dataset"] for group in (flags.CIFAR, flags.SMALL_IMAGENET))
+    assert set(cifar.options["choices"]) == set(dataset.NAMES)
+    assert set(small.options["choices"]) == set(NUM_CLASSES)
 
 
 def test_a_flag_is_spelled_as_on_the_command_line():
