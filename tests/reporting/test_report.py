@@ -127,6 +127,97 @@ def test_runs_that_differ_are_rows_that_say_in_what(tmp_path):
     assert {one.setting for one in groups[1:]} == {"γ 100, num_max 1500, ratio 2"}
 
 
+REVERSED = {
+    "disjoint": [30, 50, 83, 139, 232, 387, 646, 1078, 1798, 3000],
+    "included": [1530, 949, 622, 462, 425, 503, 715, 1119, 1823, 3015],
+}
+
+
+def with_counts(run: Path, counts: list[int] | None) -> None:
+    about = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(about | {"unlabelled_counts": counts}))
+
+
+def test_a_reversed_set_is_named_by_its_counts(tmp_path):
+    """With the labelled images and without are two tables; two spellings of one set are seeds of one row."""
+    for kind, counts in REVERSED.items():
+        for seed, flags in enumerate([{"imb_ratio_u": -100}, {"imb_ratio_u": 100, "order": "reversed"}], 1):
+            with_counts(make_run(tmp_path / f"{kind}{seed}", seed=seed, unlabelled=kind, **flags), counts)
+    groups = group(find_runs([tmp_path]))
+    assert [(one.setting, one.n, one.seeds, one.paper) for one in groups] == [
+        (f"γ 100, unlabelled {'/'.join(map(str, REVERSED[kind]))} {words}, num_max 1500, ratio 2", 2, [1, 2], None)
+        for kind, words in (
+            ("included", "(largest/smallest 7.09), labelled images included"),
+            ("disjoint", "(largest/smallest 100), labelled images left out"),
+        )
+    ]
+    text = report(tmp_path, "--out", tmp_path / "out")
+    assert all("/".join(map(str, counts)) in text for counts in REVERSED.values())
+
+
+def test_rows_of_one_table_say_whether_the_labelled_images_are_included(tmp_path):
+    """They are no seeds of one another. What learns from labelled images alone has no such set."""
+    make_run(tmp_path / "a", "FixMatch", seed=1, unlabelled="included")
+    make_run(tmp_path / "b", "FixMatch", seed=2, unlabelled="disjoint", order="consistent")
+    make_run(tmp_path / "c", "MixMatch", seed=1, unlabelled="disjoint")
+    make_run(tmp_path / "d", "supervised", seed=1, unlabelled="included")
+    make_run(tmp_path / "e", "ReMixMatch", seed=1)  # doesn't tell
+    groups = group(find_runs([tmp_path]))
+    assert {one.setting for one in groups} == {"γ 100, num_max 1500, ratio 2"}
+    assert sorted((one.name, one.n) for one in groups) == [
+        ("FixMatch (labelled images included)", 1),
+        ("FixMatch (labelled images left out)", 1),
+        ("MixMatch (labelled images left out)", 1),
+        ("ReMixMatch", 1),
+        ("supervised", 1),
+    ]
+
+
+def test_where_all_runs_agree_no_name_tells_of_the_labelled_images(tmp_path):
+    for i, method in enumerate(("FixMatch", "FixMatch+CoSSL")):
+        make_run(tmp_path / str(i), method, unlabelled="included")
+    assert sorted(one.name for one in group(find_runs([tmp_path]))) == ["FixMatch", "FixMatch+CoSSL"]
+
+
+def test_orders_of_many_classes_are_told_apart(tmp_path):
+    """Whose first and last counts may be alike."""
+    ends, counts = ("0,1,2", "11"), [40, 30, 20, *[10] * 8, 4]
+    for i, middle in enumerate(("3,4,5,6,7,8,9,10", "4,3,5,6,7,8,9,10")):
+        order = f"{ends[0]},{middle},{ends[1]}"
+        with_counts(make_run(tmp_path / str(i), seed=i, classes=12, unlabelled="disjoint", order=order), counts)
+    groups = group(find_runs([tmp_path]))
+    assert {one.setting for one in groups} == {
+        "γ 100, unlabelled 40 to 4 (largest/smallest 10), labelled images left out, num_max 1500, ratio 2"
+    }
+    assert {one.name for one in groups} == {
+        "FixMatch+CoSSL (order 0,1,2,3,4,5,6,7,8,9,10,11)",
+        "FixMatch+CoSSL (order 0,1,2,4,3,5,6,7,8,9,10,11)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "changed", "expected"),
+    [
+        ("FixMatch+CoSSL", {"unlabelled": "included", "order": "consistent"}, 83.2),
+        ("FixMatch+CoSSL", {"unlabelled": "disjoint"}, None),
+        ("MixMatch+CoSSL", {"unlabelled": "disjoint"}, 76.4),
+        ("MixMatch+CoSSL", {"unlabelled": "included"}, None),
+        ("FixMatch+CoSSL", {"order": "1,0,2,3,4,5,6,7,8,9"}, None),
+    ],
+)
+def test_published_figures_are_of_the_published_unlabelled_set(method, changed, expected, tmp_path):
+    make_run(tmp_path / "run", method, **changed)
+    (one,) = group(find_runs([tmp_path]))
+    assert (one.paper.figure.mean if one.paper else None) == expected
+
+
+def test_stl10_has_no_flags_of_an_unlabelled_tail(tmp_path):
+    for seed, ratio in ((1, 2.0), (2, 3.0)):
+        make_run(tmp_path / str(seed), seed=seed, dataset="stl10", num_max=150, imb_ratio_l=10, ratio=ratio)
+    (one,) = group(find_runs([tmp_path]))
+    assert (one.setting, one.n) == ("γ 10, num_max 150", 2)
+
+
 def test_own_images_have_no_long_tail(tmp_path):
     """Which these flags don't make; folders of two sizes aren't compared."""
     for size in (16, 24):
