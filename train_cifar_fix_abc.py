@@ -33,7 +33,7 @@ from utils.method_flags import ABC, FIXMATCH, PRETRAIN
 def main() -> None:
     args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, FIXMATCH, ABC, epochs=500)
     with open_run(args) as run, open_loader(args, run.device) as loader:
-        data = open_data(args, VIEWS, include_labelled=True, loader=loader)
+        data = open_data(args, VIEWS, loader=loader)
         prior = class_prior(data, run.device, args.warm_prior * args.val_iteration) if args.keep == "prior" else None
 
         torch.manual_seed(args.manualSeed)

@@ -33,7 +33,7 @@ from utils.method_flags import ACR, FIXMATCH, PRETRAIN
 def main() -> None:
     args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, FIXMATCH, ACR, epochs=500)
     with open_run(args) as run, open_loader(args, run.device) as loader:
-        data = open_data(args, VIEWS, include_labelled=True, loader=loader)
+        data = open_data(args, VIEWS, loader=loader)
         prior = class_prior(data, run.device, args.warm_prior * args.val_iteration, momentum=0.99)
 
         torch.manual_seed(args.manualSeed)

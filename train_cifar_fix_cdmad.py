@@ -31,7 +31,7 @@ from utils.method_flags import CDMAD, PRETRAIN
 def main() -> None:
     args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, CDMAD, epochs=500)
     with open_run(args) as run, open_loader(args, run.device) as loader:
-        data = open_data(args, VIEWS, include_labelled=True, loader=loader)
+        data = open_data(args, VIEWS, loader=loader)
 
         torch.manual_seed(args.manualSeed)
         network = build_network(args, len(data.classes), run.start is None).to(run.device)

@@ -32,7 +32,7 @@ from utils.method_flags import FIXMATCH, OFFSETS, PRETRAIN
 def main() -> None:
     args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, FIXMATCH, OFFSETS, epochs=500)
     with open_run(args) as run, open_loader(args, run.device) as loader:
-        data = open_data(args, VIEWS, include_labelled=True, loader=loader)
+        data = open_data(args, VIEWS, loader=loader)
 
         # The estimated class distribution of the unlabelled images; as published, of those that are guessed surely.
         published = {"momentum": 0.9, "every": 500} if args.published_prior else {}

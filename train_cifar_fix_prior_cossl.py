@@ -39,7 +39,7 @@ def main() -> None:
     args = recipe_args(Path(__file__), __doc__, *groups, stage1=stage1_arguments, epochs=400)
     with open_run(args) as run, open_loader(args, run.device) as loader:
         stage1 = run.pretrained(args.resume)
-        data = open_data(args, VIEWS, include_labelled=True, loader=loader)
+        data = open_data(args, VIEWS, loader=loader)
         prior = class_prior(data, run.device, args.warm_prior * args.val_iteration)
         prior.load_state_dict(stage1.get("class_prior", prior.state_dict()))
 
