@@ -4,7 +4,7 @@
     python benchmarks/field.py --out results/field --table
 
 Fashion-MNIST-LT (gamma 100, 1,500 labels in the largest class), WRN-10-1, batches of 32, Adam, 2,000 steps in all:
-20 epochs of 100 steps, or 16 and 4 for methods of two stages. What is finished is skipped, so that many hours can be
+10 epochs of 200 steps, or 8 and 2 for methods of two stages. What is finished is skipped, so that many hours can be
 spread over days; --only names settings or methods. The methods `oracle_...` know what no method knows, see
 benchmarks/oracles.py: how much better could a part of CoSSL with a prior be?
 """
@@ -27,8 +27,8 @@ SETTINGS = {
     "reversed included": ["--imb_ratio_u", -100, "--unlabelled", "included"],
 }
 COMMON = ["--dataset", "fashion_mnist", "--num_max", 1500, "--ratio", 2, "--imb_ratio_l", 100, "--depth", 10]
-COMMON += ["--width", 1, "--batch-size", 32, "--val-iteration", 100, "--ema-decay", 0.99]
-STAGES = {"whole": 20, "first": 16, "second": 4}  # epochs
+COMMON += ["--width", 1, "--batch-size", 32, "--val-iteration", 200, "--ema-decay", 0.99]
+STAGES = {"whole": 10, "first": 8, "second": 2}  # epochs
 
 
 class Way(NamedTuple):
@@ -40,26 +40,26 @@ class Way(NamedTuple):
     oracle: str = ""
 
 
-PRIOR_COSSL = "train_cifar_fix_prior_cossl"
-FIRST = {"fix": Way("train_cifar_fix"), "simpro": Way("train_cifar_fix_prior", ("--preset", "simpro"))}
+PRIOR_COSSL, WAIT = "train_cifar_fix_prior_cossl", ("--warm_prior", 2)
+FIRST = {"fix": Way("train_cifar_fix"), "simpro": Way("train_cifar_fix_prior", ("--preset", "simpro", *WAIT))}
 WAYS = {
     "supervised": Way("train_cifar_supervised"),
     "FixMatch": FIRST["fix"],
     "LA": Way("train_cifar_fix_prior", ("--preset", "la")),
     "SimPro": FIRST["simpro"],
-    "ADELLO": Way("train_cifar_fix_prior", ("--preset", "adello")),
-    "ABC": Way("train_cifar_fix_abc"),
+    "ADELLO": Way("train_cifar_fix_prior", ("--preset", "adello", *WAIT)),
+    "ABC": Way("train_cifar_fix_abc", WAIT),
     "CDMAD": Way("train_cifar_fix_cdmad"),
-    "ACR": Way("train_cifar_fix_acr"),
-    "CReST+": Way("train_cifar_fix_crest", ("--num_generation", 2, "--epochs", 10)),
+    "ACR": Way("train_cifar_fix_acr", WAIT),
+    "CReST+": Way("train_cifar_fix_crest", ("--num_generation", 2, "--epochs", 5)),
     "CoSSL": Way("train_cifar_fix_cossl", after="fix"),
     "CoSSL after SimPro": Way("train_cifar_fix_cossl", after="simpro"),
-    "CoSSL with a prior": Way(PRIOR_COSSL, after="simpro"),
-    "only kappa": Way(PRIOR_COSSL, ("--plain_student", "--lam_h", 0), "fix"),
-    "only the student's offsets": Way(PRIOR_COSSL, ("--kappa", 0, "--lam_h", 0), "fix"),
-    "only the head's unlabelled": Way(PRIOR_COSSL, ("--kappa", 0, "--plain_student"), "fix"),
-    "oracle: true prior in the labels": Way(PRIOR_COSSL, ("--plain_student", "--lam_h", 0), "fix", "prior"),
-    "oracle: true labels for the head": Way(PRIOR_COSSL, ("--kappa", 0, "--plain_student"), "fix", "labels"),
+    "CoSSL with a prior": Way(PRIOR_COSSL, WAIT, after="simpro"),
+    "only kappa": Way(PRIOR_COSSL, ("--plain_student", "--lam_h", 0, *WAIT), "fix"),
+    "only the student's offsets": Way(PRIOR_COSSL, ("--kappa", 0, "--lam_h", 0, *WAIT), "fix"),
+    "only the head's unlabelled": Way(PRIOR_COSSL, ("--kappa", 0, "--plain_student", *WAIT), "fix"),
+    "oracle: true prior in the labels": Way(PRIOR_COSSL, ("--plain_student", "--lam_h", 0, *WAIT), "fix", "prior"),
+    "oracle: true labels for the head": Way(PRIOR_COSSL, ("--kappa", 0, "--plain_student", *WAIT), "fix", "labels"),
 }
 
 
