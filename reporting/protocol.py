@@ -84,7 +84,7 @@ def deciding(arguments: dict[str, Any], start_epoch: int | None) -> dict[str, An
     """
     arguments = arguments | {"start_epoch": start_epoch} if arguments else {}
     order = arguments.get("order")
-    if order == "reversed" and "imb_ratio_u" in arguments:
+    if order == "reversed" and isinstance(arguments.get("imb_ratio_u"), int):
         arguments = arguments | {"imb_ratio_u": -arguments["imb_ratio_u"]}
     unused = UNUSED.get(arguments.get("dataset"), set()) | ({"order"} if order in ("consistent", "reversed") else set())
     kept = {*with_role(DATA, RESULT), "start_epoch"} - NAMED_APART - unused
@@ -112,11 +112,12 @@ def setting_of(protocol: dict[str, Any], unlabelled_counts: list[int] | None) ->
 
 
 def _counted(protocol: dict[str, Any], counts: list[int] | None) -> list[str]:
-    if counts is None:
+    """The unlabelled set by its counts (C,); by the flags that asked for it where these aren't known."""
+    if not counts:
         order = f", order {protocol['order']}" if "order" in protocol else ""
         return [f"unlabelled {protocol.get('imb_ratio_u')}{order}"]
     shown = "/".join(map(str, counts)) if len(counts) <= 10 else f"{counts[0]} to {counts[-1]}"
-    among = [INCLUDED[protocol["unlabelled"]]] if "unlabelled" in protocol else []
+    among = [said("unlabelled", protocol["unlabelled"])] if "unlabelled" in protocol else []
     return [f"unlabelled {shown} (largest/smallest {max(counts) / max(1, min(counts)):.3g})", *among]
 
 

@@ -52,5 +52,5 @@ def _of_data(here: list[Named]) -> list[str]:
     for setting in {row.setting for row in here}:
         told = [row.protocol for row in here if row.setting == setting and not row.labelled_only]
         for key in with_role(DATA):
-            different |= {key} if len({str(one[key]) for one in told if key in one}) > 1 else set()
+            different |= {key} if len({one[key] for one in told if key in one}) > 1 else set()
     return sorted(different)

@@ -111,11 +111,13 @@ def recipe_args(
         parser.add_argument(*one.names, **one.options)
     parser.set_defaults(recipe=recipe.stem, **defaults)
     args = parser.parse_args()
-    names = {one.name for group in groups for one in group}
+    choices = {one.name: one.options.get("choices") for group in groups for one in group}
     inherited = stage1(args) if stage1 else {}
-    parser.set_defaults(**{name: value for name, value in inherited.items() if name in names})
+    # What this recipe can't mean, as another's data set, keeps its default, so that it is told as a difference.
+    inherited = {name: value for name, value in inherited.items() if value in (choices.get(name) or [value])}
+    parser.set_defaults(**{name: value for name, value in inherited.items() if name in choices})
     found = _dependent(parser.parse_args()) | inherited
-    parser.set_defaults(**{name: value for name, value in found.items() if name in names})
+    parser.set_defaults(**{name: value for name, value in found.items() if name in choices})
     return parser.parse_args()
 
 

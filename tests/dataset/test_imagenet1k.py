@@ -135,6 +135,9 @@ def test_both_stages_train_on_it(flags, tmp_path):
         assert (found["unlabelled"], found["labelled_again"]) == (2000, 0)
         chosen = {name: found["arguments"][name] for name in ("dataset", "unlabelled", "labeled_percent")}
         assert chosen == {"dataset": "small_imagenet1k", "unlabelled": "disjoint", "labeled_percent": 0.4}
+    shifted = ["--gpu", "cpu", "--out", tmp_path / "shifted"]
+    assert_runs("eval_shifted_test_distribution.py", tmp_path / "fix", *shifted)
+    assert (tmp_path / "fix" / "shifted.json").exists()
 
 
 def test_defaults_are_those_that_it_was_published_with(prepared, tmp_path, monkeypatch):

@@ -173,7 +173,7 @@ WRONG = [
     (SMALL, "--data_root {tmp}/empty --img_size 48", "--img_size"),
     (SMALL, "--data_root {tmp}/empty --dataset small_imagenet1k", "--classes 1000"),
     (SMALL, "--data_root {tmp}/empty --dataset cifar10", "--dataset"),
-    (SMALL.replace(".py", "_cossl.py"), f"--data_root {{tmp}}/empty --resume {CHECKPOINT}", "--resume"),
+    (SMALL.replace(".py", "_cossl.py"), f"--data_root {{tmp}}/empty --resume {CHECKPOINT}", "--dataset (digits there"),
     (FOOD_FIX, "--data_root {tmp}/file", "file"),
     (FOOD_FIX, "--data_root {food} --num_max 12 --imb_ratio_l 3 --imb_ratio_u 3 --batch-size 4000", "--batch-size"),
     ("predict.py", "", "--checkpoint"),
