@@ -24,21 +24,7 @@ from utils.flag_types import (
     worker_count,
     wrn_depth,
 )
-from utils.method_flags import (
-    ABC,
-    ACR,
-    CDMAD,
-    CIFAR_COSSL,
-    COSSL,
-    CREST,
-    FIXMATCH,
-    FLOOR,
-    OFFSETS,
-    PRETRAIN,
-    PRIOR_COSSL,
-    REMIXMATCH,
-    SCHEDULE,
-)
+from utils.method_flags import OF_METHODS
 
 _LIMIT = "minutes of training after which the run is saved and ends with exit code 124; the same command continues"
 _COMPILE = "compile the network's features, in a mode of torch.compile (reduce-overhead: CUDA graphs)"
@@ -147,8 +133,7 @@ FOOD_DEFAULTS = {
     "imb_ratio_u": 50,
     "graph": False,
 }
-OF_METHODS = (FIXMATCH, REMIXMATCH, CREST, OFFSETS, ABC, ACR, CDMAD, COSSL, CIFAR_COSSL, PRIOR_COSSL, FLOOR)
-GROUPS = (RUN, CIFAR, SMALL_IMAGENET, FOOD, SCHEDULE, PRETRAIN, *OF_METHODS)
+GROUPS = (RUN, CIFAR, SMALL_IMAGENET, FOOD, *OF_METHODS)
 FLAGS: dict[str, Flag] = {one.name: one for group in GROUPS for one in group}
 
 

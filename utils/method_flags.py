@@ -84,3 +84,18 @@ PRIOR_COSSL = (
 )
 _FEATURES = "vectors of any origin, (N, D), in place of pixels; in the order labelled, unlabelled, test images"
 FLOOR = (flag("--features", path, None, _FEATURES, metavar="FILE.npy"),)
+OF_METHODS = (
+    SCHEDULE,
+    PRETRAIN,
+    FIXMATCH,
+    REMIXMATCH,
+    CREST,
+    OFFSETS,
+    ABC,
+    ACR,
+    CDMAD,
+    COSSL,
+    CIFAR_COSSL,
+    PRIOR_COSSL,
+    FLOOR,
+)

@@ -11,7 +11,7 @@ from helpers.scripts import ROOT, assert_refused, run_here
 
 import dataset
 from dataset.small_imagenet127 import NUM_CLASSES
-from utils import flags
+from utils import flags, method_flags
 from utils.args import DATA, PLACE, REFUSE, RESULT, SPEED, WARN, Flag, recipe_args
 from utils.flag_types import path
 from utils.flags import FLAGS, GROUPS, spelled, with_role
@@ -22,7 +22,7 @@ RECIPES = sorted(path.name for path in ROOT.glob("train_*_*.py"))
 def every_declaration() -> dict[str, list[Flag]]:
     """All flags of all groups, those within others included, by their names."""
     found = defaultdict(list)
-    for group in vars(flags).values():
+    for group in (*vars(flags).values(), *vars(method_flags).values()):
         if isinstance(group, tuple) and group and all(isinstance(one, Flag) for one in group):
             for one in group:
                 found[one.name].append(one)
