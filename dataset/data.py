@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dataset.batches import Batches, DrawNumbers
 from dataset.class_table import describe
+from dataset.files import ImageFiles
 from dataset.held_out import HELD_OUT, TEST
 from dataset.stream import Stream
 
@@ -36,6 +37,16 @@ class Data(NamedTuple):
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The test set once, in (images, labels)."""
         return _once(self.tested)
+
+    def tested_batches(self) -> float | None:
+        """How many times as many images as in a batch of `test` are evaluated after an epoch; None for images in files,
+        which workers decode.
+        """
+        if isinstance(self.tested.images, ImageFiles):
+            return None
+        parts = [self.tested, *([self.held_out] if self.held_out not in (None, self.tested) else [])]
+        size = min(len(self.tested.members), self.tested.images.sweep_size)
+        return sum(len(part.members) for part in parts) / size
 
     def evaluated(self) -> dict[str, Iterator[tuple[Tensor, Tensor]]]:
         """What is evaluated after an epoch: `test`, and `held_out` where that is another part; each as by `test`."""

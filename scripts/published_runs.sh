@@ -36,20 +36,27 @@ IFS=, read -ra devices <<< "$gpus"
 python="${PYTHON:-python}"
 [ -n "${PYTHON:-}" ] || [ ! -x .venv/bin/python ] || python=.venv/bin/python
 
+declare -A cost=([fix]=100 [mix]=115 [remix]=195) # of a step, percent of FixMatch's (docs/speed.md)
+
 # pair NAME SCRIPT FLAGS PRETRAIN_FLAGS COSSL_FLAGS COPY: for each seed, SCRIPT.py with FLAGS and PRETRAIN_FLAGS, then
 # SCRIPT_cossl.py with FLAGS and COSSL_FLAGS from the copy of the checkpoint of epoch COPY. NAME: DATA/METHOD-SETTING.
-runs=() # a folder and a shell line for each
+runs=() # for each a folder, a shell line, and its length: epochs times the cost of a step, see `cost`
 pair() {
     local seed folder where gpu='$gpu' # a printed line names its device, others get one when their turn comes
-    local method="${1#*/}" first="$4" second="$5" copy="_$6"
+    local method="${1#*/}" first="$4" second="$5" copy="_$6" after1='' after2=''
     wanted "$methods" "${method%%-*}" && wanted "$gammas" "${method#*-gamma}" || return 0
     [ -z "$epochs" ] || { first+=" --epoch ${epochs%,*}" second+=" --epoch ${epochs#*,}" copy=''; }
+    local cost=${cost[${method%%-*}]} length1="${first##*--epoch }" length2="${second##*--epoch }"
+    local cost2=$((cost * 6 / 5)) # of co-learning
+    length1=$((${length1%% *} * cost)) length2=$((${length2%% *} * cost2))
+    [ -n "$print" ] || after1="LIST_AFTER=\$(((rest + $length2) / $cost)) " after2="LIST_AFTER=\$((rest / $cost2)) "
     for seed in "${seeds[@]}"; do
-        [ -z "$print" ] || gpu=${devices[${#runs[@]} / 2 % ${#devices[@]}]}
+        [ -z "$print" ] || gpu=${devices[${#runs[@]} / 3 % ${#devices[@]}]}
         printf -v folder %q "$out/$1-seed$seed"
         printf -v where '%q --manualSeed %s --gpu %s' "$data_root" "$seed" "$gpu"
-        runs+=("$out/$1-seed$seed" "$python $2.py $3 $first --data_root $where --out $folder/pretrain && $python \
-${2}_cossl.py $3 $second --data_root $where --resume $folder/pretrain/checkpoint$copy.pth.tar --out $folder/cossl")
+        runs+=("$out/$1-seed$seed" "$after1$python $2.py $3 $first --data_root $where --out $folder/pretrain && \
+$after2$python ${2}_cossl.py $3 $second --data_root $where --resume $folder/pretrain/checkpoint$copy.pth.tar --out \
+$folder/cossl" $((length1 + length2)))
     done
 }
 
@@ -64,10 +71,11 @@ run() {
     eval "$2" || { echo "error: $1: stopped, the same command goes on" >&2; return 1; }
 }
 
-# turn GPUS FOLDER LINE: a run on the device of xargs' slot. Where there are several, all its output names the device.
+# turn GPUS FOLDER LINE REST: a run on the device of xargs' slot. Where there are several, all its output names the
+# device. REST: length of what follows on it, of which the run's forecast is told by LIST_AFTER, in epochs like its own.
 turn() {
     IFS=, read -ra devices <<< "$1"
-    gpu=${devices[slot]}
+    gpu=${devices[slot]} rest=$4
     if [ ${#devices[@]} = 1 ]; then run "$2" "$3"; return; fi
     run "$2" "$3" 2>&1 | (trap '' INT TERM HUP; exec sed -u "s/^/gpu $gpu: /") # to its end, whatever signal comes
 }
@@ -86,10 +94,15 @@ stop() {
 # One run at a time on each device. One that fails doesn't stop the others; the exit code is 123 then.
 launch() {
     [ ${#runs[@]} -gt 0 ] || refuse "--methods/--gammas: none of this script's runs; see --help"
-    [ -z "$print" ] || { printf '%.0s%s\n' "${runs[@]}"; return; }
+    [ -z "$print" ] || { printf '%.0s%s\n%.0s' "${runs[@]}"; return; }
+    local i length rest=0
+    for ((i = ${#runs[@]} - 3; i >= 0; i -= 3)); do # the last one first: what follows instead of its own length
+        length=${runs[i + 2]} runs[i + 2]=$((rest / ${#devices[@]}))
+        finished "${runs[i]}" || ((rest += length))
+    done
     export -f finished run turn
     set -m # the runs get a process group, which an interrupt is passed on to
-    xargs -0 -n 2 -P ${#devices[@]} --process-slot-var=slot bash -o pipefail -c 'turn "$@"' turn "$gpus" \
+    xargs -0 -n 3 -P ${#devices[@]} --process-slot-var=slot bash -o pipefail -c 'turn "$@"' turn "$gpus" \
         < <(printf '%s\0' "${runs[@]}") &
     group=$!
     trap stop INT TERM HUP

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from training.forecast import Forecast, evaluation_seconds
 from training.progress import Progress
 from training.recorder import Recorder
 from training.schema import Row, Tested
@@ -35,7 +36,7 @@ def train(
     Rank 0 alone evaluates and writes; the others wait for it at the epoch's end. Raises Stopped, and UserError if a
     loss or a weight stops being a number, or if the folder can't be written to.
     """
-    with closing(Progress(recorder.epochs, recorder.steps, recorder.done)) as progress:
+    with closing(_progress(predict, data, recorder)) as progress:
         for n in range(recorder.done + 1, recorder.epochs + 1):
             trains, tested = totals.step < recorder.steps, dict[str, dict[str, Any]]()
             began, steps = time.monotonic(), recorder.steps - totals.step
@@ -92,6 +93,11 @@ def record(
         row["counts"] = counts
     recorder.epoch(row, machine)
     progress.epoch(recorder.done, row, machine)
+
+
+def _progress(predict: Callable[[Tensor], Tensor], data: Any, recorder: Recorder) -> Progress:
+    forecast = Forecast(recorder.arguments, recorder.steps, partial(evaluation_seconds, predict, data))
+    return Progress(recorder.epochs, recorder.steps, recorder.done, forecast)
 
 
 def _stopped(stop: Stop, recorder: Recorder, totals: Totals, goes_on: str) -> Stopped:

@@ -4,14 +4,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
+from training.forecast import Forecast
 from training.history import log_columns
 from training.schema import Row
 
 WIDTH = 100  # columns of a printed line
-FORECAST_FROM, FORECAST_AT = 5, 20  # steps of a process: the first ones take longer
 # Of an epoch's figures.
 FIRST, THEN = ("loss", "balanced", "held_out_balanced", "few"), ("gm", "top1", "mask", "acc_u", "test_loss")
 
@@ -22,20 +22,16 @@ class Progress:
     epochs, steps: of the whole run; done: epochs that an earlier part of the run has done.
     """
 
-    def __init__(self, epochs: int, steps: int, done: int) -> None:
+    def __init__(self, epochs: int, steps: int, done: int, forecast: Forecast) -> None:
         self.epochs, self.steps, self.done, self.shown = epochs, steps, done, 0.0
-        self.start = self.last = time.monotonic()
-        self.counted, self.marks = 0, list[float]()
+        self.forecast, self.start = forecast, time.monotonic()
+        self.last = self.start
         self.bar = _bar(epochs * steps, done * steps) if sys.stdout.isatty() else None
 
     def step(self, t: int, figures: Callable[[], dict[str, float]]) -> None:
         """After step t; `figures` reads the running means from the device, at most twice a second."""
-        self.counted += 1
-        if self.counted in (FORECAST_FROM, FORECAST_AT):
-            figures()  # waits for the device
-            self.marks.append(time.monotonic())
-            if len(self.marks) == 2:
-                self._forecast(t)
+        for line in self.forecast.step(t, figures):
+            print(line, flush=True)
         if self.bar is None or time.monotonic() - self.shown < 0.5:
             return
         self.shown = time.monotonic()
@@ -45,17 +41,6 @@ class Progress:
             more = f"{text}  {name} {value:.3g}"
             text = more if len(more) <= room else text
         self.bar.update(t, force=True, figures=text)  # by itself it leaves out what follows closely
-
-    def _forecast(self, t: int) -> None:
-        rate = (FORECAST_AT - FORECAST_FROM) / max(1e-9, self.marks[1] - self.marks[0])
-        epoch, run = (
-            round((steps - t) / rate) for steps in (-(-t // self.steps) * self.steps, self.epochs * self.steps)
-        )
-        end = datetime.now() + timedelta(seconds=run)
-        text = (
-            f"{rate:.3g} steps a second: {timedelta(seconds=epoch)} to the end of this epoch, {timedelta(seconds=run)}"
-        )
-        print(f"{text} to that of the run ({end:%H:%M}), and the evaluations", flush=True)
 
     def epoch(self, n: int, row: Row, machine: dict[str, float]) -> None:
         """After epoch n (from 1); machine: figures of how it went here."""

@@ -41,6 +41,7 @@ from dataset.long_tail import long_tailed
 from training.progress import Progress
 
 SUPERVISED = "train_cifar_supervised.py"
+SILENT = SimpleNamespace(step=lambda t, wait: [])  # a forecast
 SMALL, SMALL_COSSL = "train_small_imagenet127_fix.py", "train_small_imagenet127_fix_cossl.py"
 
 
@@ -193,7 +194,7 @@ def test_progress_bar_on_a_terminal(columns, tmp_path):
 
 
 def test_a_bar_is_drawn_at_most_twice_a_second(monkeypatch):
-    progress, drawn = Progress(1, 4, 0), []
+    progress, drawn = Progress(1, 4, 0, SILENT), []
     progress.bar = SimpleNamespace(update=lambda t, force, figures: drawn.append((t, force, figures)))
     for t, now in enumerate((100.0, 100.3, 100.6, 101.2), 1):
         monkeypatch.setattr("training.progress.time", SimpleNamespace(monotonic=lambda now=now: now))
@@ -206,7 +207,7 @@ def test_an_epochs_line_fits_100_columns(capsys):
     names = ["acc_u", "loss_x", "mask", "loss", "loss_u", "loss_rot", "acc_selected"]
     test = dict.fromkeys(["loss", "top1", "balanced", "gm", "many", "medium", "few", "ece"], 98.76543)
     row = {"train": dict.fromkeys(names, 0.123456), "test": test | {"recall": [1.0]}}
-    Progress(5000, 1, 0).epoch(1234, row, {"waited_s": 1.0})
+    Progress(5000, 1, 0, SILENT).epoch(1234, row, {"waited_s": 1.0})
     (line,) = capsys.readouterr().out.splitlines()
     assert len(line) <= 100 and re.match(r"epoch 1234/5000  loss 0.1235  balanced 98.77  few 98.77 .* left$", line)
 
