@@ -17,6 +17,7 @@ import torch
 
 from dataset.images import Dataset, Images
 from methods.averaged import STUDENT
+from methods.schedules import on_schedule
 from methods.step import Step
 from training.checkpoint import LATEST
 from training.run import Run, saved_objects
@@ -65,6 +66,7 @@ def recipe_step(recipe: str, images: Dataset, *flags: object, device: torch.devi
     found: dict[str, Any] = {}
 
     def fit(self, step, predict, data, steps, student, teacher=None, before=None) -> None:
+        step = on_schedule(step, self.args, steps, student, teacher)
         objects = saved_objects(step, student, teacher)
         found.update(step=step, predict=predict, data=data, objects=objects)
         found["batches"] = data.batches(step.streams, *step.draws)

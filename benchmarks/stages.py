@@ -47,6 +47,7 @@ PROTOCOL = (250_000, 50_000)  # steps of both stages of the paper's runs
 FIX = "train_cifar_fix", "train_cifar_fix_cossl"
 FLAGS = {"TF32": "--tf32", "bf16": "--amp"}
 FLAGS |= {word: f"--{word}" for word in ("graph", "channels_last", "cudnn_benchmark", "compile")}
+FLAGS["schedule"] = "--schedule=short"
 
 
 def flags_of(setting: str) -> list[str]:
@@ -177,18 +178,18 @@ def bits(stage: Stage) -> None:
 
 def graph(stage: Stage) -> None:
     """Eager and replayed steps leave the same bits."""
-    for recipe in RECIPES[: stage.number(6, 2)]:
+    recipes = RECIPES[: stage.number(6, 2)]
+    for recipe, words in [*((recipe, "") for recipe in recipes), *((recipe, " schedule") for recipe in FIX)]:
         logs, states = [], []
         for setting in ("eager", "graph"):
-            it, step = stage.stepping(recipe, setting)
+            it, step = stage.stepping(recipe, setting + words)
             logs.append([{name: value.clone() for name, value in step().items()} for _ in range(12)])
             states.append([thing.state_dict() for thing in it.objects.values()])
         tensors = [[leaf.cpu() for leaf in tree_leaves(state) if isinstance(leaf, Tensor)] for state in states]
         differ = sum(not torch.equal(a, b) for a, b in zip(*tensors, strict=True))
-        stage.found(f"{recipe}: tensors that differ", differ, "after 12 steps", differ == 0)
-        stage.check(
-            f"{recipe}: logs equal", all(torch.equal(a[k], b[k]) for a, b in zip(*logs, strict=True) for k in a)
-        )
+        stage.found(f"{recipe}{words}: tensors that differ", differ, "after 12 steps", differ == 0)
+        equal = all(torch.equal(a[k], b[k]) for a, b in zip(*logs, strict=True) for k in a)
+        stage.check(f"{recipe}{words}: logs equal", equal)
 
 
 SETTINGS = (

@@ -20,10 +20,15 @@ class Averaged:
     decay: share of the EMA's past kept per step (paper, section 4.1: momentum encoder).
     shrink: after every update of the EMA, each floating tensor of `live`, BatchNorm's statistics included, is
     multiplied by 1 - shrink (published code, not in the paper: weight decay of 0.02 lr in pre-training).
+
+    A schedule sets two numbers of each step, tensors () on the device: `kept` in the place of decay, and `rate`, a
+    factor on the optimiser's step and on shrink. None, which is published: the decay above, and whole steps.
     """
 
     def __init__(self, live: nn.Module, optimizer: torch.optim.Optimizer, decay: float, shrink: float = 0.0) -> None:
         self.live, self.optimizer, self.decay, self.shrink = live, optimizer, decay, shrink
+        self.rate: Tensor | None = None
+        self.kept: Tensor | None = None
         self.ema = deepcopy(live).eval().requires_grad_(False)
 
     def descend(self, loss: Tensor) -> None:
@@ -38,17 +43,36 @@ class Averaged:
         learning = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
         gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
         mean_over_ranks(gradients + [buffer for buffer in self.live.buffers() if buffer.is_floating_point()])
-        self.optimizer.step()
+        self._update()
         self.average()
+
+    @torch.no_grad()
+    def _update(self) -> None:
+        """The optimiser's step, `rate` of its length: that is what a learning rate `rate` times as high does with SGD,
+        Adam and their weight decays. The optimiser itself may take its rate from the host, and in a CUDA graph would
+        keep that of the capture.
+        """
+        if self.rate is None:
+            self.optimizer.step()
+            return
+        parameters: list[Tensor] = list(self.live.parameters())
+        before = torch._foreach_add(parameters, 0)
+        self.optimizer.step()
+        torch._foreach_sub_(parameters, before)
+        torch._foreach_mul_(parameters, self.rate)
+        torch._foreach_add_(parameters, before)
 
     @torch.no_grad()
     def average(self) -> None:
         """ema <- decay ema + (1 - decay) live for every floating tensor, then live <- (1 - shrink) live."""
         live, ema = (_floating(network) for network in (self.live, self.ema))
-        torch._foreach_mul_(ema, self.decay)
-        torch._foreach_add_(ema, live, alpha=1 - self.decay)
+        torch._foreach_mul_(ema, self.decay if self.kept is None else self.kept)
+        if self.kept is None:
+            torch._foreach_add_(ema, live, alpha=1 - self.decay)
+        else:  # alpha can't be a tensor
+            torch._foreach_add_(ema, torch._foreach_mul(live, 1 - self.kept))
         if self.shrink:
-            torch._foreach_mul_(live, 1 - self.shrink)
+            torch._foreach_mul_(live, 1 - self.shrink * (1 if self.rate is None else self.rate))
 
     def using(self, optimizer: torch.optim.Optimizer, decay: float | None = None) -> "Averaged":
         """The same network and average, trained by another optimiser and, if one is given, with another decay."""

@@ -113,5 +113,6 @@ def _in_class_order(arguments: dict[str, Any]) -> bool:
 def other_budget(method: str, dataset: str, arguments: dict[str, Any]) -> str:
     """How the length of training differs from the published one, in words; empty if it doesn't."""
     expected = _BUDGETS.get(dataset, _CO_LEARNING) if "+" in method else _PRETRAINING
+    expected = expected | {"schedule": "published"}
     different = [key for key, value in expected.items() if arguments.get(key, value) != value]
     return ", ".join(f"{_WORDS.get(key, key)} {arguments[key]}, not {expected[key]}" for key in different)

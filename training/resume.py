@@ -54,7 +54,8 @@ def starting_point(out: Path, path: Path | None, overwrite: bool, arguments: Map
         return None
     state = read_checkpoint(path, "--resume")
     refuse_cossl(state, path)
-    free = set() if inside else {"epochs"}  # in a folder of its own, a run may be made longer
+    # In a folder of its own, a run may be made longer, unless its length has decided its rates.
+    free = set() if inside or arguments.get("schedule") == "short" else {"epochs"}
     remedy = "give the same arguments, or a new --out"
     refuse_other_run(state, arguments, free, f"--resume {path}: of another run", remedy)
     return state

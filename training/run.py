@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from methods.averaged import STUDENT, TEACHER, Averaged, load_states
+from methods.schedules import on_schedule
 from methods.step import Step
 from training import resume
 from training.checkpoint import LATEST, read_checkpoint
@@ -101,7 +102,7 @@ class Run:
         Raises Stopped; UserError if a loss or a weight stops being a number, if another process trains in the folder,
         or if it can't be written to.
         """
-        stop = Stop(self.args.time_limit)
+        stop, step = Stop(self.args.time_limit), on_schedule(step, self.args, steps, student, teacher)
         objects = saved_objects(step, student, teacher)
         facts = {"start_epoch": 0} | step.facts() | data.facts() | getattr(student.live, "facts", {})
         recorder, totals = self._recorder(facts, objects, steps)

@@ -52,10 +52,15 @@ RUN = (
     switch("--tf32", _TF32, action=BooleanOptionalAction),
     switch("--cudnn_benchmark", _BENCHMARK, SPEED),
 )
+_SCHEDULE = (
+    "published: one learning rate and one decay of the average; short: both change with the step, for a fifth of "
+)
+_SCHEDULE += "the steps (docs/speed.md)"
 # For recipes whose flags say how many steps an epoch has, and whose batches have the same shapes in every step.
 STEPS = (
     flag("--val-iteration", positive_int, 500, "steps per epoch"),
     switch("--graph", "CUDA: a training step is one CUDA graph, with the same bits", PLACE),
+    flag("--schedule", str, "published", _SCHEDULE, choices=("published", "short")),
 )
 _BOTH = {"role": DATA, "stages": WARN}
 _ORDER = "which classes the unlabelled set has most images of: consistent (class 0 first, as in the labelled set), "
@@ -132,6 +137,7 @@ FOOD_DEFAULTS = {
     "imb_ratio_l": 50,
     "imb_ratio_u": 50,
     "graph": False,
+    "schedule": "published",
 }
 GROUPS = (RUN, CIFAR, SMALL_IMAGENET, FOOD, *OF_METHODS)
 FLAGS: dict[str, Flag] = {one.name: one for group in GROUPS for one in group}

@@ -2,6 +2,7 @@
 raises. And all they compute is of one floating type."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from dataset.stream import Stream
 from methods import fixmatch, mixmatch, remixmatch, supervised
 from methods.averaged import Averaged
 from methods.classifier import crt, decay_all_but_bias, tfe
+from methods.schedules import on_schedule
 from methods.step import cossl_step, ssl_step
 from models.wrn import WideResNet
 from utils.device import pick_device
@@ -100,6 +102,16 @@ def test_cossl(streams, student, method, learner):
         assert_on_meta(step(batches.at(t)))
     (images,), _ = next(streams["test"].sweep())
     assert predict(images).shape == (40, 4)
+
+
+def test_the_short_schedule(streams, student, method):
+    """Its rate and decays, and Muon's products."""
+    pretraining, co_step = ssl_step(method, student, student.live), co_learning(method, student, crt())[0]
+    for step, more in ((pretraining, []), (co_step, [head_of(student)])):
+        scheduled = on_schedule(step, SimpleNamespace(schedule="short", epochs=2), 5, student, *more)
+        batches = batches_of(streams, scheduled)
+        for t in range(2):
+            assert_on_meta(scheduled(batches.at(t)))
 
 
 class FloatingTypes(TorchDispatchMode):

@@ -336,12 +336,14 @@ def loop(out, epochs, step, batches, teacher=None, **changed):
     """Train a toy by `Run.fit`."""
     usual = {"val_iteration": 2, "manualSeed": 0, "lr": 0.1, "overwrite": False, "resume": None, "copy_every": 100}
     usual |= {"time_limit": None, "rank_timeout": 30, "graph": False, "gpu": "cpu", "recipe": "toy"}
+    usual |= {"schedule": "published"}
     network = torch.nn.Linear(1, 1)
     student = Averaged(network, torch.optim.SGD(network.parameters(), 0.1), 0.9)
     data = SimpleNamespace(
         batches=lambda *_: batches,
         evaluated=lambda: {"test": [(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64))]},
         counts=[1],
+        tested_batches=lambda: None,
         facts=lambda: dict(TOY_FACTS),
         machine=dict,
     )

@@ -67,6 +67,7 @@ BAD = {
     "--gpu": PLACE,
     "--dataset": ["cifar", "", "CIFAR10"],
     "--classifier": ["svm", ""],
+    "--schedule": ["long", ""],
     "--compile": ["fast", ""],
     "--out": [""],
     "--data_root": [""],

@@ -76,6 +76,36 @@ def copies(out: Path) -> set[str]:
     return {path.name for path in out.glob("checkpoint_*.pth.tar")}
 
 
+SCHEDULED = ["--schedule", "short"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train_cifar_fix.py", COSSL_FIX])
+def test_a_killed_run_on_the_short_schedule_goes_on_bit_for_bit(script, pretrained, two_threads, tmp_path):
+    """Its rates are functions of the step, and Muon's momentum is saved."""
+    start = ["--resume", pretrained / "checkpoint.pth.tar", "--warm_tfe", 1] if script == COSSL_FIX else []
+    flags = [*TINY, "--epoch", EPOCHS, "--val-iteration", STEPS, *SCHEDULED, *start]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert_runs(script, *flags, "--out", whole)
+    run_and_kill(killed, 2 * STEPS + 2, script, flags)
+    part = run_here(script, *flags, "--time_limit", 1e-6, "--out", killed)  # within an epoch
+    assert part.returncode == 124, part.stderr
+    assert_runs(script, *flags, "--out", killed)
+    assert_same(*(load_checkpoint(out / "checkpoint.pth.tar") for out in (whole, killed)))
+    assert log_lines(whole) == log_lines(killed)
+
+
+def test_a_run_on_the_short_schedule_is_not_made_longer(tmp_path):
+    """Its rates would have been others from the first step on. One as published may be, see above."""
+    flags, first = [*TINY, "--val-iteration", 2, *SCHEDULED], tmp_path / "first"
+    assert_runs("train_cifar_fix.py", *flags, "--epochs", 1, "--out", first)
+    longer = [*flags, "--epochs", 2, "--resume", first / "checkpoint.pth.tar", "--out", tmp_path / "longer"]
+    result = run_here("train_cifar_fix.py", *longer)
+    assert_refused(result, "--resume", "of another run: --epochs (1 there, 2 now)")
+    published = [flag for flag in longer if flag not in SCHEDULED]
+    assert_refused(run_here("train_cifar_fix.py", *published), "--schedule (short there, published now)")
+
+
 @pytest.mark.slow
 def test_killed_run_goes_on_bit_for_bit(recipe, two_threads, tmp_path):
     script, flags, keys = recipe
