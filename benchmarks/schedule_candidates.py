@@ -50,6 +50,10 @@ def twice_as_many_unlabelled() -> list[Any]:
     return [patch("dataset.streams.Sampling", partial(Sampling, mu=2))]
 
 
+def factor_of_muon(factor: float) -> list[Any]:
+    return [patch("methods.muon.FACTOR", factor)]
+
+
 def shrinking(factor: float) -> list[Any]:
     """Decoupled weight decay of stage 1, so many times as strong."""
     init = Averaged.__init__
@@ -85,8 +89,9 @@ CANDIDATES = {
     "Muon, cosine": Candidate(Schedule(cosine, growing_decay)),
     "Muon, linear": Candidate(Schedule(linear, growing_decay)),
     "Muon, flat, then cosine": Candidate(Schedule(flat_then_cosine, growing_decay)),
-    "Muon, rate 2": Candidate(Schedule(partial(flat_then_cosine, flat=1, peak=2), growing_decay)),
-    "Muon, rate 0.5": Candidate(Schedule(partial(flat_then_cosine, flat=1, peak=0.5), growing_decay)),
+    "Muon, factor 2": Candidate(MUON, changes=partial(factor_of_muon, 2)),
+    "Muon, factor 10": Candidate(MUON, changes=partial(factor_of_muon, 10)),
+    "Muon, factor 20": Candidate(MUON, changes=partial(factor_of_muon, 20)),
     "Muon, tau 0.8": Candidate(MUON, (TAU, TAU)),
 }
 
