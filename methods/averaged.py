@@ -40,11 +40,14 @@ class Averaged:
         """
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        learning = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
-        gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self._learning() if parameter.grad is not None]
         mean_over_ranks(gradients + [buffer for buffer in self.live.buffers() if buffer.is_floating_point()])
         self._update()
         self.average()
+
+    def _learning(self) -> list[Tensor]:
+        """What the optimiser trains: a method may have parameters besides the network's."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     @torch.no_grad()
     def _update(self) -> None:
@@ -55,7 +58,7 @@ class Averaged:
         if self.rate is None:
             self.optimizer.step()
             return
-        parameters: list[Tensor] = list(self.live.parameters())
+        parameters = self._learning()
         before = torch._foreach_add(parameters, 0)
         self.optimizer.step()
         torch._foreach_sub_(parameters, before)
