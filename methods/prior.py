@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from methods.method import Network
 from utils.ranks import mean_over_ranks
 
-SMALLEST = 1e-6  # smallest share that is relied on
+LEAST = 1e-6  # smallest share that is relied on
 
 
 class ClassPrior(nn.Module):
@@ -69,7 +69,7 @@ class ClassPrior(nn.Module):
     def forward(self) -> Tensor:
         """The shares (C,) to rely on: uniform ones, which change no guess, in the warm-up and after a collapse."""
         relied = (self.seen >= self.warm_up) & ~self.collapsed()
-        floored = torch.where(relied, self.shares, 1 / len(self.shares)).clamp(min=SMALLEST)
+        floored = torch.where(relied, self.shares, 1 / len(self.shares)).clamp(min=LEAST)
         return floored / floored.sum()
 
     def of_all(self) -> Tensor:

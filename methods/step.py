@@ -33,7 +33,7 @@ class Step(NamedTuple):
     streams: tuple[str, ...]
     draws: tuple[Draw, ...]
     state: dict[str, nn.Module]
-    balanced: bool
+    balanced: bool = False
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says of the method."""

@@ -56,8 +56,8 @@ def starting_point(out: Path, path: Path | None, overwrite: bool, arguments: Map
     refuse_cossl(state, path)
     # In a folder of its own, a run may be made longer, unless its length has decided its rates.
     free = set() if inside or arguments.get("schedule") == "short" else {"epochs"}
-    remedy = "give the same arguments, or a new --out"
-    refuse_other_run(state, arguments, free, f"--resume {path}: of another run", remedy)
+    problem, remedy = f"--resume {path}: of another run", "give the same arguments, or a new --out"
+    refuse_other_run(state, arguments, free, problem, remedy)
     return state
 
 
@@ -78,9 +78,8 @@ def stage1_arguments(args: Stage1Flags) -> dict[str, Any]:
 
 def _is_taken_over(one: Flag, same_method: bool) -> bool:
     """Flags of the data and of the network are, those of methods not."""
-    if one is UNLABELLED:
-        return same_method
-    return one.role == DATA or one.stages == REFUSE or one.name in TAKEN_OVER
+    taken_over = one.role == DATA or one.stages == REFUSE or one.name in TAKEN_OVER
+    return same_method if one is UNLABELLED else taken_over
 
 
 def is_in(path: Path, folder: Path) -> bool:
