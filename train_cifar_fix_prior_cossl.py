@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from dataset.image_loader import open_loader
 from dataset.streams import open_data
 from methods.averaged import Averaged, adam
-from methods.balanced import kept_by_prior, with_unlabelled
+from methods.balanced import fitting, kept_by_prior, with_unlabelled
 from methods.classifier import head_adam
 from methods.fixmatch import VIEWS, fixmatch
 from methods.learners import named_learner
 from methods.offsets import of_all_images, watched
-from methods.prior import class_prior, with_prior
+from methods.prior import FittedStrength, class_prior, with_prior
 from methods.step import cossl_step
 from methods.warmup import warm_up
 from models.build import build_network, learning_parameters
@@ -42,6 +42,7 @@ def main() -> None:
         data = open_data(args, VIEWS, loader=loader)
         prior = class_prior(data, run.device, args.warm_prior * args.val_iteration)
         prior.load_state_dict(stage1.get("class_prior", prior.state_dict()))
+        kappa = FittedStrength(1.0 if args.kappa == "fit" else args.kappa, run.device)
 
         # Representation: FixMatch trains the network, whose logits are offset by the shares among all images.
         torch.manual_seed(args.manualSeed)
@@ -50,19 +51,17 @@ def main() -> None:
         student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
         student.load(stage1)
         features, offsets = student.ema.features, None if args.plain_student else of_all_images(prior, 1.0)
-        method = watched(fixmatch(args.tau, offsets), prior)._replace(name="FixMatch+prior")
+        method = watched(fixmatch(args.tau, offsets), prior, {"kappa": kappa})._replace(name="FixMatch+prior")
 
         # Classifier: a linear head on class-balanced, frozen features, and on unlabelled images that it is sure of.
         head = nn.Linear(network.output.in_features, len(data.classes)).to(run.device)
-        teacher, total = (
-            Averaged(head, head_adam(head, args.lr, args.wd_tfe), args.ema_decay),
-            args.epochs * args.val_iteration,
-        )
+        teacher = Averaged(head, head_adam(head, args.lr, args.wd_tfe), args.ema_decay)
         learner = named_learner(args, data.counts, head.in_features, run.device)
-        learner = with_unlabelled(learner, kept_by_prior(prior), args.tau, args.lam_h, total) if args.lam_h else learner
+        learner = with_unlabelled(learner, kept_by_prior(prior), args.tau, args.lam_h) if args.lam_h else learner
+        learner = fitting(learner, kappa, prior) if args.kappa == "fit" else learner
 
         # Pseudo-labels: by the live head on the momentum encoder, plus kappa log prior. Evaluated: the head's average.
-        labeller = with_prior(lambda images: teacher.live(features(images)), prior, args.kappa)
+        labeller = with_prior(lambda images: teacher.live(features(images)), prior, kappa.value)
 
         def predict(images: Tensor) -> Tensor:
             return teacher.ema(features(images))

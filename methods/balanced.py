@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from methods.fixmatch import VIEWS, semi_loss
 from methods.method import Learner, Logs, Method
-from methods.prior import ClassPrior
+from methods.prior import ClassPrior, FittedStrength
 from methods.pseudo_labels import PseudoLabels
 
 Keep = Callable[[dict[str, Tensor]], Tensor]  # numbers of a step -> chances (C,) that an unlabelled row counts
@@ -52,10 +52,10 @@ def on_unlabelled(head: Any, f_w: Tensor, f_s: Tensor, keep: Tensor, tau: float,
     return views * loss.mean()
 
 
-def with_unlabelled(base: Learner, keep: Keep, tau: float, weight: float, total: int) -> Learner:
+def with_unlabelled(base: Learner, keep: Keep, tau: float, weight: float, total: int = 1) -> Learner:
     """A classifier learner whose head learns from unlabelled images, too: those it is sure of, with a weight.
 
-    keep, tau: see `on_unlabelled`; total: steps of the run. On cRT this is ABC's head.
+    keep, tau: see `on_unlabelled`; total: steps of the run, for `kept_as_published`. On cRT this is ABC's head.
     """
 
     def draw(t: int, rows: int) -> dict[str, np.ndarray]:
@@ -70,6 +70,17 @@ def with_unlabelled(base: Learner, keep: Keep, tau: float, weight: float, total:
 
     name = "ABC" if base.name == "cRT" else f"{base.name}+ABC"
     return Learner(name, loss, draw, views=2)
+
+
+def fitting(base: Learner, fitted: FittedStrength, prior: ClassPrior) -> Learner:
+    """A classifier learner that fits, by the way, how strongly the log prior should be added to the head's logits."""
+
+    def loss(head: nn.Module, f_x: Tensor, y: Tensor, f_u: Tensor, numbers: dict[str, Tensor]) -> tuple[Tensor, Logs]:
+        fitted.update(head(f_x).detach(), y, prior())
+        total, logs = base.loss(head, f_x, y, f_u, numbers)
+        return total, logs | {"kappa": fitted.value.clone()}
+
+    return base._replace(loss=loss)
 
 
 def abc(tau: float, standard: nn.Module, counts: Tensor, prior: ClassPrior | None, total: int) -> Method:

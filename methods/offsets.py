@@ -16,7 +16,7 @@ Shape legend: C classes.
 from collections.abc import Callable
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.fixmatch import Offsets, SoftBand, fixmatch
 from methods.method import Logs, Method, Network
@@ -83,11 +83,11 @@ def both(*draws: Callable[[int, int], dict[str, np.ndarray]]) -> Callable[[int, 
     return draw
 
 
-def watched(method: Method, prior: ClassPrior) -> Method:
-    """A balanced method with the state, and in its logs the figures, of a prior."""
+def watched(method: Method, prior: ClassPrior, more: dict[str, nn.Module] | None = None) -> Method:
+    """A balanced method with the state, and in its logs the figures, of a prior; more: state, by checkpoint key."""
 
     def loss(model: Network, labeller: Network, batch: object) -> tuple[Tensor, Logs, PseudoLabels | None]:
         total, logs, pseudo = method.loss(model, labeller, batch)
         return total, logs | prior.figures(), pseudo
 
-    return method._replace(loss=loss, state=method.state | {"class_prior": prior}, balanced=True)
+    return method._replace(loss=loss, state={"class_prior": prior} | (more or {}), balanced=True)

@@ -54,10 +54,9 @@ class History(TypedDict):
 
 
 class Facts(TypedDict):
-    """Of a run and its data. unlabelled_counts: None where not known; labelled_again: how many of the unlabelled images
-    are the labelled ones; resize: of crops in evaluation, pixels;
-    held_out_counts: where images are held out; evaluated_on: what test figures are of then, "test" or "held-out";
-    arch: of torchvision or timm; weights_sha256: of the file of its pre-trained weights.
+    """Of a run and its data. class_balanced: whether what is evaluated takes all classes for equally frequent;
+    unlabelled_counts: None where not known; labelled_again: how many of those are labelled ones; resize:
+    of crops in evaluation; evaluated_on: "test" or "held-out"; arch, weights_sha256: of a pre-trained network.
     """
 
     method: str
@@ -100,6 +99,7 @@ class Checkpoint(Published):
     picked: NotRequired[dict[str, Tensor]]
     standard_head: NotRequired[dict[str, Tensor]]
     class_prior: NotRequired[dict[str, Tensor]]
+    kappa: NotRequired[dict[str, Tensor]]
     debias: NotRequired[dict[str, Tensor]]
     step: int
     totals: dict[str, Tensor]

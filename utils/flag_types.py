@@ -70,6 +70,11 @@ def class_order(text: str) -> str:
     raise argparse.ArgumentTypeError(f"expected consistent, reversed, or {example}, got {text[:40]!r}")
 
 
+def strength(text: str) -> float | str:
+    """A number of at least 0, or `fit`."""
+    return text if text == "fit" else non_negative_float(text)
+
+
 def a_name(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("expected a name, got ''")

@@ -10,6 +10,7 @@ from utils.flag_types import (
     positive_int,
     sensible_float,
     share,
+    strength,
 )
 
 # The learning rate of Food-101's pre-training: linear warm-up, then steps.
@@ -76,8 +77,9 @@ CDMAD = (
     ),
     flag("--labels_by", str, "ema", _LABELS, choices=("ema", "live")),
 )
+_KAPPA = "factor on the log prior that is added to the pseudo-labels' logits; fit: learned from the labelled images"
 PRIOR_COSSL = (
-    flag("--kappa", non_negative_float, 0.5, "factor on the log prior that is added to the pseudo-labels' logits"),
+    flag("--kappa", strength, 0.5, _KAPPA, metavar="KAPPA|fit"),
     flag("--lam_h", non_negative_float, 1.0, "weight of the head's loss on unlabelled images; 0: none"),
     switch("--plain_student", "train the network by FixMatch's own losses, without offsets"),
     *PRIOR,

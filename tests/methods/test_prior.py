@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from methods.prior import ClassPrior, entropy, with_prior
+from methods.prior import ClassPrior, FittedStrength, entropy, with_prior
 
 COUNTS = torch.tensor([50.0, 20.0, 7.0, 3.0])
 
@@ -100,3 +100,21 @@ def test_the_labeller_adds_the_prior_and_updates_it():
     torch.testing.assert_close(plain, images)
     q = images.softmax(dim=1)
     torch.testing.assert_close(prior.shares, now / 2 + q[q.amax(dim=1) >= 0.6].mean(dim=0) / 2)
+
+
+@pytest.mark.parametrize("start", [0.2, 1.8])
+def test_a_scorer_that_knows_the_densities_needs_the_whole_prior(start):
+    rng, means, shares = torch.Generator().manual_seed(0), 1.5 * torch.eye(4), torch.tensor([0.7, 0.2, 0.07, 0.03])
+    fitted, seen = FittedStrength(start), []
+    for t in range(3000):
+        y = torch.randint(4, (64,), generator=rng)
+        x = means[y] + torch.randn(64, 4, generator=rng)
+        fitted.update(-(x[:, None] - means).square().sum(dim=2) / 2, y, shares)
+        seen += [fitted.value.item()] if t >= 1000 else []
+    assert sum(seen) / len(seen) == pytest.approx(1, rel=0.05)
+
+
+def test_rows_that_are_known_by_heart_fit_nothing():
+    fitted, y = FittedStrength(0.7), torch.tensor([0, 1, 2, 3])
+    fitted.update(50 * torch.eye(4), y, torch.tensor([0.7, 0.2, 0.07, 0.03]))
+    assert fitted.value.item() == pytest.approx(0.7)

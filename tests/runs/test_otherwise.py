@@ -116,6 +116,15 @@ def test_each_part_of_cossl_prior_has_a_switch(flags, tmp_path):
     assert torch.equal(losses["lam_h"]["loss"], expected["loss"]) and "loss_head_u" in losses["lam_h"]
 
 
+def test_kappa_can_be_fitted(flags, tmp_path):
+    """By the balanced labelled rows of each step; a run that goes on has it from its checkpoint."""
+    found = handed_to_fit(PRIOR_COSSL, *flags(PRIOR_COSSL, "--kappa", "fit", "--out", tmp_path))
+    prior, kappa = found.step.state["class_prior"], found.step.state["kappa"]
+    prior.shares.copy_(torch.arange(10, 0, -1) / 55)
+    logs = found.step(found.data.batches(found.step.streams, *found.step.draws).at(0))
+    assert kappa.value != 1 and logs["kappa"] == kappa.value
+
+
 @pytest.mark.ranks
 def test_two_ranks(flags, tmp_path):
     result = run_ranks(PRIOR_COSSL, *flags(PRIOR_COSSL, "--epochs", 1, "--out", tmp_path))

@@ -43,7 +43,7 @@ RECIPES = {
     "train_cifar_mix_cossl.py": COSSL,
     "train_cifar_remix_cossl.py": COSSL | {"emp_distb_u"},
     "train_cifar_fix_prior.py": PRETRAINING | {"class_prior"},
-    "train_cifar_fix_prior_cossl.py": COSSL | {"class_prior"},
+    "train_cifar_fix_prior_cossl.py": COSSL | {"class_prior", "kappa"},
     "train_cifar_fix_abc.py": PRETRAINING | {"class_prior", "standard_head"},
     "train_cifar_fix_acr.py": PRETRAINING | {"class_prior", "standard_head"},
     "train_cifar_fix_cdmad.py": PRETRAINING | {"debias"},
