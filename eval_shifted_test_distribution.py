@@ -43,6 +43,7 @@ from utils.device import pick_device
 from utils.errors import UserError
 from utils.files import check_writable
 from utils.flag_types import gpu, image_size, non_negative_int, path, positive_int, spare_cpus
+from utils.metrics import metrics
 from utils.text import printable
 
 NAMES = (*dataset.NAMES, *NUM_CLASSES, "food101")
@@ -212,13 +213,18 @@ def evaluated(
             done += len(views[0])
             if sys.stdout.isatty():
                 print(f"\r{model.named}: {done} of {len(data.test.labels)} images", end="", flush=True)
-    figures = shifted_figures(torch.cat(logits), torch.cat(truth).cpu().numpy(), order, prior)
+    scores, labels = torch.cat(logits), torch.cat(truth)
+    figures = shifted_figures(scores, labels.cpu().numpy(), order, prior)
     if sys.stdout.isatty():
         print()
     took = f"{model.named}: {done} images in {time.monotonic() - began:.1f} s"
+    bias: Any = model.predict.get_submodule("output").bias  # SC-SSL: a balanced classifier can do without
+    pair = [metrics(z, labels, [1] * model.classes)["balanced"].item() for z in (scores, scores - bias)]
+    took += "; balanced accuracy {:.2f} %, without the classifier's bias {:.2f} %".format(*pair)
     about = {"run": model.named, "method": model.method, "dataset": args.dataset, "epoch": model.epoch}
     about |= {"seed": model.arguments.get("manualSeed")}
     about |= {"protocol": deciding(model.arguments, model.facts.get("start_epoch"))}
+    about |= {"balanced": pair[0], "balanced_without_bias": pair[1]}
     about |= {"data_root": printable(args.data_root.absolute()), "checkpoint": printable(model.checkpoint)}
     return about | figures, took
 

@@ -340,6 +340,12 @@ def test_plain_and_cossl(runs, tmp_path):
         counts = np.array(state["facts"]["labelled_counts"] if folder == runs[0] else [1] * 10)
         expected = shifted_figures(logits, data.test.labels, np.arange(10), counts / counts.sum())
         assert {name: found[name] for name in expected} == expected
+        weights = state["ema_teacher"] if folder == runs[1] else state["ema_state_dict"]
+        bias = weights["bias" if folder == runs[1] else "output.bias"]
+        for name, guesses in (("balanced", logits.argmax(1)), ("balanced_without_bias", (logits - bias).argmax(1))):
+            right = guesses.numpy() == data.test.labels
+            recalls = [right[data.test.labels == c].mean() for c in range(10)]
+            assert found[name] == pytest.approx(100 * np.mean(recalls))
         own = record(folder)
         assert own == {name: value for name, value in found.items() if name != "run"}
         assert (own["dataset"], own["epoch"], own["n_max"]) == ("digits", state["epoch"], 50)
