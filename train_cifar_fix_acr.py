@@ -8,7 +8,6 @@ The balanced head is evaluated.
 
 from utils.start import run_main
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -39,14 +38,18 @@ def main() -> None:
         torch.manual_seed(args.manualSeed)
         network = build_network(args, len(data.classes), run.start is None).to(run.device)
         standard = nn.Linear(network.output.in_features, len(data.classes)).to(run.device)
-        optimizer = adam([*learning_parameters(network, args), *standard.parameters()], args.lr)
+        optimizer = adam(learning_parameters(network, args, standard), args.lr)
         student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=shrink_of(args)), args)
 
         # The standard head of the live network, in train mode, labels for both. The other's average is evaluated.
         method = acr(args.tau, standard, prior, adaptive=not args.full_adjustment)
         step = ssl_step(method, student, labeller=student.live.features)
-        before = partial(warm_up_output, student.ema.features, student, data, args.lr) if args.weights else None
-        run.fit(step, student.ema, data, args.val_iteration, student, before=before)
+
+        def before() -> None:
+            warm_up_output(student.ema.features, student, data, args.lr)
+            standard.load_state_dict(network.output.state_dict())
+
+        run.fit(step, student.ema, data, args.val_iteration, student, before=before if args.weights else None)
 
 
 if __name__ == "__main__":

@@ -75,11 +75,14 @@ def _choose_learning(body: nn.Module, tune: str, arch: str) -> None:
         parameter.requires_grad_(id(parameter) in chosen)
 
 
-def learning_parameters(network: nn.Module, flags: NetworkFlags) -> list[Any]:
-    """What an optimiser with `--lr` takes: all parameters; or groups, of which the body has `--lr_body`."""
+def learning_parameters(network: nn.Module, flags: NetworkFlags, *others: nn.Module) -> list[Any]:
+    """What an optimiser with `--lr` takes: all parameters; or groups, of which the body has `--lr_body`. others: heads
+    besides those of the network.
+    """
+    more = [p for other in others for p in other.parameters()]
     if flags.lr_body is None:
-        return list(network.parameters())
-    heads = [p for name, p in network.named_parameters() if not name.startswith("body.")]
+        return [*network.parameters(), *more]
+    heads = [p for name, p in network.named_parameters() if not name.startswith("body.")] + more
     body = [p for name, p in network.named_parameters() if name.startswith("body.") and p.requires_grad]
     return [{"params": heads}, *([{"params": body, "lr": flags.lr_body}] if body else [])]
 

@@ -230,3 +230,14 @@ def test_cached_features_are_those_of_an_evaluation(size, weights, tmp_path):
 def test_features_are_of_one_network(given, tmp_path):
     result = run_here("cache_features.py", tmp_path, *given, "--out", tmp_path / "f.npy")
     assert_refused(result, "--checkpoint", "--arch")
+
+
+@pytest.mark.parametrize("script", ["train_cifar_fix_abc.py", "train_cifar_fix_acr.py"])
+def test_a_second_head_starts_as_the_warmed_up_first(script, flags, tmp_path):
+    found = handed_to_fit(script, *flags, *STEPS, "--lr", 0.001, "--lr_body", 0.0001, "--out", tmp_path)
+    standard, live = found.step.state["standard_head"], found.student.live
+    rates = {id(p): group["lr"] for group in found.student.optimizer.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in (*standard.parameters(), *live.output.parameters())} == {0.001}
+    assert {rates[id(p)] for p in live.body.parameters() if id(p) in rates} == {0.0001}
+    found.before()
+    assert torch.equal(standard.weight, live.output.weight) and torch.equal(standard.bias, live.output.bias)
