@@ -66,7 +66,7 @@ def recipe_step(recipe: str, images: Dataset, *flags: object, device: torch.devi
     found: dict[str, Any] = {}
 
     def fit(self, step, predict, data, steps, student, teacher=None, before=None) -> None:
-        step = on_schedule(step, self.args, steps, student, teacher)
+        step = on_schedule(step, self.args, student, teacher)
         objects = saved_objects(step, student, teacher)
         found.update(step=step, predict=predict, data=data, objects=objects)
         found["batches"] = data.batches(step.streams, *step.draws)

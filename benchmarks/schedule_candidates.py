@@ -2,10 +2,10 @@
 
     python -m benchmarks.schedule_candidates NAME train_cifar_fix.py FLAG...
 
-A candidate stands in the place of `methods.schedules.SHORT`, and may change more than a schedule does. Users have
-`published` and `short` alone.
+A candidate changes what `--schedule short` does. Users have `published` and `short` alone.
 """
 
+import math
 import runpy
 import sys
 from collections.abc import Callable
@@ -15,24 +15,37 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-import methods.schedules
+import numpy as np
+
 from dataset.streams import Sampling
 from methods.averaged import Averaged
-from methods.schedules import SHORT, Schedule, cosine, growing_decay
+from methods.muon import MuonForKernels
+from methods.schedules import on_schedule
+from methods.step import Step
 
 ROOT = Path(__file__).resolve().parents[1]
+Rate = Callable[[int, int], float]  # (step t, steps of the run) -> factor on all learning rates
 
 
 class Candidate(NamedTuple):
-    """schedule: None for `published`; flags: of each stage, besides; changes: -> patches, made when a run begins."""
+    """schedule: of the recipe, which has `changes`, patches made when a run begins, and `flags` of each stage; rate: of
+    network and head, if it changes.
+    """
 
-    schedule: Schedule | None
+    schedule: str = "short"
+    rate: Rate | None = None
     flags: tuple[str, str] = ("", "")
-    changes: Callable[[], list[Any]] = list
+    changes: tuple[Any, ...] = ()
 
 
-def constant(t: int, steps: int) -> float:
-    return 1.0
+def cosine(t: int, steps: int, peak: float = 1.0, warm_up: float = 0.0) -> float:
+    """From 0 to `peak`, linearly over a share `warm_up` of all steps; then down to 0 by half a cosine, which the step
+    after the last one would reach. (Loshchilov & Hutter 2017, without restarts.)
+    """
+    first = warm_up * steps
+    if t < first:
+        return peak * (t + 1) / (first + 1)
+    return peak * (1 + math.cos(math.pi * (t - first) / (steps - first))) / 2
 
 
 def linear(t: int, steps: int) -> float:
@@ -40,69 +53,87 @@ def linear(t: int, steps: int) -> float:
     return 1 - t / steps
 
 
-def flat_then_cosine(t: int, steps: int, flat: float = 0.5, peak: float = 1.0) -> float:
-    """`peak` for a share of the steps, then a cosine to 0."""
-    first = int(flat * steps)
-    return peak if t < first else cosine(t - first, steps - first, peak)
+def flat_then_cosine(t: int, steps: int) -> float:
+    """1 for half of the steps, then a cosine to 0."""
+    first = steps // 2
+    return 1.0 if t < first else cosine(t - first, steps - first)
 
 
-def twice_as_many_unlabelled() -> list[Any]:
-    return [patch("dataset.streams.Sampling", partial(Sampling, mu=2))]
+def rated(rate: Rate, step: Step, flags: Any, student: Averaged, teacher: Averaged | None = None) -> Step:
+    """In the place of `on_schedule`: its step, with a factor on learning rates and shrink that the host sets before
+    each step, and so not for CUDA graphs. The factor is in the logs.
+    """
+    step, steps = on_schedule(step, flags, student, teacher), flags.epochs * flags.val_iteration
+    trained = [student, *([teacher] if teacher else [])]
+
+    def groups() -> list[dict[str, Any]]:
+        optimizers: list[Any] = [one.optimizer for one in trained]
+        optimizers += [one.muon for one in optimizers if isinstance(one, MuonForKernels)]
+        return [group for optimizer in optimizers for group in optimizer.param_groups]
+
+    rates, shrinks = [group["lr"] for group in groups()], [one.shrink for one in trained]
+
+    def draw(t: int, rows: int) -> dict[str, np.ndarray]:
+        return {"rate": np.array(rate(t, steps), np.float32)}
+
+    def train(batch: Any) -> Any:
+        factor = batch.numbers["rate"].item()
+        for group, lr in zip(groups(), rates, strict=True):
+            group["lr"] = factor * lr
+        for one, shrink in zip(trained, shrinks, strict=True):
+            one.shrink = factor * shrink
+        return step(batch) | {"lr_factor": batch.numbers["rate"]}
+
+    return step._replace(train=train, draws=(*step.draws, draw))
 
 
-def factor_of_muon(factor: float) -> list[Any]:
-    return [patch("methods.muon.FACTOR", factor)]
-
-
-def shrinking(factor: float) -> list[Any]:
+def shrinking(factor: float) -> Any:
     """Decoupled weight decay of stage 1, so many times as strong."""
     init = Averaged.__init__
 
     def stronger(self: Averaged, live: Any, optimizer: Any, decay: float, shrink: float = 0.0) -> None:
         init(self, live, optimizer, decay, factor * shrink)
 
-    return [patch.object(Averaged, "__init__", stronger)]
+    return patch.object(Averaged, "__init__", stronger)
 
 
-NO_MUON = partial(Schedule, kept=growing_decay, muon=False)
-AVERAGE = NO_MUON(constant)  # a warm-up of the average, and nothing else
-MUON = Schedule(constant, growing_decay)
-TAU = "--tau 0.8"
+NO_MUON = patch("methods.schedules.MuonForKernels", lambda optimizer: optimizer)
+TWICE_UNLABELLED = patch("dataset.streams.Sampling", partial(Sampling, mu=2))
+SHORTER, TAU = ("--ema-decay 0.99",) * 2, ("--tau 0.8",) * 2
+AVERAGE = Candidate(changes=(NO_MUON,))  # its decay grows, and nothing else
 CANDIDATES = {
-    "published": Candidate(None),
-    "published, decay 0.99": Candidate(None, ("--ema-decay 0.99", "--ema-decay 0.99")),
-    "short": Candidate(SHORT),
-    "average": Candidate(AVERAGE),
-    "cosine": Candidate(NO_MUON(cosine)),
-    "cosine, warm-up": Candidate(NO_MUON(partial(cosine, warm_up=0.1))),
-    "cosine, warm-up, rate 2": Candidate(NO_MUON(partial(cosine, peak=2, warm_up=0.1))),
-    "cosine, 1 : 2": Candidate(NO_MUON(cosine), changes=twice_as_many_unlabelled),
-    "cosine, tau 0.8": Candidate(NO_MUON(cosine), (TAU, TAU)),
-    "linear": Candidate(NO_MUON(linear)),
-    "flat, then cosine": Candidate(NO_MUON(flat_then_cosine)),
-    "average, rate 2": Candidate(NO_MUON(partial(flat_then_cosine, flat=1, peak=2))),
-    "average, tau 0.8": Candidate(AVERAGE, (TAU, TAU)),
-    "average, 1 : 2": Candidate(AVERAGE, changes=twice_as_many_unlabelled),
-    "average, weight decay 5": Candidate(AVERAGE, changes=partial(shrinking, 5)),
-    "average, head's warm-up 3": Candidate(AVERAGE, ("", "--warm_tfe 3")),
-    "Muon": Candidate(MUON),
-    "Muon, cosine": Candidate(Schedule(cosine, growing_decay)),
-    "Muon, linear": Candidate(Schedule(linear, growing_decay)),
-    "Muon, flat, then cosine": Candidate(Schedule(flat_then_cosine, growing_decay)),
-    "Muon, factor 2": Candidate(MUON, changes=partial(factor_of_muon, 2)),
-    "Muon, factor 10": Candidate(MUON, changes=partial(factor_of_muon, 10)),
-    "Muon, factor 20": Candidate(MUON, changes=partial(factor_of_muon, 20)),
-    "Muon, tau 0.8": Candidate(MUON, (TAU, TAU)),
+    "published": Candidate("published"),
+    "published, decay 0.99": Candidate("published", flags=SHORTER),
+    "short": Candidate(),
+    "average": AVERAGE,
+    "average, rate 2": AVERAGE._replace(flags=("--lr 0.004",) * 2),
+    "average, tau 0.8": AVERAGE._replace(flags=TAU),
+    "average, 1 : 2": AVERAGE._replace(changes=(NO_MUON, TWICE_UNLABELLED)),
+    "average, weight decay 5": AVERAGE._replace(changes=(NO_MUON, shrinking(5))),
+    "cosine": AVERAGE._replace(rate=cosine),
+    "cosine, warm-up": AVERAGE._replace(rate=partial(cosine, warm_up=0.1)),
+    "cosine, warm-up, rate 2": AVERAGE._replace(rate=partial(cosine, peak=2, warm_up=0.1)),
+    "cosine, tau 0.8": AVERAGE._replace(rate=cosine, flags=TAU),
+    "cosine, 1 : 2": AVERAGE._replace(rate=cosine, changes=(NO_MUON, TWICE_UNLABELLED)),
+    "linear": AVERAGE._replace(rate=linear),
+    "flat, then cosine": AVERAGE._replace(rate=flat_then_cosine),
+    "Muon, cosine": Candidate(rate=cosine),
+    "Muon, flat, then cosine": Candidate(rate=flat_then_cosine),
+    "Muon, tau 0.8": Candidate(flags=TAU),
+    "Muon, head's warm-up 3": Candidate(flags=("", "--warm_tfe 3")),
+    "Muon, factor 2": Candidate(changes=(patch("methods.muon.FACTOR", 2),)),
+    "Muon, factor 10": Candidate(changes=(patch("methods.muon.FACTOR", 10),)),
+    "Muon, factor 20": Candidate(changes=(patch("methods.muon.FACTOR", 20),)),
 }
 
 
 def main() -> None:
     """Run a recipe as it runs by itself, but for the candidate's changes."""
     name, script, *flags = sys.argv[1:]
-    schedule, more, changes = CANDIDATES[name]
-    sys.argv = [script, *flags, *more["cossl" in script].split(), *(["--schedule", "short"] if schedule else [])]
+    schedule, rate, more, changes = CANDIDATES[name]
+    sys.argv = [script, *flags, *more["cossl" in script].split(), "--schedule", schedule]
     with ExitStack() as patches:
-        for change in [*changes(), *([patch.object(methods.schedules, "SHORT", schedule)] if schedule else [])]:
+        for change in [*changes, *([patch("training.run.on_schedule", partial(rated, rate))] if rate else [])]:
             patches.enter_context(change)
         runpy.run_path(str(ROOT / script), run_name="__main__")
 

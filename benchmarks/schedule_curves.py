@@ -4,9 +4,9 @@
     python benchmarks/schedule_curves.py --digits --out results/schedules_digits        # the same, small
 
 Of a reference of 8,000 + 2,000 steps (Fashion-MNIST-LT, gamma 100, WRN-10-1, batch 32) both stages take 1/20, 1/10,
-1/5, 1/2 and all. The published rates don't know how long a run is: one pre-training serves all lengths. Others have a
-run for each. Balanced accuracy on the test set after the last step, mean and standard deviation over seeds. What is
-done is skipped, so that a second call goes on where the first one was stopped. A dash is a run that is missing.
+1/5, 1/2 and all. Where rates don't depend on how long a run is, one pre-training serves all lengths; otherwise each has
+its own. Balanced accuracy on the test set after the last step, mean and standard deviation over seeds. What is done is
+skipped, so that a second call goes on where the first one was stopped. A dash is a run that is missing.
 
     python benchmarks/schedule_curves.py --list
     python benchmarks/schedule_curves.py --candidates published "cosine, warm-up" --shares 0.05 --seeds 1    # try some
@@ -50,10 +50,11 @@ FASHION, DIGITS = Setting(f"{_FASHION} {_SHARED}", (400, 100)), Setting(f"{_DIGI
 
 
 class Run(NamedTuple):
-    """One recipe's run: of a candidate, to this share of the reference. folder: where it is."""
+    """One recipe's run, as far as this share of the reference. until: to which it goes on; folder: where it is."""
 
     candidate: str
     share: float
+    until: float
     seed: int
     stage: int
     folder: Path
@@ -70,21 +71,19 @@ class Run(NamedTuple):
         return float(found[0]) if found else None
 
 
-def both_stages(candidate: str, share: float, seed: int, out: Path) -> list[Run]:
-    """Pre-training, and co-learning from its end."""
+def both_stages(candidate: str, share: float, longest: float, seed: int, out: Path) -> list[Run]:
+    """Pre-training, and co-learning from there. longest: of the shares."""
+    until = share if CANDIDATES[candidate].rate else longest
     place = out / candidate.replace(" ", "_").replace(",", "").replace(":", "to") / f"seed{seed}"
-    first = place / ("all" if CANDIDATES[candidate].schedule is None else f"{share:g}")
-    second = place / f"{share:g}_cossl"
-    return [Run(candidate, share, seed, stage, folder) for stage, folder in enumerate((first, second))]
+    first = Run(candidate, share, until, seed, 0, place / f"until_{until:g}")
+    return [first, Run(candidate, share, share, seed, 1, place / f"{share:g}_cossl")]
 
 
 def commands(run: Run, first: Path, setting: Setting, common: list[str]) -> Iterator[list[str]]:
     """What trains it; nothing if that is done. first: the folder of its pre-training."""
     if run.balanced() is not None and (run.stage == 0 or finished(run.folder)):
         return
-    published = CANDIDATES[run.candidate].schedule is None
-    epochs = EPOCHS if published and run.stage == 0 else run.epochs
-    flags = ["--epochs", epochs, "--val-iteration", setting.steps[run.stage], "--out", run.folder]
+    flags = ["--epochs", round(EPOCHS * run.until), "--val-iteration", setting.steps[run.stage], "--out", run.folder]
     flags += ["--manualSeed", run.seed, *setting.flags.split(), *common]
     if run.stage:
         flags += ["--max_lam", 0.6, "--resume", first / f"checkpoint_{run.epochs}.pth.tar"]
@@ -110,7 +109,9 @@ def curves(candidates: list[str], shares: list[float], seeds: list[int], out: Pa
     found: Curves = {}
     for candidate in candidates:
         for stage in range(len(STAGES)):
-            runs = [[both_stages(candidate, share, seed, out)[stage] for seed in seeds] for share in shares]
+            runs = [
+                [both_stages(candidate, share, max(shares), seed, out)[stage] for seed in seeds] for share in shares
+            ]
             values = [[run.balanced() for run in row] for row in runs]
             found[stage, candidate] = [[value for value in row if value is not None] for row in values]
     return found
@@ -171,11 +172,11 @@ def main() -> None:
     if args.list:
         print(*CANDIDATES, sep="\n")
         return
-    setting, out = DIGITS if args.digits else FASHION, args.out.resolve()
+    setting, out, longest = DIGITS if args.digits else FASHION, args.out.resolve(), max(args.shares)
     common = ["--gpu", args.gpu, "--data_root", str(args.data_root.resolve()), *args.flags.split()]
     with ThreadPoolExecutor(args.jobs) as pool:
         queues = [
-            pool.submit(train, [both_stages(name, share, seed, out) for share in args.shares], setting, common)
+            pool.submit(train, [both_stages(name, share, longest, seed, out) for share in args.shares], setting, common)
             for seed in args.seeds
             for name in args.candidates
         ]

@@ -21,13 +21,11 @@ class Averaged:
     shrink: after every update of the EMA, each floating tensor of `live`, BatchNorm's statistics included, is
     multiplied by 1 - shrink (published code, not in the paper: weight decay of 0.02 lr in pre-training).
 
-    A schedule sets two numbers of each step, tensors () on the device: `kept` in the place of decay, and `rate`, a
-    factor on the optimiser's step and on shrink. None, which is published: the decay above, and whole steps.
+    kept: a tensor () on the device that takes decay's place, where a schedule sets it anew for each step.
     """
 
     def __init__(self, live: nn.Module, optimizer: torch.optim.Optimizer, decay: float, shrink: float = 0.0) -> None:
         self.live, self.optimizer, self.decay, self.shrink = live, optimizer, decay, shrink
-        self.rate: Tensor | None = None
         self.kept: Tensor | None = None
         self.ema = deepcopy(live).eval().requires_grad_(False)
 
@@ -42,28 +40,12 @@ class Averaged:
         loss.backward()
         gradients = [parameter.grad for parameter in self._learning() if parameter.grad is not None]
         mean_over_ranks(gradients + [buffer for buffer in self.live.buffers() if buffer.is_floating_point()])
-        self._update()
+        self.optimizer.step()
         self.average()
 
     def _learning(self) -> list[Tensor]:
         """What the optimiser trains: a method may have parameters besides the network's."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
-    @torch.no_grad()
-    def _update(self) -> None:
-        """The optimiser's step, `rate` of its length: that is what a learning rate `rate` times as high does with SGD,
-        Adam and their weight decays. The optimiser itself may take its rate from the host, and in a CUDA graph would
-        keep that of the capture.
-        """
-        if self.rate is None:
-            self.optimizer.step()
-            return
-        parameters = self._learning()
-        before = torch._foreach_add(parameters, 0)
-        self.optimizer.step()
-        torch._foreach_sub_(parameters, before)
-        torch._foreach_mul_(parameters, self.rate)
-        torch._foreach_add_(parameters, before)
 
     @torch.no_grad()
     def average(self) -> None:
@@ -75,7 +57,7 @@ class Averaged:
         else:  # alpha can't be a tensor
             torch._foreach_add_(ema, torch._foreach_mul(live, 1 - self.kept))
         if self.shrink:
-            torch._foreach_mul_(live, 1 - self.shrink * (1 if self.rate is None else self.rate))
+            torch._foreach_mul_(live, 1 - self.shrink)
 
     def using(self, optimizer: torch.optim.Optimizer, decay: float | None = None) -> "Averaged":
         """The same network and average, trained by another optimiser and, if one is given, with another decay."""

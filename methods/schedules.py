@@ -1,8 +1,7 @@
 """Weights and learning rates that are functions of the step: nothing to save, nothing to rewind."""
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,24 +12,10 @@ from methods.muon import MuonForKernels
 from methods.step import Step
 
 
-class Schedule(NamedTuple):
-    """What `--schedule` changes. rate: (step t, steps of the run) -> factor on all learning rates, of network and head;
-    kept: (t, `--ema-decay`) -> share of the moving averages kept; muon: whether Muon trains the network's convolutions.
-    """
+class ScheduleFlags(Protocol):
+    """The flags of a recipe that are read here. schedule: `published` or `short`."""
 
-    rate: Callable[[int, int], float]
-    kept: Callable[[int, float], float]
-    muon: bool = True
-
-
-def cosine(t: int, steps: int, peak: float = 1.0, warm_up: float = 0.0) -> float:
-    """From 0 to `peak`, linearly over a share `warm_up` of all steps; then down to 0 by half a cosine, which the step
-    after the last one would reach. (Loshchilov & Hutter 2017, without restarts.)
-    """
-    first = warm_up * steps
-    if t < first:
-        return peak * (t + 1) / (first + 1)
-    return peak * (1 + math.cos(math.pi * (t - first) / (steps - first))) / 2
+    schedule: str
 
 
 def growing_decay(t: int, decay: float) -> float:
@@ -40,38 +25,24 @@ def growing_decay(t: int, decay: float) -> float:
     return min(decay, (1 + t) / (10 + t))
 
 
-SHORT = Schedule(cosine, growing_decay)
+def on_schedule(step: Step, flags: ScheduleFlags, student: Averaged, teacher: Averaged | None = None) -> Step:
+    """`step` as the schedule has it. `published`: as it is. `short`: the decays of all averages grow, drawn with the
+    numbers of the step, and Muon trains the student's convolutions; its optimiser is another one from now on.
 
-
-class ScheduleFlags(Protocol):
-    """The flags of a recipe that are read here. schedule: `published` or `short`."""
-
-    schedule: str
-    epochs: int
-
-
-def on_schedule(
-    step: Step, flags: ScheduleFlags, steps: int, student: Averaged, teacher: Averaged | None = None
-) -> Step:
-    """`step` with learning rates and decays of the averages of all that it trains functions of the step, drawn with its
-    numbers; the factor is in its logs. `published` changes nothing; `short` may give the student another optimiser.
-    steps: of an epoch.
+    Raises UserError as `MuonForKernels`.
     """
     if flags.schedule == "published":
         return step
-    (rate, kept_of, muon), length = SHORT, flags.epochs * steps
-    if muon:
-        student.optimizer = MuonForKernels(student.optimizer)
+    student.optimizer = MuonForKernels(student.optimizer)
     trained = [student, *([teacher] if teacher else [])]
 
     def draw(t: int, rows: int) -> dict[str, np.ndarray]:
-        kept = [kept_of(t, one.decay) for one in trained]
-        return {"rate": np.array(rate(t, length), np.float32), "kept": np.array(kept, np.float32)}
+        return {"kept": np.array([growing_decay(t, one.decay) for one in trained], np.float32)}
 
     def train(batch: Any) -> Logs:
         for one, kept in zip(trained, batch.numbers["kept"], strict=True):
-            one.rate, one.kept = batch.numbers["rate"], kept
-        return step(batch) | {"lr_factor": batch.numbers["rate"]}
+            one.kept = kept
+        return step(batch)
 
     return step._replace(train=train, draws=(*step.draws, draw))
 

@@ -54,10 +54,9 @@ def starting_point(out: Path, path: Path | None, overwrite: bool, arguments: Map
         return None
     state = read_checkpoint(path, "--resume")
     refuse_cossl(state, path)
-    # In a folder of its own, a run may be made longer, unless its length has decided its rates.
-    free = set() if inside or arguments.get("schedule") == "short" else {"epochs"}
-    problem, remedy = f"--resume {path}: of another run", "give the same arguments, or a new --out"
-    refuse_other_run(state, arguments, free, problem, remedy)
+    free = set() if inside else {"epochs"}  # in a folder of its own, a run may be made longer
+    remedy = "give the same arguments, or a new --out"
+    refuse_other_run(state, arguments, free, f"--resume {path}: of another run", remedy)
     return state
 
 

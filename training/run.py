@@ -102,7 +102,7 @@ class Run:
         Raises Stopped; UserError if a loss or a weight stops being a number, if another process trains in the folder,
         or if it can't be written to.
         """
-        stop, step = Stop(self.args.time_limit), on_schedule(step, self.args, steps, student, teacher)
+        stop, step = Stop(self.args.time_limit), on_schedule(step, self.args, student, teacher)
         objects = saved_objects(step, student, teacher)
         facts = {"start_epoch": 0} | step.facts() | data.facts() | getattr(student.live, "facts", {})
         recorder, totals = self._recorder(facts, objects, steps)

@@ -105,10 +105,10 @@ def test_cossl(streams, student, method, learner):
 
 
 def test_the_short_schedule(streams, student, method):
-    """Its rate and decays, and Muon's products."""
+    """Its decays, and Muon's products."""
     pretraining, co_step = ssl_step(method, student, student.live), co_learning(method, student, crt())[0]
     for step, more in ((pretraining, []), (co_step, [head_of(student)])):
-        scheduled = on_schedule(step, SimpleNamespace(schedule="short", epochs=2), 5, student, *more)
+        scheduled = on_schedule(step, SimpleNamespace(schedule="short"), student, *more)
         batches = batches_of(streams, scheduled)
         for t in range(2):
             assert_on_meta(scheduled(batches.at(t)))

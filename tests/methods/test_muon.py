@@ -10,7 +10,7 @@ from torch import nn
 
 from methods.averaged import Averaged, adam, load_states
 from methods.muon import FACTOR, MuonForKernels
-from methods.schedules import SHORT, on_schedule
+from methods.schedules import on_schedule
 from methods.step import Step
 from utils.errors import UserError
 
@@ -94,12 +94,11 @@ def test_either_optimiser_goes_on_from_a_checkpoint_of_the_other():
     train(mixed, [again], range(2))
 
 
-def test_a_schedule_gives_it_to_the_student_alone(monkeypatch):
+def test_the_short_schedule_gives_it_to_the_student_alone(monkeypatch):
     student, teacher = (Averaged(net, adam(net.parameters(), 0.01), 0.9) for net in (network(), nn.Linear(3, 2)))
     step = Step("toy", dict, (), (), {})
-    monkeypatch.setattr("methods.schedules.SHORT", SHORT._replace(muon=True))
-    on_schedule(step, SimpleNamespace(schedule="short", epochs=2), 5, student, teacher)
+    on_schedule(step, SimpleNamespace(schedule="short"), student, teacher)
     assert isinstance(student.optimizer, MuonForKernels) and type(teacher.optimizer) is torch.optim.Adam
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(UserError, match=r"--schedule short: needs PyTorch 2\.9 or newer, here 2\."):
-        on_schedule(step, SimpleNamespace(schedule="short", epochs=2), 5, student, teacher)
+        on_schedule(step, SimpleNamespace(schedule="short"), student, teacher)

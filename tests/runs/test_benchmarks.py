@@ -78,7 +78,9 @@ def made_curves(out, name: str, values: dict[float, tuple[float, ...]]) -> None:
     """What finished runs of a candidate leave: balanced accuracies by share, a stage after the other, of seeds 1, 2."""
     for seed in (1, 2):
         for share, figures in values.items():
-            for run, value in zip(schedule_curves.both_stages(name, share, seed, out), figures, strict=True):
+            for run, value in zip(
+                schedule_curves.both_stages(name, share, max(values), seed, out), figures, strict=True
+            ):
                 run.folder.mkdir(parents=True, exist_ok=True)
                 rows = [
                     "epoch\tloss\tbalanced",
@@ -90,16 +92,16 @@ def made_curves(out, name: str, values: dict[float, tuple[float, ...]]) -> None:
 
 def test_curves_of_schedules_from_what_is_done(tmp_path, monkeypatch, capsys):
     """Of each length's last epoch; nothing that is done is trained once more, and what is missing is a dash."""
-    made_curves(tmp_path, "short", {0.05: (40.0, 50.0), 0.2: (60.0, 70.0)})
+    made_curves(tmp_path, "cosine", {0.05: (40.0, 50.0), 0.2: (60.0, 70.0)})
     command = ["x", "--shares", "0.05", "0.2", "--seeds", "1", "2", "--out", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", [*command, "--candidates", "short"])
+    monkeypatch.setattr("sys.argv", [*command, "--candidates", "cosine"])
     monkeypatch.setattr(schedule_curves.subprocess, "run", None)
     schedule_curves.main()
     table = """\
 | | schedule | 400 + 100 | 1,600 + 400 |
 | --- | --- | --- | --- |
-| FixMatch | short | 41.5 ± 0.7 | 61.5 ± 0.7 |
-| FixMatch+CoSSL | short | 51.5 ± 0.7 | 71.5 ± 0.7 |
+| FixMatch | cosine | 41.5 ± 0.7 | 61.5 ± 0.7 |
+| FixMatch+CoSSL | cosine | 51.5 ± 0.7 | 71.5 ± 0.7 |
 """
     assert capsys.readouterr().out == (tmp_path / "table.md").read_text() == table
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -109,9 +111,9 @@ def test_curves_of_schedules_from_what_is_done(tmp_path, monkeypatch, capsys):
     schedule_curves.main()
     assert "| FixMatch | published | - | - |" in capsys.readouterr().out
     first, *_ = started
-    assert first[first.index("--epochs") + 1] == "20"  # a run for all lengths
+    assert first[first.index("--epochs") + 1] == "4"  # a run for both lengths
     second = next(one for one in started if "train_cifar_fix_cossl.py" in one)
-    assert second[second.index("--resume") + 1].endswith("published/seed1/all/checkpoint_1.pth.tar")
+    assert second[second.index("--resume") + 1].endswith("published/seed1/until_0.2/checkpoint_1.pth.tar")
 
 
 @pytest.mark.slow
@@ -120,7 +122,7 @@ def test_a_candidate_trains_both_stages(tmp_path):
     result = run_script("benchmarks/schedule_curves.py", *flags)
     assert result.returncode == 0, result.stderr
     assert re.search(r"\| FixMatch\+CoSSL \| cosine, 1 : 2 \| [\d.]+ \|", result.stdout)
-    log = (tmp_path / "cosine_1_to_2" / "seed1" / "0.05" / "log.txt").read_text().splitlines()
+    log = (tmp_path / "cosine_1_to_2" / "seed1" / "until_0.05" / "log.txt").read_text().splitlines()
     assert "lr_factor" in log[0]
 
 

@@ -82,7 +82,7 @@ SCHEDULED = ["--schedule", "short"]
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["train_cifar_fix.py", COSSL_FIX])
 def test_a_killed_run_on_the_short_schedule_goes_on_bit_for_bit(script, pretrained, two_threads, tmp_path):
-    """Its rates are functions of the step, and Muon's momentum is saved."""
+    """Its decays are functions of the step, and Muon's momentum is saved."""
     start = ["--resume", pretrained / "checkpoint.pth.tar", "--warm_tfe", 1] if script == COSSL_FIX else []
     flags = [*TINY, "--epoch", EPOCHS, "--val-iteration", STEPS, *SCHEDULED, *start]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -95,15 +95,17 @@ def test_a_killed_run_on_the_short_schedule_goes_on_bit_for_bit(script, pretrain
     assert log_lines(whole) == log_lines(killed)
 
 
-def test_a_run_on_the_short_schedule_is_not_made_longer(tmp_path):
-    """Its rates would have been others from the first step on. One as published may be, see above."""
+def test_a_run_on_the_short_schedule_may_be_made_longer_but_not_go_on_as_published(tmp_path):
+    """Nothing in it depends on its length."""
     flags, first = [*TINY, "--val-iteration", 2, *SCHEDULED], tmp_path / "first"
     assert_runs("train_cifar_fix.py", *flags, "--epochs", 1, "--out", first)
-    longer = [*flags, "--epochs", 2, "--resume", first / "checkpoint.pth.tar", "--out", tmp_path / "longer"]
-    result = run_here("train_cifar_fix.py", *longer)
-    assert_refused(result, "--resume", "of another run: --epochs (1 there, 2 now)")
-    published = [flag for flag in longer if flag not in SCHEDULED]
-    assert_refused(run_here("train_cifar_fix.py", *published), "--schedule (short there, published now)")
+    start = ["--epochs", 2, "--resume", first / "checkpoint.pth.tar"]
+    assert_runs("train_cifar_fix.py", *flags, "--epochs", 2, "--out", tmp_path / "whole")
+    assert_runs("train_cifar_fix.py", *flags, *start, "--out", tmp_path / "longer")
+    assert_same(*(load_checkpoint(tmp_path / name / "checkpoint.pth.tar") for name in ("whole", "longer")))
+    published = [flag for flag in flags if flag not in SCHEDULED]
+    result = run_here("train_cifar_fix.py", *published, *start, "--out", tmp_path / "other")
+    assert_refused(result, "--schedule (short there, published now)")
 
 
 @pytest.mark.slow
