@@ -215,6 +215,28 @@ def test_runs_all_and_skips_what_is_finished(gpus, python, tmp_path):
     assert all("--imb_ratio_l 50 " in line for line in ran)
 
 
+@pytest.mark.parametrize("gpus", ["cpu", "0,1"])
+def test_a_run_is_told_how_much_follows_it(gpus, tmp_path):
+    """In epochs like its own, for the forecast of the list's end; what is finished doesn't count."""
+    python, notes, out = tmp_path / "python", tmp_path / "notes", tmp_path / "out"
+    python.write_text(f'#!/bin/bash\necho "$1 $LIST_AFTER" >> {notes}\n')
+    python.chmod(0o755)
+    done = out / "cifar10" / "fix-gamma100-seed1" / "cossl"
+    done.mkdir(parents=True)
+    (done / "summary.json").write_text('"status": "finished"')
+    flags = ["--methods", "remix,fix", "--gammas", "50,100", "--epochs", "40,10", "--gpus", gpus, "--out", out]
+    result = bash("run_cifar10.sh", *flags, PYTHON=str(python))
+    assert result.returncode == 0, result.stderr
+    costs = {"remix": (195, 234), "fix": (100, 120)}  # of a step of both stages
+    pairs, expected = ["remix", "remix", "fix"], []
+    for i, name in enumerate(pairs):
+        rest = sum(40 * costs[other][0] + 10 * costs[other][1] for other in pairs[i + 1 :]) // len(gpus.split(","))
+        first, second = costs[name]
+        expected.append(f"train_cifar_{name}.py {(rest + 10 * second) // first}")
+        expected.append(f"train_cifar_{name}_cossl.py {rest // second}")
+    assert sorted(notes.read_text().splitlines()) == sorted(expected)
+
+
 def test_a_failed_run_is_named_and_the_others_are_done(python, tmp_path):
     (tmp_path / "fail").write_text("1")
     result = bash("run_cifar10.sh", "--out", tmp_path / "out", PYTHON=str(python))
