@@ -34,18 +34,18 @@ def outcome(summary: dict[str, Any]) -> str:
 
 def doubts(history: History, facts: Facts, tau: float | None) -> list[str]:
     """What is wrong with the pseudo-labels, a line each: hardly any used in five epochs by a method that selects them;
-    nearly all of one class in the last epoch; a collapsed estimate of their distribution. tau: of the flags.
+    nearly all of one class in these; a collapsed estimate of their distribution. tau: of the flags.
     """
     found, train = [], history["train"]
     mask = train.get("mask", torch.empty(0))[-_LONG:]
     if len(mask) == _LONG and bool((mask < _FEW).all()):
         found.append(f"--tau {tau}: in the last five epochs less than 1 % of the pseudo-labels were used; lower --tau")
-    counts, labelled = history.get("counts"), torch.tensor(facts["labelled_counts"]).double()
-    if counts is not None and (labelled / labelled.sum()).max() <= _NEARLY_ALL:
-        used = counts[-1, ROWS.index("selected")].double()
-        if used.max() > _NEARLY_ALL * used.sum():
-            name = printable(facts["classes"][int(used.argmax())])
-            found.append(f"more than 90 % of the pseudo-labels used in an epoch were of one class, {name}")
+    used, labelled = history.get("counts", torch.empty(0))[-_LONG:], torch.tensor(facts["labelled_counts"]).double()
+    if len(used) == _LONG and (labelled / labelled.sum()).max() <= _NEARLY_ALL:
+        used = used[:, ROWS.index("selected")].double()
+        if (used.amax(dim=1) > _NEARLY_ALL * used.sum(dim=1)).all():
+            name = printable(facts["classes"][int(used[-1].argmax())])
+            found.append(f"in the last five epochs more than 90 % of the pseudo-labels used were of one class, {name}")
     if (train["prior_collapsed"][-1] if "prior_collapsed" in train else 0) > 0:
         problem = "the estimated class distribution of the unlabelled images has collapsed, and was not relied on"
         found.append(f"{problem}; give a longer --warm_prior, or another method")

@@ -344,7 +344,7 @@ def test_killed_rank_ends_the_run_which_goes_on_with_one_rank_or_two(tmp_path):
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize(("of", "stopped"), [(2, 1), (2, 0), (3, 1)])
+@pytest.mark.parametrize(("of", "stopped"), [(2, 0), (3, 1)])
 def test_a_rank_that_stops_answering_is_named(of, stopped, tmp_path):
     """By those that wait for it; one that ends first may end the others."""
     flags = [*TINY, "--epoch", 3, "--val-iteration", 6, "--batch-size", 12, "--rank_timeout", 0.1, "--out", tmp_path]

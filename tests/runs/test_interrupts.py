@@ -182,8 +182,17 @@ def test_a_second_signal_within_half_a_second_is_none(first, second, whole, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["data", "evaluation", "save"])
-@pytest.mark.parametrize("sent", ["SIGTERM SIGINT", "SIGINT SIGTERM", "SIGTERM 0.6 SIGINT", "SIGINT 0.6 SIGTERM"])
+@pytest.mark.parametrize(
+    ("sent", "place"),
+    [
+        ("SIGTERM SIGINT", "data"),
+        ("SIGINT 0.6 SIGTERM", "data"),
+        ("SIGINT SIGTERM", "evaluation"),
+        ("SIGTERM 0.6 SIGINT", "evaluation"),
+        ("SIGTERM SIGINT", "save"),
+        ("SIGINT 0.6 SIGTERM", "save"),
+    ],
+)
 def test_two_signals_are_never_a_traceback(sent, place, whole, tmp_path):
     """Also where files are half written, and where there is nothing to save."""
     result = signalled(place, sent, tmp_path)

@@ -13,6 +13,7 @@ from reporting.trained import load_model, prior_of
 from training.checkpoint import LATEST
 from training.outcome import doubts
 from utils.metrics import evaluate
+from utils.text import warn_once
 
 PRIOR, PRIOR_COSSL, ABC, ACR, CDMAD = (
     f"train_cifar_fix_{name}.py" for name in ("prior", "prior_cossl", "abc", "acr", "cdmad")
@@ -134,8 +135,8 @@ def test_two_ranks(flags, tmp_path):
 
 
 def history(**train) -> dict:
-    counts = torch.zeros(1, 5, 3, dtype=torch.int64)
-    counts[0, 1] = torch.tensor([50, 49, 1])
+    counts = torch.zeros(5, 5, 3, dtype=torch.int64)
+    counts[:, 1] = torch.tensor([50, 49, 1])
     return {"train": {name: torch.tensor(values) for name, values in train.items()}, "counts": counts}
 
 
@@ -148,13 +149,16 @@ def test_what_a_run_warns_of():
     (line,) = doubts(history(prior_collapsed=[0.0, 0.2]), facts, 0.9)
     assert "has collapsed" in line and "--warm_prior" in line
     alone = history(mask=[0.5])
-    alone["counts"][0, 1] = torch.tensor([3, 96, 1])
+    alone["counts"][:, 1] = torch.tensor([3, 96, 1])
     (line,) = doubts(alone, facts, 0.9)
     assert line.endswith("of one class, b")
     assert doubts(alone, facts | {"labelled_counts": [1, 97, 2]}, 0.9) == []  # as they should be
+    alone["counts"][2, 1] = torch.tensor([50, 49, 1])
+    assert doubts(alone, facts, 0.9) == []
 
 
 def test_a_collapsed_prior_is_told(flags, monkeypatch, tmp_path):
+    warn_once.cache_clear()
     monkeypatch.setattr(ClassPrior, "collapsed", lambda self: self.shares.sum() > 0)
     result = assert_runs(PRIOR, *flags(PRIOR, "--epochs", 2, "--out", tmp_path))
     assert result.stderr.count("has collapsed") == 1

@@ -21,6 +21,7 @@ from dataset.images import Images
 from dataset.pixels import Pixels
 from dataset.rows import draw_rows
 from dataset.stream import Stream
+from methods import learners
 from methods.averaged import STUDENT, TEACHER, Averaged
 from methods.step import CO_LEARNING, Step
 from methods.step import PRETRAINING as FIRST
@@ -120,8 +121,8 @@ def caught(tiny, start, monkeypatch, tmp_path):
         recipe, calls = importlib.import_module(name), {}
         resume = ["--resume", start(name)] if name in COSSL else []
 
-        def watch(name):
-            original = getattr(recipe, name)
+        def watch(name, place):
+            original = getattr(place, name)
 
             @wraps(original)
             def watched(*args, **kwargs):
@@ -131,15 +132,16 @@ def caught(tiny, start, monkeypatch, tmp_path):
                     calls["ssl"], calls["made"] = inspect.signature(original).bind(*args, **kwargs).arguments, result
                 return result
 
-            monkeypatch.setattr(recipe, name, watched)
+            monkeypatch.setattr(place, name, watched)
 
         def fit(self, step, predict, data, steps, student, teacher=None, before=None):
             objects = saved_objects(step, student, teacher)
             calls.update(locals(), args=self.args, stage1=self.stage1, run_start=self.start)
 
-        for watched in ("ssl_step", "cossl_step", "tfe", "warm_up", "warm_up_on_batches", *METHODS):
+        watch("tfe", recipe if hasattr(recipe, "tfe") else learners)
+        for watched in ("ssl_step", "cossl_step", "warm_up", "warm_up_on_batches", *METHODS):
             if hasattr(recipe, watched):
-                watch(watched)
+                watch(watched, recipe)
         monkeypatch.setattr(Run, "fit", fit)
         argv = [*tiny(name), *FLAGS, *({**PRETRAINING, **COSSL})[name].flags, "--out", tmp_path / "out", *flags]
         monkeypatch.setattr(sys, "argv", ["recipe", *map(str, [*argv, *resume])])
