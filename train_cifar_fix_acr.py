@@ -9,6 +9,7 @@ The balanced head is evaluated.
 from utils.start import run_main
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,9 +42,10 @@ def main() -> None:
         optimizer = adam(learning_parameters(network, args, standard), args.lr)
         student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=shrink_of(args)), args)
 
-        # The standard head of the live network, in train mode, labels for both. The other's average is evaluated.
+        # The live standard head labels for both, on features of the average, or as published of the live network.
         method = acr(args.tau, standard, prior, adaptive=not args.full_adjustment)
-        step = ssl_step(method, student, labeller=student.live.features)
+        scorer: Any = student.live if args.labels_by == "live" else student.ema
+        step = ssl_step(method, student, labeller=scorer.features)
 
         def before() -> None:
             warm_up_output(student.ema.features, student, data, args.lr)

@@ -43,16 +43,17 @@ def main() -> None:
         optimizer = adam(learning_parameters(network, args), args.lr)
         student = accelerate(Averaged(network, optimizer, args.ema_decay, shrink=shrink_of(args)), args)
 
-        # The live network labels for itself, in train mode, with SimPro helped by the prior. Its average is evaluated.
-        labeller = student.live
+        # The average labels, in eval mode, or as published the live network, in train mode, whose BatchNorm hides how
+        # the unlabelled images are distributed; with SimPro helped by the prior. The average is evaluated.
+        labeller = scorer = student.live if args.labels_by == "live" else student.ema
         if args.preset == "la":
             method = la(args.tau, prior.labelled, args.strength)
         elif args.preset == "simpro":
             method, sure = simpro(args.tau, prior, args.strength), args.tau if args.published_prior else 0.0
-            labeller = with_prior(student.live, prior, args.strength, args.strength, keep_from=sure)
+            labeller = with_prior(scorer, prior, args.strength, args.strength, keep_from=sure)
         else:
             method = adello(args.tau, prior, prior.labelled, args.epochs * args.val_iteration)
-            labeller = with_prior(student.live, prior, strength=0.0, e_step=0.0)
+            labeller = with_prior(scorer, prior, strength=0.0, e_step=0.0)
         step = ssl_step(method, student, labeller)
         before = partial(warm_up_output, student.ema.features, student, data, args.lr) if args.weights else None
         run.fit(step, student.ema, data, args.val_iteration, student, before=before)

@@ -16,14 +16,15 @@ from torch import Tensor, nn
 
 from dataset.image_loader import open_loader
 from dataset.streams import open_data
-from methods.averaged import Averaged, adam
+from methods.averaged import Averaged, adam, load_states
 from methods.balanced import fitting, kept_by_prior, with_unlabelled
 from methods.classifier import head_adam
 from methods.fixmatch import VIEWS, fixmatch
 from methods.learners import named_learner
 from methods.offsets import of_all_images, watched
-from methods.prior import FittedStrength, class_prior, with_prior
+from methods.prior import class_prior, with_prior
 from methods.step import cossl_step
+from methods.strength import FittedStrength
 from methods.warmup import warm_up
 from models.build import build_network, learning_parameters
 from training.resume import stage1_arguments
@@ -41,7 +42,6 @@ def main() -> None:
         stage1 = run.pretrained(args.resume)
         data = open_data(args, VIEWS, loader=loader)
         prior = class_prior(data, run.device, args.warm_prior * args.val_iteration)
-        prior.load_state_dict(stage1.get("class_prior", prior.state_dict()))
         kappa = FittedStrength(1.0 if args.kappa == "fit" else args.kappa, run.device)
 
         # Representation: FixMatch trains the network, whose logits are offset by the shares among all images.
@@ -50,6 +50,7 @@ def main() -> None:
         optimizer = adam(learning_parameters(network, args), args.lr, weight_decay=0.02 * args.lr)
         student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
         student.load(stage1)
+        load_states({"class_prior": prior} if "class_prior" in stage1 else {}, stage1)
         features, offsets = student.ema.features, None if args.plain_student else of_all_images(prior, 1.0)
         method = watched(fixmatch(args.tau, offsets), prior, {"kappa": kappa})._replace(name="FixMatch+prior")
 

@@ -1,7 +1,7 @@
 """A recipe that knows what no method knows: python -m benchmarks.oracles prior|labels SCRIPT.py ITS FLAGS.
 
-prior: the class distribution of the unlabelled images is the true one; labels: the head learns from the true labels of
-the unlabelled images, all of them. Used by benchmarks/field.py for the ceilings of parts of a method.
+prior: the class distribution of the unlabelled images is the true one; labels: so it is, and the head learns from the
+true labels of the unlabelled images, all of them. Used by benchmarks/field.py for the ceilings of parts of a method.
 """
 
 import runpy
@@ -48,13 +48,10 @@ def main() -> None:
     kind, script, *sys.argv[1:] = sys.argv[1:]
     sys.argv[0] = script
     known = KnownLabels()
-    patches = {
-        "prior": [patch.object(ClassPrior, "update", know_the_prior)],
-        "labels": [
-            patch.object(methods.step, "on_frozen_features", known.on_features),
-            patch.object(methods.balanced, "on_unlabelled", known.on_unlabelled),
-        ],
-    }[kind]
+    patches = [patch.object(ClassPrior, "update", know_the_prior)]
+    if kind == "labels":
+        patches.append(patch.object(methods.step, "on_frozen_features", known.on_features))
+        patches.append(patch.object(methods.balanced, "on_unlabelled", known.on_unlabelled))
     for one in patches:
         one.start()
     runpy.run_path(script, run_name="__main__")

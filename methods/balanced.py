@@ -18,8 +18,9 @@ from torch.nn.functional import cross_entropy
 
 from methods.fixmatch import VIEWS, semi_loss
 from methods.method import Learner, Logs, Method
-from methods.prior import ClassPrior, FittedStrength
+from methods.prior import ClassPrior
 from methods.pseudo_labels import PseudoLabels
+from methods.strength import FittedStrength
 
 Keep = Callable[[dict[str, Tensor]], Tensor]  # numbers of a step -> chances (C,) that an unlabelled row counts
 

@@ -46,10 +46,12 @@ def cdmad(constant: ConstantImage, begin: int) -> Method:
 
     def loss(model: Any, labeller: Network, batch: Any) -> tuple[Tensor, Logs, PseudoLabels | None]:
         def without_bias(images: Tensor) -> Tensor:
-            bias: Tensor = batch.numbers["debias"] * labeller(constant.image)
+            twice = constant.image.expand(2, -1, -1, -1)  # BatchNorm in train mode needs more than one value
+            bias: Tensor = batch.numbers["debias"] * labeller(twice)[:1]
             return labeller(images) - bias
 
-        return plain.loss(model, without_bias, batch)
+        total, logs, pseudo = plain.loss(model, without_bias, batch)
+        return total, logs, pseudo if pseudo is None else pseudo._replace(selected=None)
 
     draws = both(plain.draw, draw)
     return plain._replace(name="FixMatch+CDMAD", loss=loss, draw=draws, state={"debias": constant}, balanced=True)

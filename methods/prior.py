@@ -12,6 +12,7 @@ from methods.method import Network
 from utils.ranks import mean_over_ranks
 
 LEAST = 1e-6  # smallest share that is relied on
+MOST_SKEWED = 1000.0  # largest / smallest class
 
 
 class ClassPrior(nn.Module):
@@ -63,27 +64,31 @@ class ClassPrior(nn.Module):
         self.gathered.mul_(~due)
 
     def collapsed(self) -> Tensor:
-        """bool (): whether the estimate has less than half of the entropy of the labelled shares."""
-        return entropy(self.shares) < entropy(self.labelled) / 2
+        """bool (): whether the estimate is more skewed than classes that fall exponentially from 1,000 images to 1."""
+        exponents = torch.linspace(0, -1, len(self.shares), device=self.shares.device)
+        skewed = MOST_SKEWED**exponents
+        return entropy(self.shares) < entropy(skewed / skewed.sum())
 
     def forward(self) -> Tensor:
         """The shares (C,) to rely on: uniform ones, which change no guess, in the warm-up and after a collapse."""
-        relied = (self.seen >= self.warm_up) & ~self.collapsed()
+        relied = self._warm() & ~self.collapsed()
         floored = torch.where(relied, self.shares, 1 / len(self.shares)).clamp(min=LEAST)
         return floored / floored.sum()
 
     def of_all(self) -> Tensor:
-        """The shares (C,) among labelled and unlabelled images together; uniform ones as those of `forward` are."""
+        """The shares (C,) among all images, the unlabelled ones' as by `forward`; after a collapse uniform ones."""
         labelled, unlabelled = self.sizes
-        relied = (self.seen >= self.warm_up) & ~self.collapsed()
         both = (labelled * self.labelled + unlabelled * self()) / (labelled + unlabelled)
-        return torch.where(relied, both, 1 / len(self.shares))
+        return torch.where(self._warm() & self.collapsed(), 1 / len(self.shares), both)
+
+    def _warm(self) -> Tensor:
+        return self.seen >= self.warm_up
 
     def figures(self) -> dict[str, Tensor]:
         """For the logs, (): `prior_collapsed`, 1 or 0; and where the truth is known `prior_tv`, the total variation
         between it and the estimate, 0 to 1.
         """
-        found = {"prior_collapsed": self.collapsed().to(self.shares)}
+        found = {"prior_collapsed": (self._warm() & self.collapsed()).to(self.shares)}
         return found if self.truth is None else found | {"prior_tv": (self.shares - self.truth).abs().sum() / 2}
 
 
@@ -117,30 +122,3 @@ def with_prior(
         return moved
 
     return labeller_with_prior
-
-
-class FittedStrength(nn.Module):
-    """How strongly log shares should be added to logits, learned from labelled rows that are weighted as if they were
-    distributed alike: one damped step of Newton's method a batch. The weighted cross-entropy is convex in it.
-
-    Where the network is sure of nearly all labelled rows they tell nothing, and it stays. Source: CoLA (2026), without
-    its resampling.
-    """
-
-    value: Tensor
-
-    def __init__(self, start: float, device: torch.device | None = None) -> None:
-        super().__init__()
-        self.register_buffer("value", torch.tensor(start, device=device))
-
-    @torch.no_grad()
-    def update(self, logits: Tensor, y: Tensor, shares: Tensor) -> None:
-        """logits (B, C) of rows with labels y (B,), all classes equally likely; shares: (C,) above 0."""
-        offset, weight = shares.log(), shares[y] / shares[y].sum()
-        p = (logits + self.value * offset).softmax(dim=1)
-        mean, square = p @ offset, p @ offset.square()
-        sums = torch.stack([weight @ (mean - offset[y]), weight @ (square - mean.square()), (weight @ p.amax(dim=1))])
-        mean_over_ranks([sums])
-        slope, curvature, sure = sums
-        moved = (self.value - 0.1 * slope / curvature.clamp(min=1e-3)).clamp(0, 2)
-        self.value.copy_(torch.where(sure < 0.99, moved, self.value))

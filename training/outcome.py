@@ -40,13 +40,14 @@ def doubts(history: History, facts: Facts, tau: float | None) -> list[str]:
     mask = train.get("mask", torch.empty(0))[-_LONG:]
     if len(mask) == _LONG and bool((mask < _FEW).all()):
         found.append(f"--tau {tau}: in the last five epochs less than 1 % of the pseudo-labels were used; lower --tau")
-    used, labelled = history.get("counts", torch.empty(0))[-_LONG:], torch.tensor(facts["labelled_counts"]).double()
-    if len(used) == _LONG and (labelled / labelled.sum()).max() <= _NEARLY_ALL:
-        used = used[:, ROWS.index("selected")].double()
-        if (used.amax(dim=1) > _NEARLY_ALL * used.sum(dim=1)).all():
+    counts, labelled = history.get("counts", torch.empty(0))[-_LONG:], torch.tensor(facts["labelled_counts"]).double()
+    if len(counts) == _LONG and (labelled / labelled.sum()).max() <= _NEARLY_ALL:
+        guessed, used = (counts[:, ROWS.index(name)].double() for name in ("guessed", "selected"))
+        enough = used.sum(dim=1) >= _FEW * guessed.sum(dim=1)
+        if (enough & (used.amax(dim=1) > _NEARLY_ALL * used.sum(dim=1))).all():
             name = printable(facts["classes"][int(used[-1].argmax())])
             found.append(f"in the last five epochs more than 90 % of the pseudo-labels used were of one class, {name}")
-    if (train["prior_collapsed"][-1] if "prior_collapsed" in train else 0) > 0:
+    if (train["prior_collapsed"][-1] if "prior_collapsed" in train else 0) > 0.5:
         problem = "the estimated class distribution of the unlabelled images has collapsed, and was not relied on"
         found.append(f"{problem}; give a longer --warm_prior, or another method")
     return found

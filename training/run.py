@@ -129,12 +129,15 @@ class Run:
         if weights := (start or self.stage1 or {}).get("facts", {}).get("weights_sha256"):
             facts["weights_sha256"] = weights
         if self.stage1 is not None:
-            facts["start_epoch"] = self.stage1["epoch"]
+            facts["start_epoch"], before = self.stage1["epoch"], self.stage1.get("facts", facts)["method"]
+            if not facts["method"].startswith(before):
+                facts["method"] += f", after {before}"
             resume.same_classes(self.stage1, facts)
         if start is None:
             recorder = Recorder(self.arguments, facts, objects, steps, None)
         else:
-            facts["start_epoch"] = start.get("facts", facts)["start_epoch"]
+            then = start.get("facts", facts)
+            facts["start_epoch"], facts["method"] = then["start_epoch"], then["method"]
             resume.same_data(start, facts)
             load_states(objects, start)
             totals, recorder = totals_of(start), Recorder(self.arguments, facts, objects, steps, start)

@@ -54,6 +54,8 @@ _HEADS = _CLASSIFIER + "; ABC, cRT that learns from unlabelled images, too; or C
 _ALSO = flag("--classifier", str, "tfe", _HEADS, choices=("tfe", "crt", "abc", "caa"))
 CIFAR_COSSL = tuple(_ALSO if one.name == "classifier" else one for one in COSSL)
 _WARM_PRIOR = "epochs before the estimated class distribution of the unlabelled images is relied on"
+_LABELS = "who makes the pseudo-labels: the average, or as published the live network in train mode"
+LABELS_BY = flag("--labels_by", str, "ema", _LABELS, choices=("ema", "live"))
 PRIOR = (flag("--warm_prior", non_negative_int, 4, _WARM_PRIOR),)
 _PRESET = "offsets of the logits: logit adjustment by the labelled classes, SimPro, or ADELLO (docs/field.md)"
 _PUBLISHED = "SimPro: estimate by sure guesses alone, every 500 steps, as its published code does"
@@ -61,22 +63,15 @@ OFFSETS = (
     flag("--preset", str, "simpro", _PRESET, choices=("la", "simpro", "adello")),
     flag("--strength", non_negative_float, 1.0, "LA, SimPro: factor on the offsets"),
     switch("--published_prior", _PUBLISHED),
+    LABELS_BY,
     *PRIOR,
 )
 _KEEP = "how often unlabelled images of a class count: by the labelled counts, as published, or by the estimated ones"
-ABC = (flag("--keep", str, "prior", _KEEP, choices=("published", "prior")), *PRIOR)
+ABC = (flag("--keep", str, "prior", _KEEP, choices=("published", "prior")), LABELS_BY, *PRIOR)
 _FULL = "adjust the standard head's guesses in full, whatever the unlabelled images' distribution seems to be"
-ACR = (switch("--full_adjustment", _FULL), *PRIOR)
-_LABELS = "who makes the pseudo-labels: the average, or as published the live network in train mode"
-CDMAD = (
-    flag(
-        "--debias_from",
-        share,
-        0.2,
-        "share of the run from which on the bias is taken away (published: epoch 100 of 500)",
-    ),
-    flag("--labels_by", str, "ema", _LABELS, choices=("ema", "live")),
-)
+ACR = (switch("--full_adjustment", _FULL), LABELS_BY, *PRIOR)
+_FROM = "share of the run from which on the bias is taken away (published: epoch 100 of 500)"
+CDMAD = (flag("--debias_from", share, 0.2, _FROM), LABELS_BY)
 _KAPPA = "factor on the log prior that is added to the pseudo-labels' logits; fit: learned from the labelled images"
 PRIOR_COSSL = (
     flag("--kappa", strength, 0.5, _KAPPA, metavar="KAPPA|fit"),

@@ -72,6 +72,22 @@ def test_acr_as_a_loop(shares):
     assert logs["loss_u"].item() == pytest.approx(total / (2 * ROWS), rel=1e-5)
 
 
+def test_uniform_labels_and_tied_heads_have_one_loss():
+    it = world()
+    it.prior.labelled.fill_(1 / CLASSES)
+    it.standard.load_state_dict(it.model.output.state_dict())
+    it.method = acr(0.4, it.standard, it.prior)
+    _, logs, _ = it.method.loss(it.model, it.model.features, it.batch)
+    (x,), y = it.batch.labelled
+    f_x, f_w, *f_s = (it.model.features(view) for view in (x, *it.batch.unlabelled.views))
+    p = it.model.output(f_w).softmax(dim=1)
+    used, guess = p.amax(dim=1) >= 0.4, p.argmax(dim=1)
+    assert 0 < used.sum() < ROWS
+    one = [(cross_entropy(it.model.output(view), guess, reduction="none") * used).mean() for view in f_s]
+    torch.testing.assert_close(logs["loss_u"], sum(one))  # two heads, mean over two views
+    torch.testing.assert_close(logs["loss_x"], 2 * cross_entropy(it.model.output(f_x), y))
+
+
 def test_until_it_is_warm_and_on_demand_the_adjustment_is_full():
     full = world(adaptive=False)
     losses = [it.method.loss(it.model, it.model.features, it.batch)[0] for it in (full, world(warm_up=100))]

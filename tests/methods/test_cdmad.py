@@ -34,6 +34,11 @@ def test_logits_less_those_of_the_constant_image(network):
     torch.testing.assert_close(debiased(network, constant)(images), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_in_eval_mode_the_rest_of_the_batch_does_not_matter(network):
+    images, score = normal(0, (ROWS, 3, SIZE, SIZE)), debiased(network, ConstantImage(SIZE))
+    torch.testing.assert_close(score(images)[:2], score(images[:2]), atol=1e-4, rtol=1e-4)
+
+
 def test_the_last_bias_changes_no_label_and_no_prediction(network):
     constant, batch = ConstantImage(SIZE), batch_of(1.0)
     images, results = batch.unlabelled.views[0], []
@@ -53,7 +58,7 @@ def test_before_it_begins_it_is_fixmatch_with_all_soft_targets(network):
     loss, _, pseudo = method.loss(network, network, batch_of(0.0))
     expected = fixmatch(0.0, soft=True).loss(network, network, batch_of(0.0))[0]
     torch.testing.assert_close(loss, expected)
-    assert pseudo.selected.all()
+    assert pseudo.selected is None
     assert not torch.equal(method.loss(network, network, batch_of(1.0))[0], expected)
 
 

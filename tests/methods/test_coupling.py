@@ -22,7 +22,7 @@ from models.wrn import WideResNet
 
 CLASSES, ROWS = 4, 6
 RECIPES = sorted(path.name for path in ROOT.glob("train_*_*.py"))
-OTHERWISE = ("fix_crest", "fix_prior", "fix_abc", "fix_acr", "fix_cdmad")  # see test_labellers.py
+OTHERWISE = ("fix_crest", "fix_prior", "fix_abc", "fix_acr", "fix_cdmad")  # see tests/runs/test_otherwise.py
 COSSL_RECIPES = [name for name in RECIPES if "cossl" in name and "prior" not in name]
 PRETRAINING_RECIPES = [name for name in RECIPES if not any(part in name for part in ("cossl", *OTHERWISE))]
 COUNTS = torch.tensor([40, 20, 10, 2])

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from methods.prior import ClassPrior, FittedStrength, entropy, with_prior
+from methods.prior import ClassPrior, entropy, with_prior
+from methods.strength import FittedStrength
 
 COUNTS = torch.tensor([50.0, 20.0, 7.0, 3.0])
 
@@ -51,7 +52,8 @@ def test_until_it_is_warm_no_class_is_preferred():
     prior = ClassPrior(COUNTS, 100, warm_up=2, momentum=0.0)
     sure = torch.tensor([[0.4, 0.3, 0.2, 0.1]])
     prior.update(sure)
-    assert torch.equal(prior(), torch.full((4,), 0.25)) and torch.equal(prior.of_all(), torch.full((4,), 0.25))
+    assert torch.equal(prior(), torch.full((4,), 0.25))
+    torch.testing.assert_close(prior.of_all(), (COUNTS + 25) / 180)  # of the labelled ones that is known
     prior.update(sure)
     torch.testing.assert_close(prior(), sure[0])
 
@@ -61,12 +63,22 @@ def test_a_collapsed_estimate_is_not_relied_on_and_can_recover():
     alone = torch.tensor([[1.0, 0, 0, 0]])
     prior.update(alone)
     assert prior.collapsed() and torch.equal(prior(), torch.full((4,), 0.25))
+    assert torch.equal(prior.of_all(), torch.full((4,), 0.25))
     figures = prior.figures()
     assert figures["prior_collapsed"] == 1 and figures["prior_tv"] == pytest.approx(0.75)
     prior.update(torch.full((1, 4), 0.25))
     assert not prior.collapsed() and prior.figures()["prior_tv"] == 0
     assert entropy(torch.tensor([0.5, 0.5, 0.0])) == pytest.approx(math.log(2))
     assert "prior_tv" not in ClassPrior(COUNTS, 100).figures()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 10, 100])
+@pytest.mark.parametrize("gamma", [1, 10, 100, 900, 1100])
+def test_any_distribution_that_flags_can_make_is_none_that_has_collapsed(classes, gamma):
+    prior = ClassPrior(torch.ones(classes), 100, warm_up=0)
+    shares = gamma ** torch.linspace(0, -1, classes)
+    prior.shares.copy_(shares / shares.sum())
+    assert prior.collapsed() == (gamma > 1000)
 
 
 def test_absent_classes_keep_a_floor():

@@ -146,7 +146,7 @@ def test_what_a_run_warns_of():
     assert doubts(history(mask=[0.001] * 4), facts, 0.9) == []
     (line,) = doubts(history(mask=[0.001] * 5), facts, 0.9)
     assert line.startswith("--tau 0.9: in the last five epochs")
-    (line,) = doubts(history(prior_collapsed=[0.0, 0.2]), facts, 0.9)
+    (line,) = doubts(history(prior_collapsed=[0.0, 0.6]), facts, 0.9)
     assert "has collapsed" in line and "--warm_prior" in line
     alone = history(mask=[0.5])
     alone["counts"][:, 1] = torch.tensor([3, 96, 1])
