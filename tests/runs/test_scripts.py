@@ -31,6 +31,7 @@ from helpers.scripts import (
     assert_runs,
     command,
     environment,
+    handed_to_fit,
     load_checkpoint,
     run_here,
     run_script,
@@ -91,20 +92,16 @@ def test_cifar_in_the_official_format(script, cifar, tmp_path):
 
 @pytest.mark.slow
 def test_published_settings_of_cifar100_on_as_many_images(tmp_path, monkeypatch):
-    """At num_max 150 on files that hold the 450 images of the largest class that they need; FixMatch in both stages."""
+    """At num_max 150 on files that hold the 450 images of the largest class that they need."""
     write_cifar("cifar100", tmp_path, 450, monkeypatch)
     for script, gamma, align in ((FIX, 100, []), (MIX, 20, []), (REMIX, 50, ["--align"])):
         flags = f"--dataset cifar100 --data_root {tmp_path} --gpu cpu --depth 10 --width 1 --num_max 150 "
         flags += f"--batch-size 4 --imb_ratio_l {gamma} --imb_ratio_u {gamma} --epoch 1 --val-iteration 1"
-        out, flags = tmp_path / script, [*flags.split(), *align]
-        if script == FIX:
-            out = run_both_stages(script, flags, out)
-        else:
-            assert_runs(script, *flags, "--out", out)
-        summary = json.loads((out / "summary.json").read_text())
-        assert summary["labelled_counts"][0] == 150
-        assert summary["labelled_counts"][-1] == 150 // gamma
-        assert summary["unlabelled_counts"][0] == (450 if script == FIX else 300)
+        data = handed_to_fit(script, *flags.split(), *align, "--out", tmp_path / script).data
+        assert (data.counts[0], data.counts[-1]) == (150, 150 // gamma)
+        assert data.unlabelled_counts[0] == (450 if script == FIX else 300)
+        batch = data.batches(("labelled", "unlabelled")).at(0)
+        assert batch.labelled.views[0].shape == batch.unlabelled.views[0].shape == (4, 3, 32, 32)
 
 
 @pytest.mark.parametrize("include_labelled", [False, True])

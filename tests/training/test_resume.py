@@ -45,7 +45,6 @@ RECIPES = {
     "train_cifar_fix_prior.py": PRETRAINING | {"class_prior"},
     "train_cifar_fix_prior_cossl.py": COSSL | {"class_prior", "kappa"},
     "train_cifar_fix_abc.py": PRETRAINING | {"class_prior", "standard_head"},
-    "train_cifar_fix_acr.py": PRETRAINING | {"class_prior", "standard_head"},
     "train_cifar_fix_cdmad.py": PRETRAINING | {"debias"},
     "train_small_imagenet127_fix.py": PRETRAINING,
     "train_small_imagenet127_fix_cossl.py": COSSL,
@@ -80,10 +79,9 @@ SCHEDULED = ["--schedule", "short"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["train_cifar_fix.py", COSSL_FIX])
-def test_a_killed_run_on_the_short_schedule_goes_on_bit_for_bit(script, pretrained, two_threads, tmp_path):
+def test_a_killed_run_on_the_short_schedule_goes_on_bit_for_bit(pretrained, two_threads, tmp_path):
     """Its decays are functions of the step, and Muon's momentum is saved."""
-    start = ["--resume", pretrained / "checkpoint.pth.tar", "--warm_tfe", 1] if script == COSSL_FIX else []
+    script, start = COSSL_FIX, ["--resume", pretrained / "checkpoint.pth.tar", "--warm_tfe", 1]
     flags = [*TINY, "--epoch", EPOCHS, "--val-iteration", STEPS, *SCHEDULED, *start]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert_runs(script, *flags, "--out", whole)
