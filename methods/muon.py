@@ -27,7 +27,10 @@ class MuonForKernels(Adam):
         if not hasattr(torch.optim, "Muon"):
             raise UserError(f"--schedule short: needs PyTorch 2.9 or newer, here {torch.__version__}; update it")
         super().__init__([group.copy() for group in adam.param_groups], **adam.defaults)
-        groups = [[p for p in group["params"] if p.ndim == 4 and p.requires_grad] for group in self.param_groups]
+        groups = [
+            [p for p in group["params"] if p.ndim == 4 and p[0].numel() > 1 and p.requires_grad]
+            for group in self.param_groups
+        ]
         self.kernels: list[Tensor] = [kernel for group in groups for kernel in group]
         self.matrices = [torch.nn.Parameter(_matrix(kernel.detach())) for kernel in self.kernels]
         left, options = iter(self.matrices), []
@@ -44,6 +47,8 @@ class MuonForKernels(Adam):
             kernel.grad = None  # Adam leaves it out
         super().step(closure)
         self.muon.step()
+        for matrix in self.matrices:
+            matrix.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"muon": self.muon.state_dict()["state"]}

@@ -25,19 +25,21 @@ def growing_decay(t: int, decay: float) -> float:
     return min(decay, (1 + t) / (10 + t))
 
 
-def on_schedule(step: Step, flags: ScheduleFlags, student: Averaged, teacher: Averaged | None = None) -> Step:
+def on_schedule(
+    step: Step, flags: ScheduleFlags, student: Averaged, teacher: Averaged | None = None, begun: int = 0
+) -> Step:
     """`step` as the schedule has it. `published`: as it is. `short`: the decays of all averages grow, drawn with the
     numbers of the step, and Muon trains the student's convolutions; its optimiser is another one from now on.
 
-    Raises UserError as `MuonForKernels`.
+    begun: steps of pre-training, which the student's average has behind it. Raises UserError as `MuonForKernels`.
     """
     if flags.schedule == "published":
         return step
     student.optimizer = MuonForKernels(student.optimizer)
-    trained = [student, *([teacher] if teacher else [])]
+    trained = {student: begun} | ({teacher: 0} if teacher else {})
 
     def draw(t: int, rows: int) -> dict[str, np.ndarray]:
-        return {"kept": np.array([growing_decay(t, one.decay) for one in trained], np.float32)}
+        return {"kept": np.array([growing_decay(before + t, one.decay) for one, before in trained.items()], np.float32)}
 
     def train(batch: Any) -> Logs:
         for one, kept in zip(trained, batch.numbers["kept"], strict=True):

@@ -26,33 +26,39 @@ class Forecast:
 
     def __init__(self, arguments: dict[str, Any], steps: int, evaluation: Callable[[], float | None]) -> None:
         self.arguments, self.steps, self.evaluation = arguments, steps, evaluation
-        self.counted, self.began = 0, 0.0
+        self.counted, self.last, self.times = 0, 0.0, list[float]()
 
     def step(self, t: int, wait: Callable[[], object]) -> list[str]:
         """After step t: what there is to say, in lines. wait: for the device."""
         self.counted += 1
-        if self.counted not in (FROM, AT):
+        if self.counted > AT:
             return []
-        wait()
-        if self.counted == FROM:
-            self.began = time.monotonic()
+        if self.counted in (FROM, AT):
+            wait()
+        now, first = time.monotonic(), t % self.steps == 1 or self.steps == 1  # the end of an epoch lies before it
+        if self.counted > FROM and not first:
+            self.times.append(now - self.last)
+        self.last = now
+        if self.counted < AT or not self.times:
             return []
-        return self._lines(t, (time.monotonic() - self.began) / (AT - FROM), self.evaluation())
+        return self._lines(t, sum(self.times) / len(self.times), self.evaluation())
 
     def _lines(self, t: int, step: float, evaluation: float | None) -> list[str]:
         epochs, each = self.arguments["epochs"], evaluation or 0.0
         whole = -(-t // self.steps)  # epochs, this one included
         epoch = (whole * self.steps - t) * step + each
-        run = epoch + (epochs - whole) * (self.steps * step + each)
+        later = self.arguments.get("num_generation", 1) - 1 - self.arguments.get("generation", 0)  # of self-training
+        run = epoch + (epochs - whole + later * epochs) * (self.steps * step + each)
         words = "and the evaluations" if evaluation is None else "evaluations included"
         ends = f"{_length(epoch)} to the end of this epoch, {_length(run)} to that of the run ({_clock(run, '%H:%M')})"
         lines = [f"{1 / max(1e-9, step):.3g} steps a second: {ends}, {words}"]
-        if after := float(os.environ.get("LIST_AFTER", 0)):  # run_*.sh: as long as so many epochs of this run
+        if after := float(os.environ.get("LIST_AFTER") or 0):  # run_*.sh: as long as so many epochs of this run
             rest = after * (self.steps * step + each)
             lines.append(f"the list: {_length(run + rest)} to its end ({_clock(run + rest, '%a %d %b %H:%M')}), about")
         if run > LONG and (times := times_as_long(self.arguments)) > 1:
             flags = f"--depth {SMALLEST[0]} --width {SMALLEST[1]}"
-            words = f"at less accuracy, {_length(run / times)} from here (both networks timed on a few images)"
+            whole_run = epochs * (self.steps * step + each)
+            words = f"at less accuracy, {_length(whole_run / times)} in all (both networks timed on a few images)"
             lines.append(f"hint: on this CPU a run with {flags} would take about 1/{times:.0f} of the time, {words}")
         return lines
 
@@ -79,10 +85,11 @@ def evaluation_seconds(predict: Callable[[Tensor], Tensor], data: Any) -> float 
 
 def times_as_long(arguments: dict[str, Any]) -> float:
     """As a small Wide ResNet that of a CIFAR recipe takes for a pass forward and back, both timed on the CPU; 1 for
-    other recipes and networks, and on a GPU.
+    co-learning, which has the network of its pre-training, for other recipes and networks, and on a GPU.
     """
     named = arguments.get("depth"), arguments.get("width")
-    ours = "cifar" in arguments["recipe"] and arguments["arch"] is None and named != SMALLEST
+    first_stage = "cifar" in arguments["recipe"] and "cossl" not in arguments["recipe"]
+    ours = first_stage and arguments["arch"] is None and named != SMALLEST
     if not ours or (arguments["gpu"] != "cpu" and torch.cuda.is_available()):
         return 1.0
     with torch.random.fork_rng(devices=[]):

@@ -102,7 +102,7 @@ class Run:
         Raises Stopped; UserError if a loss or a weight stops being a number, if another process trains in the folder,
         or if it can't be written to.
         """
-        stop, step = Stop(self.args.time_limit), on_schedule(step, self.args, student, teacher)
+        stop, step = Stop(self.args.time_limit), on_schedule(step, self.args, student, teacher, self._begun(steps))
         objects = saved_objects(step, student, teacher)
         facts = {"start_epoch": 0} | step.facts() | data.facts() | getattr(student.live, "facts", {})
         recorder, totals = self._recorder(facts, objects, steps)
@@ -123,9 +123,15 @@ class Run:
                 recorder.fail(error)
             raise
 
+    def _begun(self, steps: int) -> int:
+        """The steps of pre-training, if it has told how many it had an epoch; else as many as this run has."""
+        if self.stage1 is not None:
+            return int(self.stage1["epoch"] * (self.stage1.get("arguments", {}).get("val_iteration") or steps))
+        return int(self.start.get("facts", {}).get("start_step", 0)) if self.start else 0
+
     def _recorder(self, facts: Facts, objects: dict[str, Any], steps: int) -> tuple[Recorder, Totals]:
         """What records the run, and what is done of an epoch that isn't whole. Objects get the state of the start."""
-        start, totals = self.start, Totals()
+        start, totals, facts["start_step"] = self.start, Totals(), self._begun(steps)
         if weights := (start or self.stage1 or {}).get("facts", {}).get("weights_sha256"):
             facts["weights_sha256"] = weights
         if self.stage1 is not None:

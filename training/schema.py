@@ -54,14 +54,14 @@ class History(TypedDict):
 
 
 class Facts(TypedDict):
-    """Of a run and its data. class_balanced: whether what is evaluated takes all classes for equally frequent;
-    unlabelled_counts: None where not known; labelled_again: how many of those are labelled ones; resize:
-    of crops in evaluation; evaluated_on: "test" or "held-out"; arch, weights_sha256: of a pre-trained network.
+    """Of a run and its data. start_epoch, start_step: of pre-training; unlabelled_counts: None where not known, of them
+    labelled_again labelled ones; evaluated_on: "test" or "held-out"; arch, weights_sha256: of a pre-trained network.
     """
 
     method: str
     class_balanced: NotRequired[bool]
     start_epoch: int
+    start_step: NotRequired[int]
     classes: list[str]
     labelled_counts: list[int]
     unlabelled_counts: list[int] | None

@@ -128,3 +128,13 @@ def test_numbers_of_a_step_do_not_depend_on_the_steps_before(stage, pretrained, 
         assert numbers.keys() == ahead[t].keys() >= {"kept"}
         assert all(np.array_equal(numbers[name], ahead[t][name]) for name in numbers)
         assert len(numbers["kept"]) == len(trained)
+
+
+def test_co_learning_goes_on_with_a_long_average():
+    """The student's has its pre-training behind it; the head's is new."""
+    student, teacher = (Averaged(torch.nn.Linear(2, 2), None, 0.999) for _ in range(2))
+    for one in (student, teacher):
+        one.optimizer = torch.optim.Adam(one.live.parameters())
+    step = on_schedule(toy_step(student, teacher), flags("short"), student, teacher, begun=200)
+    kept = step.draws[-1](3, 8)["kept"]
+    assert kept.tolist() == pytest.approx([(1 + 203) / (10 + 203), (1 + 3) / (10 + 3)])

@@ -43,6 +43,27 @@ def test_the_end_of_epoch_and_run(clock):
     assert line.endswith(", and the evaluations")
 
 
+def test_the_end_of_an_epoch_is_no_step(clock):
+    """A run whose first epoch, of 12 steps, ends within the steps that are timed."""
+    it, lines = Forecast(SMALL | {"epochs": 3}, 12, lambda: 50.0), []
+    for t in range(1, 25):
+        clock.value += 2 + (50 if t == 13 else 0)
+        lines += it.step(t, lambda: None)
+    (line,) = lines
+    rest = timedelta(seconds=4 * 2 + 50 + 12 * 2 + 50)
+    assert line.startswith("0.5 steps a second") and f"{rest} to that of the run" in line
+
+
+def test_self_training_ends_with_its_last_generation(clock):
+    (line,) = said(clock, 50, 4, 7.0, num_generation=3, generation=1)
+    assert f"{timedelta(seconds=180 * 2 + 4 * 7 + 200 * 2 + 4 * 7)} to that of the run" in line
+
+
+def test_co_learning_has_no_smaller_network():
+    long = SMALL | {"depth": 28, "width": 2}
+    assert times_as_long(long) > 1 == times_as_long(long | {"recipe": "train_cifar_fix_cossl"})
+
+
 def test_the_end_of_a_list(clock, monkeypatch):
     monkeypatch.setenv("LIST_AFTER", "3")
     _, line = said(clock, 50, 4, 7.0)
@@ -54,7 +75,7 @@ def test_a_hint_for_long_runs_alone(clock, monkeypatch):
     assert len(said(clock, 50, 4, 7.0)) == 1
     _, line = said(clock, 50, 400, 7.0)
     assert "--depth 10 --width 1 would take about 1/8 of the time" in line
-    assert str(timedelta(seconds=round((19980 * 2 + 400 * 7) / 8))) in line
+    assert str(timedelta(seconds=round((20000 * 2 + 400 * 7) / 8))) in line
 
 
 def test_how_much_longer_a_network_takes():
