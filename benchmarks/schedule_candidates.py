@@ -59,11 +59,13 @@ def flat_then_cosine(t: int, steps: int) -> float:
     return 1.0 if t < first else cosine(t - first, steps - first)
 
 
-def rated(rate: Rate, step: Step, flags: Any, student: Averaged, teacher: Averaged | None = None) -> Step:
+def rated(
+    rate: Rate, step: Step, flags: Any, student: Averaged, teacher: Averaged | None = None, begun: int = 0
+) -> Step:
     """In the place of `on_schedule`: its step, with a factor on learning rates and shrink that the host sets before
     each step, and so not for CUDA graphs. The factor is in the logs.
     """
-    step, steps = on_schedule(step, flags, student, teacher), flags.epochs * flags.val_iteration
+    step, steps = on_schedule(step, flags, student, teacher, begun), flags.epochs * flags.val_iteration
     trained = [student, *([teacher] if teacher else [])]
 
     def groups() -> list[dict[str, Any]]:
