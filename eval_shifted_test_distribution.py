@@ -47,11 +47,8 @@ from utils.metrics import metrics
 from utils.text import printable
 
 NAMES = (*dataset.NAMES, *NUM_CLASSES, "food101")
-SIDES = {
-    "folder": 32,
-    **dict.fromkeys(NUM_CLASSES, 32),
-    "food101": 224,
-}  # of images that have several, unless told
+# Sides of images that have several, unless told.
+SIDES = {"folder": 32, **dict.fromkeys(NUM_CLASSES, 32), "food101": 224}
 
 
 def main() -> None:

@@ -19,6 +19,10 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.saved import finished
+
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
     "consistent": ["--imb_ratio_u", 100, "--unlabelled", "included"],
@@ -68,8 +72,7 @@ WAYS = {
 
 def run(args: argparse.Namespace, out: Path, way: Way, epochs: int, setting: str, seed: int) -> None:
     """Unless it has been run."""
-    last = [path for path in (out / "summary.json", out / "generation_1" / "summary.json") if path.exists()]
-    if any(json.loads(path.read_text())["status"] == "finished" for path in last):
+    if finished(out) or finished(out / "generation_1"):
         return
     start = ["-m", "benchmarks.oracles", way.oracle] if way.oracle else []
     command = [*start, f"{way.script}.py", *COMMON, *SETTINGS[setting], "--data_root", args.data_root.resolve()]

@@ -55,8 +55,7 @@ def acr(tau: float, standard: nn.Module, prior: ClassPrior, adaptive: bool = Tru
 
     def targets(f_w: Tensor, balanced: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         s_w, b_w = standard(f_w), balanced(f_w)
-        relied = adaptive * (prior.seen >= prior.warm_up)
-        strength = torch.where(relied, adjustment(prior(), prior.labelled), STRENGTH)
+        strength = torch.where(adaptive * prior.warm(), adjustment(prior(), prior.labelled), STRENGTH)
         to_s, to_b = s_w - strength * log_labelled, s_w - STRENGTH * log_labelled
         prior.update(one_hot(b_w.argmax(dim=1), b_w.shape[1]).to(b_w), sure(tau, b_w))
         return to_s.argmax(dim=1), sure(tau, to_s, s_w), to_b.argmax(dim=1), sure(tau, to_b, b_w)

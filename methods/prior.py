@@ -42,6 +42,8 @@ class ClassPrior(nn.Module):
         self.sizes = counts.sum(), unlabelled  # labelled and unlabelled images
         self.warm_up, self.momentum, self.every = warm_up, momentum, every
         classes = len(counts)
+        skewed = MOST_SKEWED ** torch.linspace(0, -1, classes, device=counts.device)
+        self.least_entropy = entropy(skewed / skewed.sum())
         self.register_buffer("shares", torch.full((classes,), 1 / classes, device=counts.device))
         self.register_buffer(
             "gathered", torch.zeros(classes + 1, device=counts.device)
@@ -65,13 +67,11 @@ class ClassPrior(nn.Module):
 
     def collapsed(self) -> Tensor:
         """bool (): whether the estimate is more skewed than classes that fall exponentially from 1,000 images to 1."""
-        exponents = torch.linspace(0, -1, len(self.shares), device=self.shares.device)
-        skewed = MOST_SKEWED**exponents
-        return entropy(self.shares) < entropy(skewed / skewed.sum())
+        return entropy(self.shares) < self.least_entropy
 
     def forward(self) -> Tensor:
         """The shares (C,) to rely on: uniform ones, which change no guess, in the warm-up and after a collapse."""
-        relied = self._warm() & ~self.collapsed()
+        relied = self.warm() & ~self.collapsed()
         floored = torch.where(relied, self.shares, 1 / len(self.shares)).clamp(min=LEAST)
         return floored / floored.sum()
 
@@ -79,16 +79,17 @@ class ClassPrior(nn.Module):
         """The shares (C,) among all images, the unlabelled ones' as by `forward`; after a collapse uniform ones."""
         labelled, unlabelled = self.sizes
         both = (labelled * self.labelled + unlabelled * self()) / (labelled + unlabelled)
-        return torch.where(self._warm() & self.collapsed(), 1 / len(self.shares), both)
+        return torch.where(self.warm() & self.collapsed(), 1 / len(self.shares), both)
 
-    def _warm(self) -> Tensor:
+    def warm(self) -> Tensor:
+        """bool (): whether the warm-up is over."""
         return self.seen >= self.warm_up
 
     def figures(self) -> dict[str, Tensor]:
         """For the logs, (): `prior_collapsed`, 1 or 0; and where the truth is known `prior_tv`, the total variation
         between it and the estimate, 0 to 1.
         """
-        found = {"prior_collapsed": (self._warm() & self.collapsed()).to(self.shares)}
+        found = {"prior_collapsed": (self.warm() & self.collapsed()).to(self.shares)}
         return found if self.truth is None else found | {"prior_tv": (self.shares - self.truth).abs().sum() / 2}
 
 
