@@ -12,11 +12,13 @@ import runpy
 import statistics
 import sys
 import tempfile
+import time
 import zipfile
 from contextlib import ExitStack, redirect_stdout
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -37,12 +39,12 @@ FLAGS = "--dataset digits --gpu cpu --num_max 20 --imb_ratio_l 2 --imb_ratio_u 2
 def train(epochs: int, clock: str) -> tuple[list[float], list[float], dict[int, tuple[int, int]]]:
     """Per epoch, the time at its end and the seconds of its writes; by epoch, bytes and entries of its checkpoint."""
     ends, writes, saved, now = [], [], {}, CLOCKS[clock]
-    record = Recorder.epoch
+    write, of_thread = Recorder._write_epoch, time.thread_time if clock == "cpu" else now
 
-    def timed(recorder: Recorder, *rest: object) -> None:
-        began = now()
-        record(recorder, *rest)
-        writes.append(now() - began)
+    def timed(recorder: Recorder, *rest: Any) -> None:
+        began = of_thread()
+        write(recorder, *rest)
+        writes.append(of_thread() - began)
         if recorder.done in SHOWN:
             path = recorder.out / LATEST
             with zipfile.ZipFile(path) as archive:
@@ -52,7 +54,7 @@ def train(epochs: int, clock: str) -> tuple[list[float], list[float], dict[int, 
     with tempfile.TemporaryDirectory() as folder, ExitStack() as patches:
         flags = [*FLAGS.split(), "--val-iteration", "1", "--epochs", str(epochs), "--out", folder]
         patches.enter_context(patch.object(sys, "argv", ["train_cifar_fix", *flags]))
-        patches.enter_context(patch.object(Recorder, "epoch", timed))
+        patches.enter_context(patch.object(Recorder, "_write_epoch", timed))
         patches.enter_context(redirect_stdout(StringIO()))
         runpy.run_path(str(ROOT / "train_cifar_fix.py"), run_name="__main__")
     return ends, writes, saved

@@ -3,8 +3,8 @@
     python benchmarks/field.py --data_root data --out results/field --seeds 1 2 3
     python benchmarks/field.py --out results/field --table
 
-Fashion-MNIST-LT (gamma 100, 1,500 labels in the largest class), WRN-10-1, batches of 32, Adam, 2,000 steps in all:
-20 epochs of 100 steps, or 16 and 4 for methods of two stages, whose head has 400 steps of warm-up besides. What is
+Fashion-MNIST-LT (gamma 100, 1,500 labels in the largest class), WRN-10-1, batches of 32, Adam, bfloat16, 2,000 steps in
+all: 20 epochs of 100 steps, or 16 and 4 for methods of two stages, whose head has 400 steps of warm-up besides. What is
 finished is skipped, so that many hours can be spread over days; --only names settings or methods. The methods
 `oracle: ...` know what no method knows (benchmarks/oracles.py): how much better could a part of a method be?
 """
@@ -31,7 +31,7 @@ SETTINGS = {
     "reversed included": ["--imb_ratio_u", -100, "--unlabelled", "included"],
 }
 COMMON = ["--dataset", "fashion_mnist", "--num_max", 1500, "--ratio", 2, "--imb_ratio_l", 100, "--depth", 10]
-COMMON += ["--width", 1, "--batch-size", 32, "--val-iteration", 100, "--ema-decay", 0.99]
+COMMON += ["--width", 1, "--batch-size", 32, "--val-iteration", 100, "--ema-decay", 0.99, "--amp", "--channels_last"]
 STAGES = {"whole": 20, "first": 16, "second": 4}  # epochs
 
 

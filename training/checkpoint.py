@@ -5,6 +5,7 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,21 @@ def load_archive(path: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pickle protocols, where the file isn't a checkpoint
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def on_host(state: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a state whose tensors are on the CPU and its own, so that training doesn't change them."""
+    copied = copy(state)  # with the versions of modules, which PyTorch attaches to a state dict
+    copied.update({key: _host(value) for key, value in state.items()})
+    return copied
+
+
+def _host(value: Any) -> Any:
+    if isinstance(value, dict):
+        return on_host(value)
+    if isinstance(value, list):
+        return [_host(item) for item in value]
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
 
 
 def finite(state: dict[str, Any]) -> bool:

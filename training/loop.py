@@ -53,7 +53,7 @@ def train(
             if steps:
                 recorder.step_seconds = (trained - began) / steps
             recorder.evaluation_seconds = time.monotonic() - trained
-            record(recorder, progress, totals, tested, data.machine())
+            record(n, recorder, progress, totals, tested, data.machine())
             totals = Totals()
             if any_rank(stop.signal is not None or stop.time_is_up) and n < recorder.epochs:
                 raise _stopped(stop, recorder, totals, goes_on)
@@ -70,17 +70,24 @@ def train_epoch(
     for i in range(totals.step, recorder.steps):
         t = (n - 1) * recorder.steps + i
         totals.add(step(t))
+        recorder.background.check()
         if totals.cheap:
             totals.check(n, recorder.rates)
         progress.step(t + 1, partial(_read, totals, n, recorder.rates))
         stop.check()
     totals.check(n, recorder.rates)
+    recorder.background.wait()
 
 
 def record(
-    recorder: Recorder, progress: Progress, totals: Totals, tested: dict[str, dict[str, Any]], machine: dict[str, float]
+    n: int,
+    recorder: Recorder,
+    progress: Progress,
+    totals: Totals,
+    tested: dict[str, dict[str, Any]],
+    machine: dict[str, float],
 ) -> None:
-    """An epoch is over: its row, on rank 0. tested: figures of `Data.evaluated`."""
+    """Epoch n is over: its row, on rank 0. tested: figures of `Data.evaluated`."""
     means, counts = totals.over_ranks()
     if rank():
         recorder.done += 1  # which rank 0 writes
@@ -91,8 +98,7 @@ def record(
         row["held_out"] = cast(Tested, tested["held_out"])
     if counts is not None:
         row["counts"] = counts
-    recorder.epoch(row, machine)
-    progress.epoch(recorder.done, row, machine)
+    recorder.epoch(row, machine, partial(progress.epoch, n, row, machine))
 
 
 def _progress(predict: Callable[[Tensor], Tensor], data: Any, recorder: Recorder) -> Progress:

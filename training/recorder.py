@@ -1,13 +1,15 @@
 """What a run leaves in its folder: checkpoints, log, diagnostics, TensorBoard's scalars, summary."""
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
-from training.checkpoint import BEST, LATEST, finite, read_checkpoint, save_checkpoint
+from training.background import Background
+from training.checkpoint import BEST, LATEST, finite, on_host, read_checkpoint, save_checkpoint
 from training.diagnostics import pseudo_columns, selects, write_diagnostics
 from training.folder import Lock
 from training.history import Log, chosen_epoch, extended, length, summarise, versions
@@ -42,12 +44,13 @@ class Recorder:
         self.history: History | None = start.get("history")
         over = self.done >= self.epochs  # then nothing is trained with the versions of today
         self.versions = start.get("versions", versions()) if over else versions()
-        self.began: float = time.monotonic() - start.get("seconds", 0.0)
+        self.began: float = monotonic() - start.get("seconds", 0.0)  # with the wall time of the parts before
         shown = {name: value for name, value in arguments.items() if name not in with_role(PLACE)}
         about = {"method": facts["method"], "start_epoch": facts["start_epoch"]} | shown
         self.board = Board(self.out / "tensorboard", facts["start_epoch"], about)
         self.log = Log(self.out / "log.txt")
         self.lock: Lock | None = None  # of the folder, once a run has it
+        self.background = Background()  # which writes what an epoch leaves
         self.step_seconds = self.evaluation_seconds = math.nan  # of the last epoch
 
     @property
@@ -63,47 +66,53 @@ class Recorder:
         self._write_history()
         self.summarise("running")
 
-    def epoch(self, row: Row, machine: dict[str, float]) -> None:
-        """Complete the row of an epoch that is over, and save all. machine: figures of how it went here."""
-        self._check_lock()
+    def epoch(self, row: Row, machine: dict[str, float], then: Callable[[], None]) -> None:
+        """An epoch is over: have all saved in the background; what isn't saved isn't done.
+        machine: figures of how it went here; then: called once it is saved. Raises UserError if a weight is no number.
+        """
         if "counts" in row:
             row["pseudo"] = pseudo_columns(row["counts"], self.facts, selects(row["train"]))
-        before = self.history, self.done
-        self.history, self.done = extended(self.history, row), self.done + 1
-        try:
-            final = summarise(self.history)["last_20_mean"] if self.done == self.epochs else {}
-            # Before the checkpoint: the next part purges what is too much.
-            self.board.write(self.history, self.done, machine, final)
-            self.save(Totals(), [*self._copies(self.history), LATEST])
-        except (UserError, OSError):  # what isn't saved isn't done
-            self.history, self.done = before
-            raise
-        self._write_history()
-        self.summarise("running")
-        for line in doubts(self.history, self.facts, self.arguments.get("tau")):
+        history = extended(self.history, row)
+        state = self._state(self.done + 1, history, Totals())
+        self.background.start(partial(self._write_epoch, state, machine), then)
+        for line in doubts(history, self.facts, self.arguments.get("tau")):
             warn_once(line)
 
-    def _copies(self, history: History) -> list[str]:
+    def _write_epoch(self, state: dict[str, Any], machine: dict[str, float]) -> None:
+        done, history = state["epoch"], state["history"]
+        final = summarise(history)["last_20_mean"] if done == self.epochs else {}
+        self.board.write(history, done, machine, final)  # before the checkpoint: the next part purges what is too much
+        save_checkpoint(state, [self.out / name for name in (*self._copies(done, history), LATEST)])
+        self.history, self.done = history, done
+        self._write_history()
+        self.summarise("running")
+
+    def _copies(self, done: int, history: History) -> list[str]:
         every = self.arguments["copy_every"]
         first = 1 + every if "teacher_head" in self.objects else 1
-        wanted = self.done >= first and self.done % every == 1 % every
+        wanted = done >= first and done % every == 1 % every
         best = "held_out_counts" in self.facts and chosen_epoch(history) == length(history) - 1
-        return [*([f"checkpoint_{self.done}.pth.tar"] if wanted else []), *([BEST] if best else [])]
+        return [*([f"checkpoint_{done}.pth.tar"] if wanted else []), *([BEST] if best else [])]
 
-    def save(self, totals: Totals, names: Sequence[str] = (LATEST,)) -> None:
+    def save(self, totals: Totals) -> None:
         """A checkpoint after the whole epochs and the steps of `totals`. Raises UserError if a weight is no number."""
+        self.background.wait()
+        save_checkpoint(self._state(self.done, self.history, totals), [self.out / LATEST])
+
+    def _state(self, done: int, history: History | None, totals: Totals) -> dict[str, Any]:
+        """Of a checkpoint after `done` whole epochs, on the CPU."""
         self._check_lock()
         state: dict[str, Any] = {key: thing.state_dict() for key, thing in self.objects.items()}
         if not finite(state):
-            n = self.done + (totals.step > 0)
+            n = done + (totals.step > 0)
             raise UserError(f"{self.rates}: a weight isn't a number in epoch {n}; {remedy(n)}")
-        state |= {"epoch": self.done, "step": totals.step, "totals": totals.totals(), "history": self.history}
-        state |= {"seconds": self._seconds(), "arguments": self.arguments, "facts": self.facts}
-        state["versions"] = self.versions
-        save_checkpoint(state, [self.out / name for name in names])
+        about = {"arguments": self.arguments, "facts": self.facts, "versions": self.versions}
+        about |= {"epoch": done, "step": totals.step, "totals": totals.totals(), "history": history}
+        return on_host(state | about | {"seconds": monotonic() - self.began})
 
     def progress(self, totals: Totals) -> str:
-        """How far the run has come, in words."""
+        """How far the run has come, in words, once that is saved."""
+        self.background.wait()
         return f"step {totals.step} of epoch {self.done + 1}" if totals.step else f"epoch {self.done}"
 
     def summarise(self, status: str, reason: str = "") -> dict[str, Any]:
@@ -113,8 +122,8 @@ class Recorder:
         for part in filter(None, (figures["best"], figures.get("chosen"))):
             part["epoch"] += self.done - length(self.history)
         run = {"steps_per_epoch": self.steps, "arguments": self.arguments, "epochs": self.done}
-        machine = {"versions": self.versions, "processes": world_size(), "wall_seconds": round(self._seconds(), 1)}
-        machine |= {"step_seconds": self.step_seconds, "evaluation_seconds": self.evaluation_seconds}
+        machine = {"versions": self.versions, "processes": world_size(), "step_seconds": self.step_seconds}
+        machine |= {"evaluation_seconds": self.evaluation_seconds, "wall_seconds": round(monotonic() - self.began, 1)}
         state = {"status": status} | ({"reason": reason} if reason else {})
         summary = state | self.facts | run | figures | machine
         atomic_write_text(self.out / "summary.json", to_json(summary))
@@ -133,10 +142,6 @@ class Recorder:
     def _check_lock(self) -> None:
         if self.lock is not None:
             self.lock.check()
-
-    def _seconds(self) -> float:
-        """Wall time of all parts of the run."""
-        return time.monotonic() - self.began
 
     def _write_history(self) -> None:
         """The files that hold all epochs."""

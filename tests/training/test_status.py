@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def test_running_then_finished(around_steps, tmp_path):
     seen = []
 
     def around(t, step):
+        while t == 3 and read(tmp_path)["epochs"] < 1:  # which is written in the background
+            time.sleep(0.01)
         seen.append(read(tmp_path))
         return step(t)
 

@@ -1,0 +1,101 @@
+"""What an epoch leaves is written on a thread beside the training: whole, of that moment, and never silently not."""
+
+import threading
+import time
+
+import pytest
+from helpers.scripts import FIX, TINY, assert_refused, assert_runs, assert_same, load_checkpoint, run_here
+
+import training.loop
+import training.recorder
+import training.run
+from training.background import Background
+from utils.errors import UserError
+
+FLAGS = [*TINY, "--epoch", 2, "--val-iteration", 4, "--copy_every", 1]
+
+
+@pytest.fixture
+def steps(monkeypatch) -> list[int]:
+    """The steps that runs of this process have done."""
+    done, train = [], training.run.train
+
+    def counted(step, *rest):
+        def one(t):
+            logs = step(t)
+            done.append(t)
+            return logs
+
+        train(one, *rest)
+
+    monkeypatch.setattr(training.run, "train", counted)
+    return done
+
+
+def test_a_checkpoint_is_of_its_epoch_however_late_it_is_written(steps, monkeypatch, tmp_path):
+    assert run_here(FIX, *FLAGS, "--out", tmp_path / "plain").returncode == 0
+    save = training.recorder.save_checkpoint
+    steps.clear()
+
+    def late(state, paths):
+        while state["epoch"] == 1 and len(steps) < 7:
+            time.sleep(0.01)
+        save(state, paths)
+
+    monkeypatch.setattr(training.recorder, "save_checkpoint", late)
+    assert run_here(FIX, *FLAGS, "--out", tmp_path / "late").returncode == 0
+    for n in (1, 2):
+        plain, written = (load_checkpoint(tmp_path / run / f"checkpoint_{n}.pth.tar") for run in ("plain", "late"))
+        for state in (plain, written):
+            del state["seconds"], state["arguments"]["out"]
+        assert_same(plain, written)
+
+
+def test_a_failure_ends_the_run_within_the_next_steps(steps, monkeypatch, tmp_path):
+    failed = threading.Event()
+
+    def fail(state, paths):
+        failed.set()
+        raise UserError(f"--out {paths[0].parent}: cannot write {paths[0].name}")
+
+    check = Background.check
+
+    def once_failed(self):
+        if self.job is not None:
+            assert failed.wait(60)
+            while not self.job[0].done():
+                time.sleep(0.01)
+        check(self)
+
+    monkeypatch.setattr(training.recorder, "save_checkpoint", fail)
+    monkeypatch.setattr(Background, "check", once_failed)
+    assert_refused(run_here(FIX, *FLAGS, "--out", tmp_path), "cannot write checkpoint_1.pth.tar")
+    assert steps == [0, 1, 2, 3, 4]
+
+
+def test_an_epoch_is_not_printed_before_it_is_saved(monkeypatch, tmp_path):
+    epoch, save, saved = training.loop.Progress.epoch, training.recorder.save_checkpoint, []
+
+    def late(state, paths):
+        time.sleep(0.2)
+        save(state, paths)
+        saved.append(state["epoch"])
+
+    def printed(progress, n, *rest):
+        assert saved[-1] == n
+        epoch(progress, n, *rest)
+
+    monkeypatch.setattr(training.recorder, "save_checkpoint", late)
+    monkeypatch.setattr(training.loop.Progress, "epoch", printed)
+    lines = assert_runs(FIX, *FLAGS, "--out", tmp_path).stdout.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("epoch ")] == ["1/2", "2/2"]
+
+
+def test_a_failure_after_the_last_epoch_is_told(monkeypatch, tmp_path):
+    def fail(state, paths):
+        raise UserError(f"--out {paths[0].parent}: cannot write {paths[0].name}")
+
+    monkeypatch.setattr(training.recorder, "save_checkpoint", fail)
+    result = run_here(FIX, *TINY, "--epoch", 1, "--val-iteration", 2, "--out", tmp_path)
+    assert_refused(result, "cannot write checkpoint_1.pth.tar")
+    assert "results:" not in result.stdout
