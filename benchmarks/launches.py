@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.recipe_steps import RECIPES, made_up, recipe_step
 from dataset.images import Dataset
 from models.wrn import WideResNet
+from training.totals import Totals
 
 COPIES = ("_to_copy", "copy_")
 
@@ -58,13 +59,14 @@ def counted(work: Callable[[], object]) -> Count:
 
 
 def counted_step(recipe: str, images: Dataset, flags: list) -> tuple[Count, Count]:
-    """A whole step of a recipe, and its batches alone."""
+    """A whole step of a recipe with the sums of its logs, and its batches alone."""
     it = recipe_step(recipe, images, *flags, device=torch.device("meta"))
     for name in {"optimizer", "teacher_optimizer"} & {*it.objects}:
         for group in it.objects[name].param_groups:
             group["foreach"] = True  # as on a GPU; on the meta device the default is parameter by parameter
-    it.train(0)
-    return counted(lambda: it.train(1)), counted(lambda: it.batches.at(1))
+    totals = Totals()
+    totals.add(it.train(0))
+    return counted(lambda: totals.add(it.train(1))), counted(lambda: it.batches.at(1))
 
 
 def features_of_a_batch(n_images: int = 64) -> int:

@@ -5,15 +5,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Background:
-    """One job at a time, and something that follows it: on the thread that waits for the job or checks it."""
+    """One job at a time, on a thread. What follows it runs on the thread that waits for the job or checks it."""
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(1, "saving")
         self.job: tuple[Future[None], Callable[[], None]] | None = None
 
     def start(self, job: Callable[[], None], then: Callable[[], None]) -> None:
-        """After the one before it. Raises what that has raised."""
-        self.wait()
+        """Not before the one before it has been waited for."""
+        assert self.job is None
         self.job = self.pool.submit(job), then
 
     def check(self) -> None:
@@ -31,8 +31,7 @@ class Background:
     def __enter__(self) -> "Background":
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        """The job is finished before the thread ends; what follows it is done unless there is an error."""
+    def __exit__(self, *_: object) -> None:
+        """Wait. Where an error ends the run, that of the job is raised in its place: it says what is saved."""
         self.pool.shutdown()
-        if kind is None:
-            self.wait()
+        self.wait()

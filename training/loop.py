@@ -17,7 +17,7 @@ from training.recorder import Recorder
 from training.schema import Row, Tested
 from training.totals import Totals
 from utils.metrics import evaluate
-from utils.ranks import any_rank, rank
+from utils.ranks import any_rank, rank, world_size
 from utils.stop import Due, Stop, Stopped
 
 
@@ -36,7 +36,7 @@ def train(
     Rank 0 alone evaluates and writes; the others wait for it at the epoch's end. Raises Stopped, and UserError if a
     loss or a weight stops being a number, or if the folder can't be written to.
     """
-    with closing(_progress(predict, data, recorder)) as progress:
+    with closing(_progress(predict, data, recorder)) as progress, recorder.background:
         for n in range(recorder.done + 1, recorder.epochs + 1):
             trains, tested = totals.step < recorder.steps, dict[str, dict[str, Any]]()
             began, steps = time.monotonic(), recorder.steps - totals.step
@@ -76,7 +76,6 @@ def train_epoch(
         progress.step(t + 1, partial(_read, totals, n, recorder.rates))
         stop.check()
     totals.check(n, recorder.rates)
-    recorder.background.wait()
 
 
 def record(
@@ -99,6 +98,8 @@ def record(
     if counts is not None:
         row["counts"] = counts
     recorder.epoch(row, machine, partial(progress.epoch, n, row, machine))
+    if world_size() > 1:  # torchrun ends all when one has ended, which may be after this epoch
+        recorder.background.wait()
 
 
 def _progress(predict: Callable[[Tensor], Tensor], data: Any, recorder: Recorder) -> Progress:

@@ -56,8 +56,7 @@ class Recorder:
     @property
     def rates(self) -> str:
         """The flags that name learning rates, with their values. (A schedule's rate is among the logs.)"""
-        named = {name: self.arguments[name] for name in ("lr", "lr_tfe") if name in self.arguments}
-        return ", ".join(f"--{name} {value:g}" for name, value in named.items())
+        return ", ".join(f"--{name} {self.arguments[name]:g}" for name in ("lr", "lr_tfe") if name in self.arguments)
 
     def open(self) -> None:
         """Bring the files of the folder to the state of the checkpoint. Raises UserError for a damaged BEST."""
@@ -70,6 +69,7 @@ class Recorder:
         """An epoch is over: have all saved in the background; what isn't saved isn't done.
         machine: figures of how it went here; then: called once it is saved. Raises UserError if a weight is no number.
         """
+        self.background.wait()
         if "counts" in row:
             row["pseudo"] = pseudo_columns(row["counts"], self.facts, selects(row["train"]))
         history = extended(self.history, row)

@@ -114,7 +114,7 @@ class Run:
             if self.start is None and before is not None:
                 _prepare(before)
             start_alike([thing for thing in objects.values() if isinstance(thing, nn.Module)])
-            with stop.after_first_signal(), recorder.background:
+            with stop.after_first_signal():
                 train(numbered, predict, data, recorder, totals, stop, self.goes_on)
             if rank() == 0:
                 recorder.conclude()

@@ -16,15 +16,16 @@ from utils.ranks import mean_over_ranks, rank, world_size
 class Totals:
     """An epoch so far: `step`, how many of its steps are done, and the sums of their logs.
 
-    Of the first step whose logs aren't all numbers, its number and its logs are kept on the device; nothing reads them
-    before `check` does.
+    Of the first step whose logs aren't all numbers, its logs and the number of steps before it are kept on the device;
+    nothing reads them before `check` does.
     """
 
     def __init__(self, step: int = 0, totals: dict[str, Tensor] | None = None) -> None:
         totals = dict(totals or {})
         self.step, self.counts, self.names = step, totals.pop("pseudo", None), tuple(totals)
         self.values = torch.stack([*totals.values()]) if totals else torch.empty(0)  # of the 0-d logs, one vector
-        self.bad: tuple[Tensor, Tensor] | None = None  # number of the step, -1: none; its 0-d logs
+        # Whether all steps so far gave numbers, bool; how many did before the first that didn't; that one's 0-d logs.
+        self.sound: tuple[Tensor, Tensor, Tensor] | None = None
 
     def add(self, logs: dict[str, Tensor]) -> None:
         """The logs of the next step. Never waits for the device."""
@@ -36,27 +37,27 @@ class Totals:
         self.values, self.names = _sum(self.values if self.names else None, values), tuple(scalars)
         if "pseudo" in logs:
             self.counts = _sum(self.counts, logs["pseudo"])
-        self.step += 1
-        if self.bad is None:
-            self.bad = values.new_full((), -1), values
-        number, terms = self.bad
-        first = (number < 0) & ~values.isfinite().all()
-        self.bad = torch.where(first, self.step, number), torch.where(first, values, terms)
+        if self.sound is None:
+            self.sound = values.new_ones((), dtype=torch.bool), values.new_full((), self.step), values
+        sound, good, terms = self.sound
+        terms = torch.where(sound, values, terms)
+        sound = sound & ((0 * values).sum() == 0)
+        self.sound, self.step = (sound, good + sound, terms), self.step + 1
 
     @property
     def cheap(self) -> bool:
         """Whether a read waits for nothing."""
-        return self.bad is not None and self.bad[0].device.type == "cpu"
+        return self.sound is not None and self.sound[0].device.type == "cpu"
 
     def check(self, n: int, rates: str) -> None:
         """Raise UserError, which names the learning `rates`, if a step of this epoch, n, gave something else than
         numbers. Reads the device.
         """
-        if self.bad is None or (step := int(self.bad[0])) < 0:
+        if self.sound is None or (good := int(self.sound[1])) == self.step:
             return
-        terms = zip(self.names, self.bad[1].tolist(), strict=True)
+        terms = zip(self.names, self.sound[2].tolist(), strict=True)
         text = ", ".join(f"{name} {value:.4g}" for name, value in terms)
-        raise UserError(f"{rates}: not a number in step {step} of epoch {n} ({text}); {remedy(n)}")
+        raise UserError(f"{rates}: not a number in step {good + 1} of epoch {n} ({text}); {remedy(n)}")
 
     def totals(self) -> dict[str, Tensor]:
         """The sums by name, for a checkpoint: 0-d ones, and the counts of pseudo-labels as `pseudo`."""

@@ -107,14 +107,15 @@ def test_equals_the_batched_functions(render_all, size: int, batch: int, scale: 
 
 
 @needs_compiler
-@pytest.mark.parametrize("size", [21, 32])
+@pytest.mark.parametrize("size", [21, 32, 64])
 def test_equals_pillow(render_all, size: int):
-    pixels = images_of_all_kinds(0, size)
+    pixels = np.concatenate([images_of_all_kinds(seed, size) for seed in range(5)])
     rows = draw_rows(np.random.default_rng(3), np.arange(len(pixels)), VIEWS, size)
     draw = draw_views(np.random.default_rng(3), VIEWS, len(pixels), size)
-    by_pillow = pillow_views(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), VIEWS, draw, MEAN, STD)
+    by_pillow = torch.cat(pillow_views(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), VIEWS, draw, MEAN, STD))
     got = render_all(pixels, rows.reshape(-1, rows.shape[2]))
-    np.testing.assert_array_equal(got, torch.cat(by_pillow).numpy())  # Pillow's pipeline has no -0
+    assert len(got) >= 1000
+    np.testing.assert_array_equal(got, by_pillow.numpy())  # Pillow's pipeline has no -0
 
 
 @needs_compiler

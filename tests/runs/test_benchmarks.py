@@ -11,6 +11,7 @@ from helpers.scripts import ROOT, run_script
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import schedule_curves
+from benchmarks.launches import counted_step
 from benchmarks.limit import limit
 from benchmarks.recipe_steps import RECIPES, made_up, recipe_step
 
@@ -72,6 +73,15 @@ def test_step_prints_its_table(tmp_path):
     assert "b/d" in result.stdout and "train_cifar_fix " in result.stdout
     seconds = json.loads((tmp_path / "x.json").read_text())["seconds"]["train_cifar_fix"]
     assert all(len(values) == 1 and values[0] > 0 for values in seconds.values())
+
+
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter")
+@pytest.mark.parametrize(("recipe", "most"), [("train_cifar_fix", 390), ("train_cifar_fix_cossl", 500)])
+def test_a_step_asks_few_operations_of_a_gpu(recipe, most):
+    """Sums of the logs included; its numbers come in one copy."""
+    flags = ["--gpu", "cpu", "--num_max", 100, "--imb_ratio_l", 5, "--imb_ratio_u", 5]
+    step, _ = counted_step(recipe, made_up(5000, 100), flags)
+    assert (step.operations <= most, step.copies) == (True, 1)
 
 
 def made_curves(out, name: str, values: dict[float, tuple[float, ...]]) -> None:

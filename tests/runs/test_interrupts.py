@@ -445,7 +445,7 @@ def test_bad_steps_are_kept_without_a_read():
     totals = Totals()
     for _ in range(2):
         totals.add({"loss": torch.zeros((), device="meta"), "pseudo": torch.zeros(2, 3, device="meta")})
-    assert totals.bad[0].device.type == "meta"
+    assert totals.sound[0].device.type == "meta"
     assert set(totals.totals()) == {"loss", "pseudo"}
 
 

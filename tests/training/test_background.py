@@ -2,14 +2,18 @@
 
 import threading
 import time
+from argparse import Namespace
 
 import pytest
+import torch
 from helpers.scripts import FIX, TINY, assert_refused, assert_runs, assert_same, load_checkpoint, run_here
 
 import training.loop
 import training.recorder
 import training.run
 from training.background import Background
+from training.loop import record
+from training.totals import Totals
 from utils.errors import UserError
 
 FLAGS = [*TINY, "--epoch", 2, "--val-iteration", 4, "--copy_every", 1]
@@ -99,3 +103,44 @@ def test_a_failure_after_the_last_epoch_is_told(monkeypatch, tmp_path):
     result = run_here(FIX, *TINY, "--epoch", 1, "--val-iteration", 2, "--out", tmp_path)
     assert_refused(result, "cannot write checkpoint_1.pth.tar")
     assert "results:" not in result.stdout
+
+
+def test_a_failure_is_told_rather_than_an_error_after_it(steps, monkeypatch, tmp_path):
+    """Which says what the checkpoint is of, and would be wrong; without a failure, the line of the epoch is printed."""
+    train, save, fails = training.run.train, training.recorder.save_checkpoint, True
+
+    def bad(step, *rest):
+        train(lambda t: step(t) | ({"loss": torch.tensor(torch.nan)} if t == 4 else {}), *rest)
+
+    def late(state, paths):
+        while len(steps) < 5:  # until the bad step, whose error comes before the check of this
+            time.sleep(0.01)
+        time.sleep(0.3)
+        if fails:
+            raise UserError(f"--out {paths[0].parent}: cannot write {paths[0].name}")
+        save(state, paths)
+
+    monkeypatch.setattr(training.run, "train", bad)
+    monkeypatch.setattr(training.recorder, "save_checkpoint", late)
+    result = run_here(FIX, *FLAGS, "--out", tmp_path / "a")
+    assert_refused(result, "cannot write")
+    assert "epoch 1/2" not in result.stdout
+    steps.clear()
+    fails = False
+    result = run_here(FIX, *FLAGS, "--out", tmp_path / "b")
+    assert_refused(result, "not a number in step 1 of epoch 2", "the checkpoint is of before, epoch 1")
+    assert "epoch 1/2" in result.stdout
+    assert load_checkpoint(tmp_path / "b" / "checkpoint.pth.tar")["epoch"] == 1
+
+
+def test_ranks_go_on_together_once_an_epoch_is_saved(monkeypatch):
+    """Of several, one that ends takes the others with it."""
+    saved, recorder = [], Namespace(background=Background())
+    job = lambda: (time.sleep(0.2), saved.append(1))
+    recorder.epoch = lambda row, machine, then: recorder.background.start(job, then)
+    monkeypatch.setattr(training.loop, "world_size", lambda: 2)
+    totals, tested = Totals(), {"test": {"confusion": torch.zeros(2, 2)}}
+    totals.add({"loss": torch.zeros(())})
+    with recorder.background:
+        record(1, recorder, Namespace(epoch=lambda *_: None), totals, tested, {})
+        assert saved == [1]
