@@ -122,12 +122,14 @@ def recipe_args(
 
 
 def _dependent(args: argparse.Namespace) -> dict[str, Any]:
-    """Defaults where a network has pre-trained weights, for FixMatch's are for one that starts from nothing; and those
-    that ImageNet-1k-LT was published with (SimPro).
+    """Defaults where a network has pre-trained weights, for FixMatch's are for one that starts from nothing; on the
+    short schedule, for it leaves the head few steps; and those that ImageNet-1k-LT was published with (SimPro).
     """
-    if getattr(args, "dataset", None) == "small_imagenet1k":
-        return {"labeled_percent": 0.2, "unlabelled": "disjoint"}
-    return {"tau": 0.7, "lr": 0.0005, "lr_body": 0.0002} if getattr(args, "weights", None) else {}
+    if getattr(args, "weights", None):
+        return {"tau": 0.7, "lr": 0.0005, "lr_body": 0.0002}
+    found = {"lr_tfe": 0.02} if getattr(args, "schedule", None) == "short" else {}
+    published = {"labeled_percent": 0.2, "unlabelled": "disjoint"}
+    return found | (published if getattr(args, "dataset", None) == "small_imagenet1k" else {})
 
 
 def plain(args: argparse.Namespace) -> dict[str, str | int | float | bool | None]:

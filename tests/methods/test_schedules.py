@@ -114,6 +114,15 @@ def test_a_captured_step_would_freeze_no_number():
     assert scalars.seen != found[5]
 
 
+def test_the_head_warms_up_faster_on_the_short_schedule(pretrained, tmp_path):
+    def rate(*more):
+        flags = [*TINY, "--resume", pretrained / "checkpoint.pth.tar", *more, "--out", tmp_path]
+        return handed_to_fit("train_cifar_fix_cossl.py", *flags).run.args.lr_tfe
+
+    assert [rate(), rate("--schedule", "short")] == [0.002, 0.02]
+    assert rate("--schedule", "short", "--lr_tfe", 0.005) == 0.005
+
+
 @pytest.mark.parametrize("stage", ["", "_cossl"])
 def test_numbers_of_a_step_do_not_depend_on_the_steps_before(stage, pretrained, tmp_path):
     """Of a recipe, and so of one that resumes; both networks follow their own decay."""
