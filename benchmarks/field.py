@@ -3,10 +3,10 @@
     python benchmarks/field.py --data_root data --out results/field --seeds 1 2 3
     python benchmarks/field.py --out results/field --table
 
-Fashion-MNIST-LT (gamma 100, 1,500 labels in the largest class), WRN-10-1, batches of 32, Adam, bfloat16, 2,000 steps in
-all: 20 epochs of 100 steps, or 16 and 4 for methods of two stages, whose head has 400 steps of warm-up besides. What is
-finished is skipped, so that many hours can be spread over days; --only names settings or methods. The methods
-`oracle: ...` know what no method knows (benchmarks/oracles.py): how much better could a part of a method be?
+Fashion-MNIST-LT (gamma 100, 1,500 labels in the largest class), WRN-10-1, batches of 32, the short schedule, bfloat16,
+2,000 steps in all: 20 epochs of 100 steps, or 16 and 4 for methods of two stages, whose head has 400 steps of warm-up
+besides. What is finished is skipped, so that many hours can be spread over days; --only names settings or methods. The
+methods `oracle: ...` know what no method knows (benchmarks/oracles.py): how much better could a part of a method be?
 """
 
 import argparse
@@ -31,7 +31,7 @@ SETTINGS = {
     "reversed included": ["--imb_ratio_u", -100, "--unlabelled", "included"],
 }
 COMMON = ["--dataset", "fashion_mnist", "--num_max", 1500, "--ratio", 2, "--imb_ratio_l", 100, "--depth", 10]
-COMMON += ["--width", 1, "--batch-size", 32, "--val-iteration", 100, "--ema-decay", 0.99, "--amp", "--channels_last"]
+COMMON += ["--width", 1, "--batch-size", 32, "--val-iteration", 100, "--schedule", "short", "--amp", "--channels_last"]
 STAGES = {"whole": 20, "first": 16, "second": 4}  # epochs
 
 
@@ -45,12 +45,17 @@ class Way(NamedTuple):
 
 
 PRIOR_COSSL, WAIT = "train_cifar_fix_prior_cossl", ("--warm_prior", 4)
-COSSL, NOW = ("--warm_tfe", 4), ("--warm_tfe", 4, "--warm_prior", 0)  # after FixMatch: network and head are warm
-FIRST = {"fix": Way("train_cifar_fix"), "simpro": Way("train_cifar_fix_prior", ("--preset", "simpro", *WAIT))}
+COSSL = "--max_lam", 0.6, "--warm_tfe", 4
+NOW = *COSSL, "--warm_prior", 0  # network and head are warm
+FIRST = {
+    "fix": Way("train_cifar_fix"),
+    "la": Way("train_cifar_fix_prior", ("--preset", "la")),
+    "simpro": Way("train_cifar_fix_prior", ("--preset", "simpro", *WAIT)),
+}
 WAYS = {
     "supervised": Way("train_cifar_supervised"),
     "FixMatch": FIRST["fix"],
-    "LA": Way("train_cifar_fix_prior", ("--preset", "la")),
+    "LA": FIRST["la"],
     "SimPro": FIRST["simpro"],
     "ADELLO": Way("train_cifar_fix_prior", ("--preset", "adello", *WAIT)),
     "ABC": Way("train_cifar_fix_abc", WAIT),
@@ -58,6 +63,7 @@ WAYS = {
     "ACR": Way("train_cifar_fix_acr", WAIT),
     "CReST+": Way("train_cifar_fix_crest", ("--num_generation", 2, "--epochs", 10)),
     "CoSSL": Way("train_cifar_fix_cossl", COSSL, "fix"),
+    "CoSSL after LA": Way("train_cifar_fix_cossl", COSSL, "la"),
     "CoSSL after SimPro": Way("train_cifar_fix_cossl", COSSL, "simpro"),
     "CoSSL with a prior": Way(PRIOR_COSSL, NOW, "simpro"),
     "only kappa": Way(PRIOR_COSSL, ("--plain_student", "--lam_h", 0, *NOW), "fix"),
