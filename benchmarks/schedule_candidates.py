@@ -99,38 +99,74 @@ def shrinking(factor: float) -> Any:
     return patch.object(Averaged, "__init__", stronger)
 
 
-NO_MUON = patch("methods.schedules.MuonForKernels", lambda optimizer: optimizer)
+class OutputFaster(MuonForKernels):
+    """The output layer alone has a larger rate. Its checkpoints serve the same candidate only."""
+
+    def __init__(self, adam: Any, others: float) -> None:
+        super().__init__(adam)
+        (group,) = self.param_groups
+        last = group["params"][-4:-2]  # before that of ReMixMatch's rotations
+        group["params"] = [p for p in group["params"] if p is not last[0] and p is not last[1]]
+        self.param_groups.append(group | {"params": last, "lr": others * group["lr"]})
+
+
+def rates(others: float) -> Any:
+    """Of what Adam trains beside Muon, so many times the flag's."""
+    return patch("methods.schedules.OTHERS", others)
+
+
+def factor(muon: float) -> Any:
+    return patch("methods.muon.FACTOR", muon)
+
+
+def averaged(window: int) -> Any:
+    """Averages over the last 1/window of the steps."""
+    return patch("methods.schedules.growing_decay", lambda t, decay: min(decay, (1 + t) / (window + t)))
+
+
+OUTPUT = patch("methods.schedules.MuonForKernels", OutputFaster)
+NO_MUON = patch("methods.schedules.MuonForKernels", lambda optimizer, others: optimizer)
 TWICE_UNLABELLED = patch("dataset.streams.Sampling", partial(Sampling, mu=2))
 SHORTER, TAU = ("--ema-decay 0.99",) * 2, ("--tau 0.8",) * 2
-AVERAGE = Candidate(changes=(NO_MUON,))  # its decay grows, and nothing else
+TENTH, SLOW_HEAD = averaged(10), ("", "--lr_tfe 0.002")
+AVERAGE = Candidate(changes=(NO_MUON, TENTH), flags=SLOW_HEAD)  # its decay grows, and nothing else
+MUON = Candidate(changes=(rates(1), TENTH), flags=SLOW_HEAD)
 CANDIDATES = {
     "published": Candidate("published"),
     "published, decay 0.99": Candidate("published", flags=SHORTER),
     "short": Candidate(),
+    # In the order of the trials: with Adam, with Muon, with Muon and larger rates of all else.
     "average": AVERAGE,
-    "average, rate 2": AVERAGE._replace(flags=("--lr 0.004",) * 2),
-    "average, tau 0.8": AVERAGE._replace(flags=TAU),
-    "average, 1 : 2": AVERAGE._replace(changes=(NO_MUON, TWICE_UNLABELLED)),
-    "average, weight decay 5": AVERAGE._replace(changes=(NO_MUON, shrinking(5))),
+    "average, rate 2": AVERAGE._replace(flags=("--lr 0.004", "--lr 0.004 --lr_tfe 0.002")),
+    "average, tau 0.8": AVERAGE._replace(flags=("--tau 0.8", "--tau 0.8 --lr_tfe 0.002")),
+    "average, 1 : 2": AVERAGE._replace(changes=(NO_MUON, TENTH, TWICE_UNLABELLED)),
+    "average, weight decay 5": AVERAGE._replace(changes=(NO_MUON, TENTH, shrinking(5))),
     "cosine": AVERAGE._replace(rate=cosine),
     "cosine, warm-up": AVERAGE._replace(rate=partial(cosine, warm_up=0.1)),
     "cosine, warm-up, rate 2": AVERAGE._replace(rate=partial(cosine, peak=2, warm_up=0.1)),
-    "cosine, tau 0.8": AVERAGE._replace(rate=cosine, flags=TAU),
-    "cosine, 1 : 2": AVERAGE._replace(rate=cosine, changes=(NO_MUON, TWICE_UNLABELLED)),
+    "cosine, tau 0.8": AVERAGE._replace(rate=cosine, flags=("--tau 0.8", "--tau 0.8 --lr_tfe 0.002")),
+    "cosine, 1 : 2": AVERAGE._replace(rate=cosine, changes=(NO_MUON, TENTH, TWICE_UNLABELLED)),
     "linear": AVERAGE._replace(rate=linear),
     "flat, then cosine": AVERAGE._replace(rate=flat_then_cosine),
-    "Muon, cosine": Candidate(rate=cosine),
-    "Muon, flat, then cosine": Candidate(rate=flat_then_cosine),
-    "Muon, tau 0.8": Candidate(flags=TAU),
-    "Muon, 1 : 2": Candidate(changes=(TWICE_UNLABELLED,)),
-    "Muon, weight decay 10": Candidate(changes=(shrinking(10),)),
-    "Muon, weight decay 100": Candidate(changes=(shrinking(100),)),
-    "Muon, head's warm-up 3": Candidate(flags=("", "--warm_tfe 3")),
-    "Muon, head's rate 0.002": Candidate(flags=("", "--lr_tfe 0.002")),
-    "Muon, head's rate 0.1": Candidate(flags=("", "--lr_tfe 0.1")),
-    "Muon, factor 2": Candidate(changes=(patch("methods.muon.FACTOR", 2),)),
-    "Muon, factor 10": Candidate(changes=(patch("methods.muon.FACTOR", 10),)),
-    "Muon, factor 20": Candidate(changes=(patch("methods.muon.FACTOR", 20),)),
+    "Muon": MUON,
+    "Muon, cosine": MUON._replace(rate=cosine),
+    "Muon, flat, then cosine": MUON._replace(rate=flat_then_cosine),
+    "Muon, tau 0.8": MUON._replace(flags=("--tau 0.8", "--tau 0.8 --lr_tfe 0.002")),
+    "Muon, factor 2": MUON._replace(changes=(rates(1), TENTH, factor(2))),
+    "Muon, factor 10": MUON._replace(changes=(rates(1), TENTH, factor(10))),
+    "Muon, factor 20": MUON._replace(changes=(rates(1), TENTH, factor(20))),
+    "Muon, head's rate 0.02": MUON._replace(flags=("", "")),
+    "Muon, head's rate 0.1": MUON._replace(flags=("", "--lr_tfe 0.1")),
+    "output 10": Candidate(changes=(OUTPUT, rates(10), TENTH)),
+    "output 30": Candidate(changes=(OUTPUT, rates(30), TENTH)),
+    "output 100": Candidate(changes=(OUTPUT, rates(100), TENTH)),
+    "others 30": Candidate(changes=(rates(30), TENTH)),
+    "others 100": Candidate(changes=(rates(100), TENTH)),
+    "others 30, factor 2.5": Candidate(changes=(rates(30), TENTH, factor(2.5))),
+    "others 30, 1 : 2": Candidate(changes=(rates(30), TENTH, TWICE_UNLABELLED)),
+    "others 30, flat, then cosine": Candidate(changes=(rates(30), TENTH), rate=flat_then_cosine),
+    "others 30, average over a quarter": Candidate(changes=(rates(30), averaged(4))),
+    "short, tau 0.8": Candidate(flags=TAU),
 }
 
 

@@ -11,22 +11,23 @@ from torch.optim import Adam
 
 from utils.errors import UserError
 
-# Of Adam's rate. Entries of Muon's updates then have the same mean square as those of Adam where all gradients agree in
-# sign: `match_rms_adamw` makes it 0.2 of the rate.
+# Of the rate. Entries of Muon's updates then have the same mean square as those of an Adam at that rate where all
+# gradients agree in sign: `match_rms_adamw` makes it 0.2 of the rate.
 FACTOR = 5
 
 
 class MuonForKernels(Adam):
-    """An Adam's parameters, the kernels of convolutions by Muon, all others as before; it takes over their moments.
+    """An Adam's parameters, the kernels of convolutions by Muon, all others by Adam; it takes over their moments.
 
-    Its state is that of an Adam without moments for kernels, and `muon`, so that either can go on from the other's.
-    Make it when the kernels lie as they will stay, see `--channels_last`. Raises UserError for PyTorch before 2.9.
+    others: how many times the rate these have. The state is that of an Adam without moments for kernels, and `muon`, so
+    that either can go on from the other's. Make it when the kernels lie as they will stay, see `--channels_last`.
+    Raises UserError for PyTorch before 2.9.
     """
 
-    def __init__(self, adam: torch.optim.Optimizer) -> None:
+    def __init__(self, adam: torch.optim.Optimizer, others: float = 1.0) -> None:
         if not hasattr(torch.optim, "Muon"):
             raise UserError(f"--schedule short: needs PyTorch 2.9 or newer, here {torch.__version__}; update it")
-        super().__init__([group.copy() for group in adam.param_groups], **adam.defaults)
+        super().__init__([group | {"lr": others * group["lr"]} for group in adam.param_groups], **adam.defaults)
         groups = [
             [p for p in group["params"] if p.ndim == 4 and p[0].numel() > 1 and p.requires_grad]
             for group in self.param_groups
@@ -34,7 +35,7 @@ class MuonForKernels(Adam):
         self.kernels: list[Tensor] = [kernel for group in groups for kernel in group]
         self.matrices = [torch.nn.Parameter(_matrix(kernel.detach())) for kernel in self.kernels]
         left, options = iter(self.matrices), []
-        for group, kernels in zip(self.param_groups, groups, strict=True):
+        for group, kernels in zip(adam.param_groups, groups, strict=True):
             rates = {"lr": FACTOR * group["lr"], "weight_decay": group["weight_decay"]}
             options.append({"params": [next(left) for _ in kernels]} | rates)
         self.muon = torch.optim.Muon(options, adjust_lr_fn="match_rms_adamw")

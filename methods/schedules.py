@@ -11,31 +11,37 @@ from methods.method import Logs
 from methods.muon import MuonForKernels
 from methods.step import Step
 
+OTHERS = 20  # times the rate: for the output layer and normalisation, which Adam trains beside Muon
+
 
 class ScheduleFlags(Protocol):
-    """The flags of a recipe that are read here. schedule: `published` or `short`."""
+    """The flags of a recipe that are read here, and `weights`, of a pre-trained network, where a recipe has it.
+
+    schedule: `published` or `short`.
+    """
 
     schedule: str
 
 
 def growing_decay(t: int, decay: float) -> float:
-    """(1 + t) / (10 + t), at most `decay`: an average over about the last tenth of the steps so far, until it is as
-    long as it shall be. (The rule of TensorFlow's ExponentialMovingAverage.)
+    """(1 + t) / (20 + t), at most `decay`: an average over about the last twentieth of the steps so far, until it is as
+    long as it shall be. (TensorFlow's ExponentialMovingAverage has 10 for 20.)
     """
-    return min(decay, (1 + t) / (10 + t))
+    return min(decay, (1 + t) / (20 + t))
 
 
 def on_schedule(
     step: Step, flags: ScheduleFlags, student: Averaged, teacher: Averaged | None = None, begun: int = 0
 ) -> Step:
     """`step` as the schedule has it. `published`: as it is. `short`: the decays of all averages grow, drawn with the
-    numbers of the step, and Muon trains the student's convolutions; its optimiser is another one from now on.
+    numbers of the step; Muon trains the student's convolutions, and Adam all else of it, unless that is pre-trained, at
+    20 times the rate. Its optimiser is another one from now on.
 
     begun: steps of pre-training, which the student's average has behind it. Raises UserError as `MuonForKernels`.
     """
     if flags.schedule == "published":
         return step
-    student.optimizer = MuonForKernels(student.optimizer)
+    student.optimizer = MuonForKernels(student.optimizer, 1 if getattr(flags, "weights", None) else OTHERS)
     trained = {student: begun} | ({teacher: 0} if teacher else {})
 
     def draw(t: int, rows: int) -> dict[str, np.ndarray]:

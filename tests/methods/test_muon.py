@@ -10,7 +10,7 @@ from torch import nn
 
 from methods.averaged import Averaged, adam, load_states
 from methods.muon import FACTOR, MuonForKernels
-from methods.schedules import on_schedule
+from methods.schedules import OTHERS, on_schedule
 from methods.step import Step
 from utils.errors import UserError
 
@@ -33,9 +33,9 @@ def train(net: nn.Module, optimizers, steps: range) -> None:
 def test_kernels_by_muon_and_all_else_by_adam(layout):
     """The columns of a kernel's matrix may come in any order, so that the layout changes the last digits alone."""
     ours, slow = network(layout), network()
-    optimizer = MuonForKernels(adam(ours.parameters(), 0.01, 0.1))
+    optimizer = MuonForKernels(adam(ours.parameters(), 0.01, 0.1), others=3)
     matrices = [nn.Parameter(p.detach().flatten(1)) for p in slow.parameters() if p.ndim == 4]  # share their memory
-    others = torch.optim.Adam([p for p in slow.parameters() if p.ndim != 4], 0.01, weight_decay=0.1)
+    others = torch.optim.Adam([p for p in slow.parameters() if p.ndim != 4], 0.03, weight_decay=0.1)
     muon = torch.optim.Muon(matrices, FACTOR * 0.01, 0.1, adjust_lr_fn="match_rms_adamw")
     before = copy.deepcopy(slow.state_dict())
     for t in range(4):
@@ -99,6 +99,11 @@ def test_the_short_schedule_gives_it_to_the_student_alone(monkeypatch):
     step = Step("toy", dict, (), (), {})
     on_schedule(step, SimpleNamespace(schedule="short"), student, teacher)
     assert isinstance(student.optimizer, MuonForKernels) and type(teacher.optimizer) is torch.optim.Adam
+    assert student.optimizer.param_groups[0]["lr"] == pytest.approx(OTHERS * 0.01)
+    assert student.optimizer.muon.param_groups[0]["lr"] == pytest.approx(FACTOR * 0.01)
+    tuned = Averaged(network(), adam(network().parameters(), 0.01), 0.9)
+    on_schedule(step, SimpleNamespace(schedule="short", weights="file"), tuned)
+    assert tuned.optimizer.param_groups[0]["lr"] == 0.01
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(UserError, match=r"--schedule short: needs PyTorch 2\.9 or newer, here 2\."):
         on_schedule(step, SimpleNamespace(schedule="short"), student, teacher)

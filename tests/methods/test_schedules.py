@@ -14,21 +14,21 @@ from torch.utils._pytree import tree_leaves
 from dataset.batches import Batch, draw_numbers
 from methods.averaged import Averaged
 from methods.muon import MuonForKernels
-from methods.schedules import growing_decay, on_schedule
+from methods.schedules import OTHERS, growing_decay, on_schedule
 from methods.step import Step
 
 STEPS = 40
 
 
-def test_a_growing_average_looks_back_over_a_tenth():
+def test_a_growing_average_looks_back_over_a_twentieth():
     """Weight of the start, and the mean age of what is averaged, against the sums written out."""
     t, weights = 999, np.array([1.0])  # of the state after each step, the start first
     for i in range(t + 1):
         decay = growing_decay(i, 1.0)
         weights = np.append(weights * decay, 1 - decay)
     assert weights.sum() == pytest.approx(1) and weights[0] < 1e-20
-    assert (weights * np.arange(len(weights))[::-1]).sum() == pytest.approx(t / 10, rel=0.02)
-    assert growing_decay(10**6, 0.999) == 0.999 and growing_decay(0, 0.999) == 0.1
+    assert (weights * np.arange(len(weights))[::-1]).sum() == pytest.approx(t / 20, rel=0.02)
+    assert growing_decay(10**6, 0.999) == 0.999 and growing_decay(0, 0.999) == 0.05
 
 
 def flags(schedule: str) -> SimpleNamespace:
@@ -65,11 +65,11 @@ def test_a_scheduled_step_is_one_with_another_decay():
     """Against a loop that sets each network's decay by hand before each step; what is evaluated are the averages."""
     scheduled, slow = [toy(), toy(decay=0.5)], [toy(), toy(decay=0.5)]
     step = on_schedule(toy_step(*scheduled), flags("short"), *scheduled)
-    slow[0].optimizer = MuonForKernels(slow[0].optimizer)
+    slow[0].optimizer = MuonForKernels(slow[0].optimizer, OTHERS)
     for t in range(STEPS):
         batch = batch_at(step, t)
         for one, decay in zip(slow, (0.98, 0.5), strict=True):
-            one.decay = float(np.float32(min(decay, (1 + t) / (10 + t))))
+            one.decay = float(np.float32(min(decay, (1 + t) / (20 + t))))
         step(batch), toy_step(*slow)(batch)
     for a, b in zip(scheduled, slow, strict=True):
         torch.testing.assert_close(a.live.state_dict(), b.live.state_dict(), rtol=0, atol=0)
@@ -146,4 +146,4 @@ def test_co_learning_goes_on_with_a_long_average():
         one.optimizer = torch.optim.Adam(one.live.parameters())
     step = on_schedule(toy_step(student, teacher), flags("short"), student, teacher, begun=200)
     kept = step.draws[-1](3, 8)["kept"]
-    assert kept.tolist() == pytest.approx([(1 + 203) / (10 + 203), (1 + 3) / (10 + 3)])
+    assert kept.tolist() == pytest.approx([(1 + 203) / (20 + 203), (1 + 3) / (20 + 3)])
