@@ -174,6 +174,8 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
         choose_network(choices, gpu, take)
     if not choices.get("weights"):
         take("larger images would take too long to learn from nothing", img_size=32)
+        if not gpu and hasattr(torch.optim, "Muon"):  # tried on CPUs
+            take("few steps get further", schedule="short")
     elif typical_side(listing) <= LARGEST_IN_MEMORY:
         take("most images are not larger", img_size=LARGEST_IN_MEMORY)
     else:
@@ -185,8 +187,8 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
         labels = labels[~held_out(labels, share, choices.get("manualSeed", 0))]
     most = 64 if gpu else 32
     take("all labelled images" if len(labels) < most else "as many as fit", batch_size=min(most, len(labels)))
-    if choices.get("arch") and not gpu:
-        take("on a CPU such networks take half the time", channels_last=True)
+    if not gpu:
+        take("faster on a CPU", channels_last=True)
     take("blends stay close to rare classes", max_lam=0.6)
     return choices, reasons
 

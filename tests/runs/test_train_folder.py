@@ -213,7 +213,8 @@ def test_choices_depend_on_the_machine(images, monkeypatch, capsys):
     assert choices(images, monkeypatch, gpu=True)[0]["arch"] == "resnet50"
     assert choices(images, monkeypatch, {"gpu": "cpu"}, gpu=True)[0]["arch"] == "efficientnet_b0"
     found, _ = choices(images, monkeypatch, failing=True)
-    assert "weights" not in found and (found["depth"], found["img_size"]) == (10, 32)
+    assert "weights" not in found and (found["depth"], found["img_size"], found["schedule"]) == (10, 32, "short")
+    assert "schedule" not in choices(images, monkeypatch, failing=True, gpu=True)[0]
     assert "https://example.org/w.pth" in capsys.readouterr().out
 
 
@@ -234,7 +235,7 @@ def test_the_size_depends_on_the_images(images, monkeypatch):
 
 def test_what_is_given_is_not_chosen(images, monkeypatch):
     given = {"arch": "resnet18", "img_size": 64, "batch_size": 3, "max_lam": 0.8, "holdout": 0.5}
-    given["channels_last"] = False
+    given |= {"channels_last": False, "schedule": "published"}
     found, reasons = choices(images, monkeypatch, given)
     assert found == given and reasons == []
 
