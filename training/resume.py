@@ -99,6 +99,8 @@ def check_pretraining(state: State, now: Mapping[str, Any], path: Path) -> None:
     is of another labelled set or SSL method, or if the method had other hyper-parameters.
     """
     refuse_cossl(state, path)
+    if "standard_head" in state:
+        raise UserError(f"--resume {path}: of a method with two heads (ABC, ACR); give a checkpoint of another method")
     if state.get("step"):
         warn(f"--resume {path} was saved in the middle of epoch {state['epoch'] + 1}")
     now = {**now, "recipe": now["recipe"].removesuffix("_cossl")}
@@ -125,8 +127,7 @@ def refuse_cossl(state: State, path: Path) -> None:
 def same_data(state: State, facts: Mapping[str, Any]) -> None:
     """Raise UserError if a run would go on with other classes, or other numbers of images, than its checkpoint has."""
     counts = ("labelled_counts", "held_out_counts", "unlabelled_counts", "unlabelled")
-    names = ("classes", *counts, "evaluated_on")
-    if other := _differing_facts(state, facts, names):
+    if other := _differing_facts(state, facts, ("classes", *counts, "evaluated_on")):
         problem = f"--data_root: not the images that the run began with ({other} differ)"
         raise UserError(f"{problem}; bring those back, or start anew in another --out")
 

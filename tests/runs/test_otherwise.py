@@ -3,7 +3,18 @@ tools, too, what the first stage hands over, and what a run warns of."""
 
 import pytest
 import torch
-from helpers.scripts import TINY, assert_runs, handed_to_fit, load_checkpoint, log_lines, run_ranks, steps, summary
+from helpers.scripts import (
+    TINY,
+    assert_refused,
+    assert_runs,
+    handed_to_fit,
+    load_checkpoint,
+    log_lines,
+    run_here,
+    run_ranks,
+    steps,
+    summary,
+)
 from torch import nn
 
 from dataset import load
@@ -162,3 +173,10 @@ def test_a_collapsed_prior_is_told(flags, monkeypatch, tmp_path):
     monkeypatch.setattr(ClassPrior, "collapsed", lambda self: self.shares.sum() > 0)
     result = assert_runs(PRIOR, *flags(PRIOR, "--epochs", 2, "--out", tmp_path))
     assert result.stderr.count("has collapsed") == 1
+
+
+def test_co_learning_starts_from_no_method_with_two_heads(flags, tmp_path):
+    assert_runs(ABC, *flags(ABC, "--epochs", 1, "--out", tmp_path / "abc"))
+    start = ["--resume", tmp_path / "abc" / LATEST, "--out", tmp_path / "cossl"]
+    assert_refused(run_here("train_cifar_fix_cossl.py", *TINY, *start), str(tmp_path / "abc"), "two heads")
+    assert not (tmp_path / "cossl").exists()
