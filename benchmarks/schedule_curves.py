@@ -146,6 +146,8 @@ def picture(found: Curves, shares: list[float], setting: Setting, file: Path) ->
             means = [statistics.mean(row) for _, row in done]
             axes.errorbar([x for x, _ in done], means, spread, color=colour, label=name, marker="o", capsize=3)
         axes.set(xscale="log", xlabel="steps of both stages" if stage else "steps", title=STAGES[stage])
+        axes.set_xticks(steps, [f"{n:,.0f}" for n in steps])
+        axes.minorticks_off()
         figures.tidy(axes)
     panels[0].set_ylabel("balanced accuracy, %")
     figures.finish(figure, panels[0], "", file)
