@@ -52,7 +52,7 @@ RUN = (
     switch("--tf32", _TF32, action=BooleanOptionalAction),
     switch("--cudnn_benchmark", _BENCHMARK, SPEED),
 )
-_SCHEDULE = "short, for fewer steps: Muon for convolutions, averages that start short, --lr_tfe 0.02 (docs/speed.md)"
+_SCHEDULE = "short, for fewer steps: Muon for convolutions, faster heads, averages that start short (docs/speed.md)"
 # For recipes whose flags say how many steps an epoch has, and whose batches have the same shapes in every step.
 STEPS = (
     flag("--val-iteration", positive_int, 500, "steps per epoch"),
