@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
+import torch
 
 from dataset.streams import Sampling
 from methods.averaged import Averaged
@@ -100,14 +101,18 @@ def shrinking(factor: float) -> Any:
 
 
 class OutputFaster(MuonForKernels):
-    """The output layer alone has a larger rate. Its checkpoints serve the same candidate only."""
+    """The output layer alone has a larger rate: the same as steps that many times as long."""
 
     def __init__(self, adam: Any, others: float) -> None:
         super().__init__(adam)
-        (group,) = self.param_groups
-        last = group["params"][-4:-2]  # before that of ReMixMatch's rotations
-        group["params"] = [p for p in group["params"] if p is not last[0] and p is not last[1]]
-        self.param_groups.append(group | {"params": last, "lr": others * group["lr"]})
+        self.factor, self.last = others, self.param_groups[0]["params"][-4:-2]  # before that of ReMixMatch's rotations
+
+    def step(self, closure: Any = None) -> None:
+        before = [parameter.detach().clone() for parameter in self.last]
+        super().step(closure)
+        with torch.no_grad():
+            for parameter, old in zip(self.last, before, strict=True):
+                parameter.copy_(old + self.factor * (parameter - old))
 
 
 def rates(others: float) -> Any:

@@ -57,7 +57,7 @@ _SCHEDULE = "short, for fewer steps: Muon for convolutions, faster heads, averag
 STEPS = (
     flag("--val-iteration", positive_int, 500, "steps per epoch"),
     switch("--graph", "CUDA: a training step is one CUDA graph, with the same bits", PLACE),
-    flag("--schedule", str, "published", _SCHEDULE, choices=("published", "short")),
+    flag("--schedule", str, "published", _SCHEDULE, stages=WARN, choices=("published", "short")),
 )
 _BOTH = {"role": DATA, "stages": WARN}
 _ORDER = "which classes the unlabelled set has most images of: consistent (class 0 first, as in the labelled set), "
