@@ -172,6 +172,8 @@ CANDIDATES = {
     "others 30, flat, then cosine": Candidate(changes=(rates(30), TENTH), rate=flat_then_cosine),
     "others 30, average over a quarter": Candidate(changes=(rates(30), averaged(4))),
     "short, tau 0.8": Candidate(flags=TAU),
+    "short, weight decay 10": Candidate(changes=(shrinking(10),)),
+    "short, head's warm-up 3": Candidate(flags=("", "--warm_tfe 3")),
 }
 
 

@@ -46,9 +46,7 @@ COSSL = (
     flag("--resume", path, None, _STAGE1, role=PLACE, required=True),
     flag("--classifier", str, "tfe", _CLASSIFIER, choices=("tfe", "crt")),
     flag("--max_lam", share, 0.8, "TFE: smallest share of the tail feature in a blend"),
-    flag(
-        "--lr_tfe", positive_float, 0.002, "learning rate of the balanced head (short schedule, from scratch: 0.02)"
-    ),
+    flag("--lr_tfe", positive_float, 0.002, "learning rate of the balanced head (short schedule, from scratch: 0.02)"),
     flag("--wd_tfe", non_negative_float, 5e-4, "weight decay of the balanced head's weight"),
     flag("--warm_tfe", positive_int, 10, "epochs of the balanced head's warm-up"),
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.golden import normal
-from helpers.scripts import TINY, handed_to_fit
+from helpers.scripts import TINY, assert_runs, handed_to_fit
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -121,6 +121,12 @@ def test_the_head_warms_up_faster_on_the_short_schedule(pretrained, tmp_path):
 
     assert [rate(), rate("--schedule", "short")] == [0.002, 0.02]
     assert rate("--schedule", "short", "--lr_tfe", 0.005) == 0.005
+
+
+def test_another_schedule_than_that_of_pre_training_is_told(pretrained, tmp_path):
+    flags = [*TINY, "--epochs", 1, "--val-iteration", 1, "--warm_tfe", 1, "--resume", pretrained / "checkpoint.pth.tar"]
+    result = assert_runs("train_cifar_fix_cossl.py", *flags, "--schedule", "short", "--out", tmp_path)
+    assert "--schedule (published there, short now)" in result.stderr
 
 
 @pytest.mark.parametrize("stage", ["", "_cossl"])
