@@ -172,7 +172,7 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
     gpu = choices.get("gpu") != "cpu" and torch.cuda.is_available()
     if not choices.keys() & {"arch", "depth", "width"}:
         choose_network(choices, gpu, take)
-    choose_size(choices, gpu, typical_side(listing), take)
+    choose_size(choices, gpu, listing, take)
     labels = np.array(listing.labelled.labels)
     if not listing.test.paths:
         take("there are no test images: a fifth of each class's labelled ones is kept apart", holdout=0.2)
@@ -200,13 +200,13 @@ def choose_network(choices: dict[str, Any], gpu: bool, take: Callable[..., None]
     take("small enough to learn from nothing", depth=depth, width=width)
 
 
-def choose_size(choices: dict[str, Any], gpu: bool, side: float, take: Callable[..., None]) -> None:
-    """Size and schedule, by whether the network is pre-trained. side: of a typical image; take: see `choose`."""
+def choose_size(choices: dict[str, Any], gpu: bool, listing: Listing, take: Callable[..., None]) -> None:
+    """Size and schedule, by whether the network is pre-trained. take: see `choose`."""
     if not choices.get("weights"):
         take("larger images would take too long to learn from nothing", img_size=32)
         if not gpu and hasattr(torch.optim, "Muon"):  # tried on CPUs
             take("few steps get further", schedule="short")
-    elif side <= LARGEST_IN_MEMORY:
+    elif typical_side(listing) <= LARGEST_IN_MEMORY:
         take("most images are not larger", img_size=LARGEST_IN_MEMORY)
     else:
         take("a size that such networks know", img_size=224 if gpu else 96)

@@ -134,6 +134,7 @@ NO_MUON = patch("methods.schedules.MuonForKernels", lambda optimizer, others: op
 TWICE_UNLABELLED = patch("dataset.streams.Sampling", partial(Sampling, mu=2))
 SHORTER, TAU = ("--ema-decay 0.99",) * 2, ("--tau 0.8",) * 2
 TENTH, SLOW_HEAD = averaged(10), ("", "--lr_tfe 0.002")
+SLOW_HEAD_TAU = "--tau 0.8", "--tau 0.8 --lr_tfe 0.002"
 AVERAGE = Candidate(changes=(NO_MUON, TENTH), flags=SLOW_HEAD)  # its decay grows, and nothing else
 MUON = Candidate(changes=(rates(1), TENTH), flags=SLOW_HEAD)
 CANDIDATES = {
@@ -143,20 +144,20 @@ CANDIDATES = {
     # In the order of the trials: with Adam, with Muon, with Muon and larger rates of all else.
     "average": AVERAGE,
     "average, rate 2": AVERAGE._replace(flags=("--lr 0.004", "--lr 0.004 --lr_tfe 0.002")),
-    "average, tau 0.8": AVERAGE._replace(flags=("--tau 0.8", "--tau 0.8 --lr_tfe 0.002")),
+    "average, tau 0.8": AVERAGE._replace(flags=SLOW_HEAD_TAU),
     "average, 1 : 2": AVERAGE._replace(changes=(NO_MUON, TENTH, TWICE_UNLABELLED)),
     "average, weight decay 5": AVERAGE._replace(changes=(NO_MUON, TENTH, shrinking(5))),
     "cosine": AVERAGE._replace(rate=cosine),
     "cosine, warm-up": AVERAGE._replace(rate=partial(cosine, warm_up=0.1)),
     "cosine, warm-up, rate 2": AVERAGE._replace(rate=partial(cosine, peak=2, warm_up=0.1)),
-    "cosine, tau 0.8": AVERAGE._replace(rate=cosine, flags=("--tau 0.8", "--tau 0.8 --lr_tfe 0.002")),
+    "cosine, tau 0.8": AVERAGE._replace(rate=cosine, flags=SLOW_HEAD_TAU),
     "cosine, 1 : 2": AVERAGE._replace(rate=cosine, changes=(NO_MUON, TENTH, TWICE_UNLABELLED)),
     "linear": AVERAGE._replace(rate=linear),
     "flat, then cosine": AVERAGE._replace(rate=flat_then_cosine),
     "Muon": MUON,
     "Muon, cosine": MUON._replace(rate=cosine),
     "Muon, flat, then cosine": MUON._replace(rate=flat_then_cosine),
-    "Muon, tau 0.8": MUON._replace(flags=("--tau 0.8", "--tau 0.8 --lr_tfe 0.002")),
+    "Muon, tau 0.8": MUON._replace(flags=SLOW_HEAD_TAU),
     "Muon, factor 2": MUON._replace(changes=(rates(1), TENTH, factor(2))),
     "Muon, factor 10": MUON._replace(changes=(rates(1), TENTH, factor(10))),
     "Muon, factor 20": MUON._replace(changes=(rates(1), TENTH, factor(20))),

@@ -73,7 +73,7 @@ class Recorder:
         if "counts" in row:
             row["pseudo"] = pseudo_columns(row["counts"], self.facts, selects(row["train"]))
         history = extended(self.history, row)
-        state = self._state(self.done + 1, history, Totals())
+        state = on_host(self._state(self.done + 1, history, Totals()))
         self.background.start(partial(self._write_epoch, state, machine), then)
         for line in doubts(history, self.facts, self.arguments.get("tau")):
             warn_once(line)
@@ -100,7 +100,7 @@ class Recorder:
         save_checkpoint(self._state(self.done, self.history, totals), [self.out / LATEST])
 
     def _state(self, done: int, history: History | None, totals: Totals) -> dict[str, Any]:
-        """Of a checkpoint after `done` whole epochs, on the CPU."""
+        """Of a checkpoint after `done` whole epochs."""
         self._check_lock()
         state: dict[str, Any] = {key: thing.state_dict() for key, thing in self.objects.items()}
         if not finite(state):
@@ -108,7 +108,7 @@ class Recorder:
             raise UserError(f"{self.rates}: a weight isn't a number in epoch {n}; {remedy(n)}")
         about = {"arguments": self.arguments, "facts": self.facts, "versions": self.versions}
         about |= {"epoch": done, "step": totals.step, "totals": totals.totals(), "history": history}
-        return on_host(state | about | {"seconds": monotonic() - self.began})
+        return state | about | {"seconds": monotonic() - self.began}
 
     def progress(self, totals: Totals) -> str:
         """How far the run has come, in words, once that is saved."""

@@ -19,6 +19,10 @@ from utils.errors import UserError
 FLAGS = [*TINY, "--epoch", 2, "--val-iteration", 4, "--copy_every", 1]
 
 
+def cannot_write(state, paths):
+    raise UserError(f"--out {paths[0].parent}: cannot write {paths[0].name}")
+
+
 @pytest.fixture
 def steps(monkeypatch) -> list[int]:
     """The steps that runs of this process have done."""
@@ -60,7 +64,7 @@ def test_a_failure_ends_the_run_within_the_next_steps(steps, monkeypatch, tmp_pa
 
     def fail(state, paths):
         failed.set()
-        raise UserError(f"--out {paths[0].parent}: cannot write {paths[0].name}")
+        cannot_write(state, paths)
 
     check = Background.check
 
@@ -96,10 +100,7 @@ def test_an_epoch_is_not_printed_before_it_is_saved(monkeypatch, tmp_path):
 
 
 def test_a_failure_after_the_last_epoch_is_told(monkeypatch, tmp_path):
-    def fail(state, paths):
-        raise UserError(f"--out {paths[0].parent}: cannot write {paths[0].name}")
-
-    monkeypatch.setattr(training.recorder, "save_checkpoint", fail)
+    monkeypatch.setattr(training.recorder, "save_checkpoint", cannot_write)
     result = run_here(FIX, *TINY, "--epoch", 1, "--val-iteration", 2, "--out", tmp_path)
     assert_refused(result, "cannot write checkpoint_1.pth.tar")
     assert "results:" not in result.stdout
@@ -116,9 +117,7 @@ def test_a_failure_is_told_rather_than_an_error_after_it(steps, monkeypatch, tmp
         while len(steps) < 5:  # until the bad step, whose error comes before the check of this
             time.sleep(0.01)
         time.sleep(0.3)
-        if fails:
-            raise UserError(f"--out {paths[0].parent}: cannot write {paths[0].name}")
-        save(state, paths)
+        (cannot_write if fails else save)(state, paths)
 
     monkeypatch.setattr(training.run, "train", bad)
     monkeypatch.setattr(training.recorder, "save_checkpoint", late)
