@@ -3,7 +3,8 @@
 import fcntl
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import count, takewhile
 from pathlib import Path
 
@@ -89,7 +90,7 @@ class Lock:
         print(f"process {os.getpid()} on {socket.gethostname()}", file=self.file, flush=True)
 
     def check(self) -> None:
-        """Raise UserError if the folder isn't the one that was locked: before each write."""
+        """Raise UserError if the folder isn't the one that was locked."""
         mine = os.fstat(self.file.fileno())
         try:
             there = self.path.stat()
@@ -104,6 +105,21 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
+
+
+@contextmanager
+def writing(lock: Lock | None) -> Iterator[None]:
+    """Within, files are written in the folder. Raises UserError if it isn't the one that was locked, before that and
+    where it fails.
+    """
+    if lock is not None:
+        lock.check()
+    try:
+        yield
+    except (OSError, UserError):
+        if lock is not None:
+            lock.check()
+        raise
 
 
 def in_use(out: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from training.background import Background
 from training.checkpoint import BEST, LATEST, finite, on_host, read_checkpoint, save_checkpoint
 from training.diagnostics import pseudo_columns, selects, write_diagnostics
-from training.folder import Lock
+from training.folder import Lock, writing
 from training.history import Log, chosen_epoch, extended, length, summarise, versions
 from training.outcome import doubts, outcome
 from training.schema import Facts, History, Row
@@ -81,10 +81,11 @@ class Recorder:
     def _write_epoch(self, state: dict[str, Any], machine: dict[str, float]) -> None:
         done, history = state["epoch"], state["history"]
         final = summarise(history)["last_20_mean"] if done == self.epochs else {}
-        self.board.write(history, done, machine, final)  # before the checkpoint: the next part purges what is too much
-        save_checkpoint(state, [self.out / name for name in (*self._copies(done, history), LATEST)])
-        self.history, self.done = history, done
-        self._write_history()
+        with writing(self.lock):
+            self.board.write(history, done, machine, final)  # first: the next part purges what no checkpoint has
+            save_checkpoint(state, [self.out / name for name in (*self._copies(done, history), LATEST)])
+            self.history, self.done = history, done
+            self._write_history()
         self.summarise("running")
 
     def _copies(self, done: int, history: History) -> list[str]:
@@ -97,11 +98,11 @@ class Recorder:
     def save(self, totals: Totals) -> None:
         """A checkpoint after the whole epochs and the steps of `totals`. Raises UserError if a weight is no number."""
         self.background.wait()
-        save_checkpoint(self._state(self.done, self.history, totals), [self.out / LATEST])
+        with writing(self.lock):
+            save_checkpoint(self._state(self.done, self.history, totals), [self.out / LATEST])
 
     def _state(self, done: int, history: History | None, totals: Totals) -> dict[str, Any]:
         """Of a checkpoint after `done` whole epochs."""
-        self._check_lock()
         state: dict[str, Any] = {key: thing.state_dict() for key, thing in self.objects.items()}
         if not finite(state):
             n = done + (totals.step > 0)
@@ -117,7 +118,6 @@ class Recorder:
 
     def summarise(self, status: str, reason: str = "") -> dict[str, Any]:
         """Write `summary.json`, and return it. status, reason: see `schema.Summary`."""
-        self._check_lock()
         figures = summarise(self.history)
         for part in filter(None, (figures["best"], figures.get("chosen"))):
             part["epoch"] += self.done - length(self.history)
@@ -126,7 +126,8 @@ class Recorder:
         machine |= {"evaluation_seconds": self.evaluation_seconds, "wall_seconds": round(monotonic() - self.began, 1)}
         state = {"status": status} | ({"reason": reason} if reason else {})
         summary = state | self.facts | run | figures | machine
-        atomic_write_text(self.out / "summary.json", to_json(summary))
+        with writing(self.lock):
+            atomic_write_text(self.out / "summary.json", to_json(summary))
         return summary
 
     def fail(self, error: Exception) -> None:
@@ -138,10 +139,6 @@ class Recorder:
         """The last printed lines say what came out, and where it is."""
         best = f"; the best checkpoint on the held-out part: {BEST}" if (self.out / BEST).exists() else ""
         print(f"{outcome(self.summarise('finished'))}\nresults: {self.out}{best}")
-
-    def _check_lock(self) -> None:
-        if self.lock is not None:
-            self.lock.check()
 
     def _write_history(self) -> None:
         """The files that hold all epochs."""

@@ -1,12 +1,14 @@
 """Edges of a system: closed streams, odd settings and names, file systems that lack calls, folders taken away."""
 
 import errno
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from helpers.places import watched
@@ -60,13 +62,16 @@ def test_a_run_that_ended_in_its_first_epoch_begins_anew(tmp_path):
     assert_runs(FIX, *RUN, "--out", tmp_path)
 
 
+@pytest.mark.parametrize("when", ["save", "step 4"])
 @pytest.mark.parametrize("taken_over", [True, False])
-def test_a_run_whose_folder_was_taken_away_writes_nothing_more(taken_over, tmp_path):
-    """rm -rf OUT, and another run begins there: its files stay as they are."""
+def test_a_run_whose_folder_was_taken_away_writes_nothing_more(taken_over, when, tmp_path):
+    """rm -rf OUT, while it saves epoch 1 or after that, and another run begins there: its files stay as they are."""
     out = tmp_path / "run"
 
     def replace(place):
-        if place == "step 4":  # in epoch 2
+        if place == when:
+            while when == "step 4" and json.loads((out / "summary.json").read_text())["epochs"] < 1:
+                time.sleep(0.01)  # that is written in the background
             shutil.rmtree(out)
             if taken_over:
                 out.mkdir()
