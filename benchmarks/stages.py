@@ -37,7 +37,8 @@ from dataset.images import Dataset
 from dataset.render import has_kernel, render, render_in_batches
 from dataset.rows import draw_rows
 from training.checkpoint import finite, on_host, save_checkpoint
-from training.graphs import Replay
+from training.graphs import by_number
+from training.totals import Totals
 from utils.device import pick_device, use_tf32
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,13 +87,19 @@ class Stage:
     def stepping(
         self, recipe: str, setting: str, images: Dataset | None = None
     ) -> tuple[RecipeStep, Callable[[], dict]]:
-        """A recipe, and () -> logs of its next step; a graph where the setting says so and there is a GPU."""
+        """A recipe, and () -> the sums of the logs with its next step's; a graph where the setting says so and there is
+        a GPU.
+        """
         align = ["--align"] if "remix" in recipe else []
         it = recipe_step(recipe, images or self.images(), *LONG_TAIL, *self.small, *align, *flags_of(setting))
-        optimizers = [thing for thing in it.objects.values() if isinstance(thing, torch.optim.Optimizer)]
-        step = Replay(it.step, it.batches, optimizers) if "--graph" in flags_of(setting) else it.train
-        number = iter(range(10**9))
-        return it, lambda: step(next(number))
+        totals, number = Totals(), iter(range(10**9))
+        step = by_number(it.step, totals, it.batches, it.objects, "--graph" in flags_of(setting))
+
+        def one_more() -> dict[str, Tensor]:
+            step(next(number))
+            return totals.totals()
+
+        return it, one_more
 
     def total(self, work: Callable[[], object], calls: int) -> float:
         """Seconds of so many calls, one if dry."""
@@ -193,7 +200,7 @@ def graph(stage: Stage) -> None:
         differ = sum(not torch.equal(a, b) for a, b in zip(*tensors, strict=True))
         stage.found(f"{recipe}{words}: tensors that differ", differ, "after 12 steps", differ == 0)
         equal = all(torch.equal(a[k], b[k]) for a, b in zip(*logs, strict=True) for k in a)
-        stage.check(f"{recipe}{words}: logs equal", equal)
+        stage.check(f"{recipe}{words}: sums of the logs equal", equal)
 
 
 SETTINGS = (
@@ -323,7 +330,7 @@ def flags(stage: Stage) -> None:
         if (stage.dry and "compile" in setting) or (not CUDA and "TF32" in setting) or stage.seconds_left() < 8:
             continue
         step = stage.stepping(FIX[0], f"graph {setting}")[1]
-        losses = [step()["loss"].item() for _ in range(stage.number(20, 2))]
+        losses = np.diff([step()["loss"].item() for _ in range(stage.number(20, 2))], prepend=0).tolist()
         reference = reference or losses[0]
         near = bool(np.isfinite(losses).all()) and abs(losses[0] / reference - 1) < 0.02
         name = " ".join(flags_of(setting)) or "no flag"

@@ -11,67 +11,71 @@ import torch
 from dataset.file_batches import FileBatches
 from dataset.render import has_kernel
 from methods.method import Logs
+from training.totals import Totals
 from utils.errors import UserError
 
 EAGER = 3  # steps before the capture: they make the optimisers' state, and the workspaces of cuDNN and cuBLAS
 
 
 class Replay:
-    """t -> logs of step t: the first three steps one kernel after the other, then all of them as one graph.
+    """Does step t: the first three steps one kernel after the other, then all of them as one graph.
 
     batches: see `dataset.batches.Batches`, on a GPU where a kernel makes the views; their shapes don't depend on t.
-    optimizers: those that the step uses, fused ones. The logs are overwritten by the next step.
-    Nothing in a captured step may read the device, or take a number from the host but those that `batches` draws.
+    optimizers: those that the step uses, fused ones.
+    Nothing in a captured step may read the device, or take a number from the host but those that `batches` draws; what
+    it leaves, it leaves in tensors that stand before the capture.
     """
 
-    def __init__(self, step: Callable[[Any], Logs], batches: Any, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    def __init__(self, step: Callable[[Any], None], batches: Any, optimizers: Iterable[torch.optim.Optimizer]) -> None:
         self.step, self.batches, self.device = step, batches, batches.device
         self.numbers = torch.empty(len(batches.draw(0)), dtype=torch.int32, device=self.device)
         self.side, self.graph = torch.cuda.Stream(self.device), torch.cuda.CUDAGraph()
         self.groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        self.calls, self.logs = 0, Logs()
+        self.calls = 0
 
-    def __call__(self, t: int) -> Logs:
+    def __call__(self, t: int) -> None:
         self.numbers.copy_(torch.from_numpy(self.batches.draw(t)).pin_memory(), non_blocking=True)
         self.calls += 1
         if self.calls <= EAGER:
-            return self._eager()
+            self._eager()
+            return
         if self.calls == EAGER + 1:
             self._capture()
         self.graph.replay()
-        return self.logs
 
-    def _eager(self) -> Logs:
+    def _eager(self) -> None:
         main = torch.cuda.current_stream(self.device)
         self.side.wait_stream(main)
         with torch.cuda.stream(self.side):
-            logs = self.step(self.batches.make(self.numbers))
+            self.step(self.batches.make(self.numbers))
         main.wait_stream(self.side)
-        return logs
 
     def _capture(self) -> None:
         for group in self.groups:
             group["capturable"] = True  # a fused optimiser is: it counts its steps on the device
         with torch.cuda.graph(self.graph, stream=self.side):
-            self.logs = self.step(self.batches.make(self.numbers))
+            self.step(self.batches.make(self.numbers))
         for group in self.groups:
             group["capturable"] = False  # as a checkpoint of eager steps says
 
 
-def by_number(step: Callable[[Any], Logs], batches: Any, objects: dict[str, Any], graph: bool) -> Callable[[int], Logs]:
-    """t -> logs of step t; with `graph` by one CUDA graph. objects: of the run, its optimisers among them.
+def by_number(
+    step: Callable[[Any], Logs], totals: Totals, batches: Any, objects: dict[str, Any], graph: bool
+) -> Callable[[int], None]:
+    """Does step t, which `step` does with its batch, and adds its logs to `totals`; with `graph` by one CUDA graph.
+    objects: of the run, its optimisers among them.
 
     Raises UserError where the views aren't made by the kernel, which a graph needs, and for images in files.
     """
 
-    def eager(t: int) -> Logs:
-        return step(batches.at(t))
+    def counted(batch: Any) -> None:
+        totals.add(step(batch))
 
     if not graph:
-        return eager
+        return lambda t: counted(batches.at(t))
     if isinstance(batches, FileBatches):
         problem = "needs images that lie in memory, and these are decoded for each batch"
         raise UserError(f"--graph: {problem}; leave --graph out, or take --img_size 64 or less")
     if not has_kernel(batches.device, batches.images.size):
         raise UserError("--graph: needs the kernel that makes the views, and images that fit it; leave --graph out")
-    return Replay(step, batches, [thing for thing in objects.values() if isinstance(thing, torch.optim.Optimizer)])
+    return Replay(counted, batches, [thing for thing in objects.values() if isinstance(thing, torch.optim.Optimizer)])

@@ -22,7 +22,7 @@ from utils.stop import Due, Stop, Stopped
 
 
 def train(
-    step: Callable[[int], dict[str, Tensor]],
+    step: Callable[[int], None],
     predict: Callable[[Tensor], Tensor],
     data: Any,
     recorder: Recorder,
@@ -32,7 +32,8 @@ def train(
 ) -> None:
     """The epochs that `recorder` lacks, on all ranks; of the first one, `totals` has what is done of it.
 
-    step: t -> logs, trains once; predict, data: see `Run.fit`; goes_on: the command that continues the run, in words.
+    step: does step t, and adds its logs to `totals`; predict, data: see `Run.fit`; goes_on: the command that continues
+    the run, in words.
     Rank 0 alone evaluates and writes; the others wait for it at the epoch's end. Raises Stopped, and UserError if a
     loss or a weight stops being a number, or if the folder can't be written to.
     """
@@ -54,22 +55,23 @@ def train(
                 recorder.step_seconds = (trained - began) / steps
             recorder.evaluation_seconds = time.monotonic() - trained
             record(n, recorder, progress, totals, tested, data.machine())
-            totals = Totals()
+            totals.restart()
             if any_rank(stop.signal is not None or stop.time_is_up) and n < recorder.epochs:
                 raise _stopped(stop, recorder, totals, goes_on)
 
 
 def train_epoch(
-    step: Callable[[int], dict[str, Tensor]], n: int, recorder: Recorder, progress: Progress, totals: Totals, stop: Stop
+    step: Callable[[int], None], n: int, recorder: Recorder, progress: Progress, totals: Totals, stop: Stop
 ) -> None:
-    """The steps of epoch n (from 1) that `totals` lacks, K in all, on all ranks; adds their logs to it.
+    """The steps of epoch n (from 1) that `totals` lacks, K in all, on all ranks.
 
     Raises Due between two steps; UserError if a log isn't a number: on the CPU after that step, elsewhere when the bar
     is read, and at the epoch's end.
     """
     for i in range(totals.step, recorder.steps):
         t = (n - 1) * recorder.steps + i
-        totals.add(step(t))
+        step(t)
+        totals.step += 1
         recorder.background.check()
         if totals.cheap:
             totals.check(n, recorder.rates)

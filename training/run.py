@@ -106,7 +106,7 @@ class Run:
         objects = saved_objects(step, student, teacher)
         facts = {"start_epoch": 0} | step.facts() | data.facts() | getattr(student.live, "facts", {})
         recorder, totals = self._recorder(facts, objects, steps)
-        numbered = by_number(step.train, data.batches(step.streams, *step.draws), objects, self.args.graph)
+        numbered = by_number(step.train, totals, data.batches(step.streams, *step.draws), objects, self.args.graph)
         self._claim(recorder)
         try:
             if rank() == 0:

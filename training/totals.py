@@ -16,8 +16,9 @@ from utils.ranks import mean_over_ranks, rank, world_size
 class Totals:
     """An epoch so far: `step`, how many of its steps are done, and the sums of their logs.
 
-    Of the first step whose logs aren't all numbers, its logs and the number of steps before it are kept on the device;
-    nothing reads them before `check` does.
+    The sums are changed in place, so that a step which is one CUDA graph adds to them, too. Of the first step whose
+    logs aren't all numbers, its logs and the number of steps before it are kept on the device; nothing reads them
+    before `check` does.
     """
 
     def __init__(self, step: int = 0, totals: dict[str, Tensor] | None = None) -> None:
@@ -28,21 +29,40 @@ class Totals:
         self.sound: tuple[Tensor, Tensor, Tensor] | None = None
 
     def add(self, logs: dict[str, Tensor]) -> None:
-        """The logs of the next step. Never waits for the device."""
+        """The logs of the next step, which the caller counts in `step`. Never waits for the device, and after the first
+        call takes nothing from the host.
+        """
         scalars = {name: value.detach() for name, value in logs.items() if value.ndim == 0}
-        values = torch.stack([*scalars.values()])
-        if self.names and self.names != tuple(scalars):  # of a checkpoint
-            before = self.totals()
-            self.values = torch.stack([before.get(name, torch.zeros(())) for name in scalars])
-        self.values, self.names = _sum(self.values if self.names else None, values), tuple(scalars)
-        if "pseudo" in logs:
-            self.counts = _sum(self.counts, logs["pseudo"])
+        values, counts = torch.stack([*scalars.values()]), logs.get("pseudo")
         if self.sound is None:
-            self.sound = values.new_ones((), dtype=torch.bool), values.new_full((), self.step), values
+            self._begin(tuple(scalars), values, counts)
+        assert self.sound is not None
         sound, good, terms = self.sound
-        terms = torch.where(sound, values, terms)
-        sound = sound & ((0 * values).sum() == 0)
-        self.sound, self.step = (sound, good + sound, terms), self.step + 1
+        self.values += values
+        if self.counts is not None and counts is not None:
+            self.counts += counts
+        torch.where(sound, values, terms, out=terms)
+        sound &= (0 * values).sum() == 0
+        good += sound
+
+    def _begin(self, names: tuple[str, ...], values: Tensor, counts: Tensor | None) -> None:
+        """Before the first step here, whose logs these are: sums on its device, those of a checkpoint or zeros."""
+        before = self.totals()
+        self.names, zero = names, torch.zeros((), dtype=values.dtype)
+        self.values = torch.stack([before.get(name, zero) for name in names]).to(values)
+        if counts is not None:
+            self.counts = torch.zeros_like(counts) if self.counts is None else self.counts.to(counts)
+        good = torch.full((), self.step, device=values.device)
+        self.sound = torch.ones((), dtype=torch.bool, device=values.device), good, values.clone()
+
+    def restart(self) -> None:
+        """The next epoch begins."""
+        self.step = 0
+        for sums in (self.values, self.counts, *(self.sound or ())):
+            if sums is not None:
+                sums.zero_()
+        if self.sound is not None:
+            self.sound[0].fill_(True)
 
     @property
     def cheap(self) -> bool:
@@ -80,16 +100,12 @@ class Totals:
         on the host, None for a method without any.
         """
         mean_over_ranks([self.values])
-        if self.counts is not None:
-            share = self.counts.double()
-            mean_over_ranks([share])
-            self.counts = (share * world_size()).round().long().cpu()
-        return self.means(), self.counts
-
-
-def _sum(total: Tensor | None, value: Tensor) -> Tensor:
-    """total + value; total may come from a checkpoint, on the CPU. A new tensor: the next step overwrites its logs."""
-    return value.clone() if total is None else total.to(value.device) + value
+        if self.counts is None:
+            return self.means(), None
+        share = self.counts.double()
+        mean_over_ranks([share])
+        self.counts.copy_((share * world_size()).round())
+        return self.means(), self.counts.cpu().clone()
 
 
 def totals_of(checkpoint: dict[str, Any]) -> Totals:

@@ -6,6 +6,7 @@ Places: "data" (before they are loaded), "preparation", "step T" (before it), "e
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 from unittest.mock import patch
 
@@ -13,8 +14,9 @@ import torch
 
 import dataset.streams
 from training.run import Run
+from training.totals import Totals
 
-FIT, SAVE, LOAD = Run.fit, torch.save, dataset.streams.load
+FIT, SAVE, LOAD, ADD = Run.fit, torch.save, dataset.streams.load, Totals.add
 
 
 class Watched:
@@ -71,4 +73,16 @@ def watched(at: Callable[[str], None]) -> Iterator[None]:
         return LOAD(*names)
 
     with patch.object(Run, "fit", fit), patch("torch.save", save), patch("dataset.streams.load", load):
+        yield
+
+
+@contextmanager
+def spoiled_loss(step: int) -> Iterator[None]:
+    """Within, the loss of the given step (from 0, counted through all runs) is no number."""
+    steps = count()
+
+    def add(self, logs):
+        ADD(self, logs | ({"loss": torch.tensor(torch.nan)} if next(steps) == step else {}))
+
+    with patch.object(Totals, "add", add):
         yield

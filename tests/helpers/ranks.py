@@ -75,6 +75,7 @@ def main() -> None:
         totals = Totals()
         for t in range(run.steps):
             totals.add(run.step(run.batches.at(t)))
+            totals.step += 1
         results[script] = result(run.objects) | {"logs": totals.over_ranks()}
     torch.save(results, f"{sys.argv[2]}.{rank()}")
 

@@ -427,6 +427,7 @@ def totals_of_steps(*steps: dict[str, float]) -> Totals:
     totals = Totals()
     for logs in steps:
         totals.add({name: torch.tensor(value) for name, value in logs.items()})
+        totals.step += 1
     return totals
 
 
@@ -449,17 +450,35 @@ def test_bad_steps_are_kept_without_a_read():
     assert set(totals.totals()) == {"loss", "pseudo"}
 
 
+def test_sums_stay_where_they_are():
+    """So that a step which is one CUDA graph, and runs no Python, adds to them; also in the next epoch."""
+    totals = Totals(2, {"mask": torch.tensor(3.0), "loss": torch.tensor(5.0), "pseudo": torch.tensor([[1, 2]])})
+    logs = {"loss": torch.tensor(1.0), "mask": torch.tensor(0.5), "pseudo": torch.tensor([[0, 4]])}
+    totals.add(logs)
+    sums = totals.values, totals.counts, *totals.sound
+    places = [tensor.data_ptr() for tensor in sums]
+    assert [tensor.tolist() for tensor in sums] == [[6.0, 3.5], [[1, 6]], True, 3, [1.0, 0.5]]
+    logs["loss"].fill_(torch.nan)
+    totals.add(logs)
+    assert [tensor.tolist() for tensor in sums[1:]][:3] == [[[1, 10]], False, 3]
+    totals.restart()
+    logs["loss"].fill_(2.0)
+    totals.add(logs)
+    assert [tensor.data_ptr() for tensor in (totals.values, totals.counts, *totals.sound)] == places
+    assert [tensor.tolist() for tensor in sums] == [[2.0, 0.5], [[0, 4]], True, 1, [2.0, 0.5]]
+
+
 def test_elsewhere_than_on_the_cpu_a_bad_step_is_found_at_the_end(monkeypatch):
     """Where reading waits, steps go on; the epoch's end still names the first bad one."""
     monkeypatch.setattr(Totals, "cheap", property(lambda self: False))
-    recorder, trained = Namespace(steps=4, rates="--lr 0.1", background=Background()), []
+    recorder, trained, totals = Namespace(steps=4, rates="--lr 0.1", background=Background()), [], Totals()
 
     def step(t):
         trained.append(t)
-        return {"loss": torch.tensor(float("nan") if t >= 5 else 1.0)}
+        totals.add({"loss": torch.tensor(float("nan") if t >= 5 else 1.0)})
 
     with pytest.raises(UserError, match=r"--lr 0\.1: .*step 2 of epoch 2"):
-        train_epoch(step, 2, recorder, Namespace(step=lambda *_: None), Totals(), Stop(None))
+        train_epoch(step, 2, recorder, Namespace(step=lambda *_: None), totals, Stop(None))
     assert trained == [4, 5, 6, 7]
 
 

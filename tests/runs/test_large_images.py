@@ -42,6 +42,7 @@ from models.weights import IMAGENET_LOOK
 from reporting.shifted import RATIOS
 from training.checkpoint import BEST, LATEST
 from training.graphs import by_number
+from training.totals import Totals
 from utils.errors import UserError
 
 CPU, SIZE = torch.device("cpu"), 72
@@ -305,7 +306,7 @@ def test_shifted_test_sets(tested, folder, tmp_path):
 def test_a_graph_is_refused(folder):
     batches = opened(folder).batches(("labelled",))
     with pytest.raises(UserError, match=r"--graph: needs images that lie in memory.*--img_size 64 or less"):
-        by_number(lambda batch: {}, batches, {}, graph=True)
+        by_number(lambda batch: {}, Totals(), batches, {}, graph=True)
 
 
 def test_self_training(folder, tmp_path):

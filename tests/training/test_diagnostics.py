@@ -24,6 +24,7 @@ def test_an_epochs_accuracy_of_the_selected_is_that_of_all_of_them(tau):
         guess, truth, confidence = rng.integers(3, size=40), rng.integers(2, size=40), rng.random(40) * step / 5
         pseudo = PseudoLabels(torch.from_numpy(guess), 3, torch.from_numpy(confidence >= tau))
         totals.add(quality(pseudo, torch.from_numpy(truth)))
+        totals.step += 1
         right += [g == y for g, y, c in zip(guess, truth, confidence, strict=True) if c >= tau]
     assert totals.means()["acc_selected"] == pytest.approx(sum(right) / max(1, len(right)))
     means, counts = totals.over_ranks()

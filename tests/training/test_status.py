@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
+from helpers.places import spoiled_loss
 from helpers.scripts import FIX, TINY, assert_refused, assert_runs, run_here
 
 import training.run
@@ -26,7 +26,7 @@ def read(out: Path) -> dict:
 
 @pytest.fixture
 def around_steps(monkeypatch) -> Callable:
-    """around(t, step) -> logs from now on stands in the place of each step."""
+    """around(t, step) from now on stands in the place of each step."""
 
     def use(around: Callable) -> None:
         train = training.run.train
@@ -97,13 +97,9 @@ def test_stopped_by_a_signal(number, around_steps, tmp_path):
     assert stopped["best"]["epoch"] == 1
 
 
-def test_failed_by_a_loss_that_is_no_number(around_steps, tmp_path):
-    def around(t, step):
-        logs = step(t)
-        return logs | ({"loss": torch.tensor(torch.nan)} if t == 4 else {})
-
-    around_steps(around)
-    result = run_here(FIX, *FLAGS, "--out", tmp_path)
+def test_failed_by_a_loss_that_is_no_number(tmp_path):
+    with spoiled_loss(4):
+        result = run_here(FIX, *FLAGS, "--out", tmp_path)
     assert_refused(result, "--lr 0.002: not a number in step 2 of epoch 2 (loss nan", "start anew")
     failed = read(tmp_path)
     assert (failed["status"], failed["epochs"], failed["best"]["epoch"]) == ("failed", 1, 1)
