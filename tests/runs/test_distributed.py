@@ -41,13 +41,14 @@ from dataset.pixels import Pixels
 from dataset.stream import Stream
 from dataset.streams import Sampling, file_streams
 from methods.averaged import Averaged
-from methods.remixmatch import RunningMean
 from utils.device import pick_device
 from utils.errors import UserError
 from utils.ranks import my_rows
 
 SCRIPTS = [f"train_cifar_{name}{stage}.py" for name in ("fix", "mix", "remix") for stage in ("", "_cossl")]
 SCRIPTS += [f"train_{name}_fix{stage}.py" for name in ("food", "small_imagenet127") for stage in ("", "_cossl")]
+PRIOR_COSSL, CDMAD = "train_cifar_fix_prior_cossl.py", "train_cifar_fix_cdmad.py"
+OTHERWISE = ["train_cifar_fix_prior.py", "train_cifar_fix_abc.py", "train_cifar_fix_acr.py", PRIOR_COSSL]
 
 
 def started_ranks(of: int, script: Path, *arguments: object, **how: object) -> list[subprocess.Popen]:
@@ -70,12 +71,12 @@ def own_lines(stderr: str) -> list[str]:
 class Chunks:
     """A step of two ranks in one process: their rows forwarded one after the other, from equal networks.
 
-    Each rank goes twice: what it would tell the other before its loss is there (ReMixMatch's mean guess) is heard in
-    the first round, and used in the second.
+    Each rank goes twice: what it would tell the other before its loss is there (sums of guesses) is heard in the first
+    round, and used in the second.
     """
 
     def __init__(self, objects: dict, as_rank) -> None:
-        self.as_rank, self.heard, self.mean = as_rank, [], None
+        self.as_rank, self.heard, self.said = as_rank, None, []
         modules = [thing for thing in objects.values() if isinstance(thing, torch.nn.Module)]
         self.buffers = [buffer for module in modules for buffer in module.buffers()]
         self.left, self.rates = {}, {}
@@ -83,21 +84,22 @@ class Chunks:
     def descend(self, averaged: Averaged, loss: torch.Tensor) -> None:
         averaged.optimizer.zero_grad()
         loss.backward()
-        gradients = [None if p.grad is None else p.grad.clone() for p in averaged.live.parameters()]
+        gradients = [None if p.grad is None else p.grad.clone() for p in averaged._learning()]
         self.left.setdefault(averaged, []).append((gradients, [b.clone() for b in averaged.live.buffers()]))
         self.rates[averaged] = [group["lr"] for group in averaged.optimizer.param_groups]  # a schedule goes on
 
-    def add(self, running: RunningMean, p: torch.Tensor) -> None:
-        mean = p.mean(dim=0)
-        self.heard.append(mean)
-        mean = mean if self.mean is None else self.mean
-        running.rows.copy_(torch.cat([running.rows[1:], mean[None]]))
-        running.seen.add_(1)
+    def mean_over_ranks(self, tensors: list[torch.Tensor]) -> None:
+        said = self.said[-1]
+        said.append([tensor.clone() for tensor in tensors])
+        if self.heard is not None:
+            for tensor, *both in zip(tensors, *(of_rank[len(said) - 1] for of_rank in self.heard), strict=True):
+                tensor.copy_(sum(both) / 2)
 
     def round(self, step, batches, t: int) -> list[torch.Tensor]:
         before = [buffer.clone() for buffer in self.buffers]
-        self.heard, self.left = [], {}
+        self.said, self.left = [], {}
         for rank in (0, 1):
+            self.said.append([])
             for buffer, value in zip(self.buffers, before, strict=True):
                 buffer.copy_(value)
             self.as_rank(rank)
@@ -106,13 +108,13 @@ class Chunks:
         return before
 
     def step(self, step, batches, t: int) -> None:
-        self.mean = None
+        self.heard = None
         for buffer, value in zip(self.buffers, self.round(step, batches, t), strict=True):
             buffer.copy_(value)
-        self.mean = torch.stack(self.heard).mean(dim=0) if self.heard else None
+        self.heard = self.said
         self.round(step, batches, t)
         for averaged, ((grads_0, buffers_0), (grads_1, buffers_1)) in self.left.items():
-            for p, a, b in zip(averaged.live.parameters(), grads_0, grads_1, strict=True):
+            for p, a, b in zip(averaged._learning(), grads_0, grads_1, strict=True):
                 p.grad = None if a is None else (a + b) / 2
             for buffer, a, b in zip(averaged.live.buffers(), buffers_0, buffers_1, strict=True):
                 buffer.copy_((a + b) / 2)
@@ -133,9 +135,10 @@ def both_ranks(tiny, pretrained_by, tmp_path_factory):
     """Flags of a few steps of each script, and what rank 0 and rank 1 have after them."""
     folder = tmp_path_factory.mktemp("ranks")
     flags = {}
-    for script in SCRIPTS:
+    for script in [*SCRIPTS, *OTHERWISE, CDMAD]:
         start = ["--resume", pretrained_by(script.replace("_cossl", "")) / "checkpoint.pth.tar"] * ("cossl" in script)
-        align, tau = ["--align"] * ("remix" in script), ["--tau", 0.2] * ("cifar_fix" in script)
+        start += ["--warm_prior", 0] * (script in OTHERWISE)
+        align, tau = ["--align"] * ("remix" in script), ["--tau", 0.2] * ("cifar_fix" in script and script != CDMAD)
         crt = ["--classifier", "crt"] * ("small_imagenet127_fix_cossl" in script)  # no draws in its warm-up
         all_of_it = [*tiny(script), *align, *tau, *crt, *steps(script, STEPS), "--out", folder / "none", *start]
         flags[script] = [str(flag) for flag in all_of_it]
@@ -146,7 +149,7 @@ def both_ranks(tiny, pretrained_by, tmp_path_factory):
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, *OTHERWISE, CDMAD])
 def test_two_ranks_train_as_one_process_does_in_two_chunks(script, both_ranks, as_rank):
     flags, zero, one = both_ranks
     means, counts = zero[script]["logs"]
@@ -161,7 +164,8 @@ def test_two_ranks_train_as_one_process_does_in_two_chunks(script, both_ranks, a
     chunks = Chunks(run.objects, as_rank)
     with (
         patch.object(Averaged, "descend", lambda averaged, loss: chunks.descend(averaged, loss)),
-        patch.object(RunningMean, "add", lambda running, p: chunks.add(running, p)),
+        patch("methods.remixmatch.mean_over_ranks", chunks.mean_over_ranks),
+        patch("methods.prior.mean_over_ranks", chunks.mean_over_ranks),
     ):
         for t in range(run.steps):
             chunks.step(run.step, run.batches, t)

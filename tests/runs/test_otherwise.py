@@ -11,7 +11,6 @@ from helpers.scripts import (
     load_checkpoint,
     log_lines,
     run_here,
-    run_ranks,
     steps,
     summary,
 )
@@ -135,14 +134,6 @@ def test_kappa_can_be_fitted(flags, tmp_path):
     prior.shares.copy_(torch.arange(10, 0, -1) / 55)
     logs = found.step(found.data.batches(found.step.streams, *found.step.draws).at(0))
     assert kappa.value != 1 and logs["kappa"] == kappa.value
-
-
-@pytest.mark.ranks
-def test_two_ranks(flags, tmp_path):
-    result = run_ranks(PRIOR_COSSL, *flags(PRIOR_COSSL, "--epochs", 1, "--out", tmp_path))
-    assert result.returncode == 0, result.stderr
-    assert summary(tmp_path)["processes"] == 2
-    assert load_checkpoint(tmp_path / LATEST)["class_prior"]["shares"].sum() == pytest.approx(1)
 
 
 def history(**train) -> dict:
