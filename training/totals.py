@@ -26,7 +26,7 @@ class Totals:
         self.step, self.counts, self.names = step, totals.pop("pseudo", None), tuple(totals)
         self.values = torch.stack([*totals.values()]) if totals else torch.empty(0)  # of the 0-d logs, one vector
         # Whether all steps so far gave numbers, bool; how many did before the first that didn't; that one's 0-d logs.
-        self.sound: tuple[Tensor, Tensor, Tensor] | None = None
+        self.finite: tuple[Tensor, Tensor, Tensor] | None = None
 
     def add(self, logs: dict[str, Tensor]) -> None:
         """The logs of the next step, which the caller counts in `step`. Never waits for the device, and after the first
@@ -34,16 +34,16 @@ class Totals:
         """
         scalars = {name: value.detach() for name, value in logs.items() if value.ndim == 0}
         values, counts = torch.stack([*scalars.values()]), logs.get("pseudo")
-        if self.sound is None:
+        if self.finite is None:
             self._begin(tuple(scalars), values, counts)
-        assert self.sound is not None
-        sound, good, terms = self.sound
+        assert self.finite is not None
+        all_finite, number, terms = self.finite
         self.values += values
         if self.counts is not None and counts is not None:
             self.counts += counts
-        torch.where(sound, values, terms, out=terms)
-        sound &= (0 * values).sum() == 0
-        good += sound
+        torch.where(all_finite, values, terms, out=terms)
+        all_finite &= (0 * values).sum() == 0
+        number += all_finite
 
     def _begin(self, names: tuple[str, ...], values: Tensor, counts: Tensor | None) -> None:
         """Before the first step here, whose logs these are: sums on its device, those of a checkpoint or zeros."""
@@ -53,29 +53,29 @@ class Totals:
         if counts is not None:
             self.counts = torch.zeros_like(counts) if self.counts is None else self.counts.to(counts)
         good = torch.full((), self.step, device=values.device)
-        self.sound = torch.ones((), dtype=torch.bool, device=values.device), good, values.clone()
+        self.finite = torch.ones((), dtype=torch.bool, device=values.device), good, values.clone()
 
     def restart(self) -> None:
         """The next epoch begins."""
         self.step = 0
-        for sums in (self.values, self.counts, *(self.sound or ())):
+        for sums in (self.values, self.counts, *(self.finite or ())):
             if sums is not None:
                 sums.zero_()
-        if self.sound is not None:
-            self.sound[0].fill_(True)
+        if self.finite is not None:
+            self.finite[0].fill_(True)
 
     @property
     def cheap(self) -> bool:
         """Whether a read waits for nothing."""
-        return self.sound is not None and self.sound[0].device.type == "cpu"
+        return self.finite is not None and self.finite[0].device.type == "cpu"
 
     def check(self, n: int, rates: str) -> None:
         """Raise UserError, which names the learning `rates`, if a step of this epoch, n, gave something else than
         numbers. Reads the device.
         """
-        if self.sound is None or (good := int(self.sound[1])) == self.step:
+        if self.finite is None or (good := int(self.finite[1])) == self.step:
             return
-        terms = zip(self.names, self.sound[2].tolist(), strict=True)
+        terms = zip(self.names, self.finite[2].tolist(), strict=True)
         text = ", ".join(f"{name} {value:.4g}" for name, value in terms)
         raise UserError(f"{rates}: not a number in step {good + 1} of epoch {n} ({text}); {remedy(n)}")
 

@@ -446,7 +446,7 @@ def test_bad_steps_are_kept_without_a_read():
     totals = Totals()
     for _ in range(2):
         totals.add({"loss": torch.zeros((), device="meta"), "pseudo": torch.zeros(2, 3, device="meta")})
-    assert totals.sound[0].device.type == "meta"
+    assert totals.finite[0].device.type == "meta"
     assert set(totals.totals()) == {"loss", "pseudo"}
 
 
@@ -455,7 +455,7 @@ def test_sums_stay_where_they_are():
     totals = Totals(2, {"mask": torch.tensor(3.0), "loss": torch.tensor(5.0), "pseudo": torch.tensor([[1, 2]])})
     logs = {"loss": torch.tensor(1.0), "mask": torch.tensor(0.5), "pseudo": torch.tensor([[0, 4]])}
     totals.add(logs)
-    sums = totals.values, totals.counts, *totals.sound
+    sums = totals.values, totals.counts, *totals.finite
     places = [tensor.data_ptr() for tensor in sums]
     assert [tensor.tolist() for tensor in sums] == [[6.0, 3.5], [[1, 6]], True, 3, [1.0, 0.5]]
     logs["loss"].fill_(torch.nan)
@@ -464,7 +464,7 @@ def test_sums_stay_where_they_are():
     totals.restart()
     logs["loss"].fill_(2.0)
     totals.add(logs)
-    assert [tensor.data_ptr() for tensor in (totals.values, totals.counts, *totals.sound)] == places
+    assert [tensor.data_ptr() for tensor in (totals.values, totals.counts, *totals.finite)] == places
     assert [tensor.tolist() for tensor in sums] == [[2.0, 0.5], [[0, 4]], True, 1, [2.0, 0.5]]
 
 
