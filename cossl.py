@@ -31,6 +31,6 @@ def load(
     if dataset not in (None, *PREPARED):
         raise UserError(f"dataset {dataset}: not known; give one of {', '.join(PREPARED)}")
     model = load_model(Path(checkpoint).expanduser(), "", torch.device(device))
-    told = SimpleNamespace(classes=classes, labelled_counts=None, dataset=dataset, img_size=img_size)
-    facts = facts_of(model, told)
+    flags = SimpleNamespace(classes=classes, labelled_counts=None, dataset=dataset, img_size=img_size)
+    facts = facts_of(model, flags)
     return Predictor(model.predict, facts).to(device), list(facts["classes"])

@@ -73,12 +73,12 @@ def aside(recipe: str, args: argparse.Namespace, orders: Connection) -> None:
 def measured(recipe: str, images: Dataset, args: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds of each kind of step, round by round; in round 0 the steps that compile do so."""
     device, flags, fast_flags = pick_device(args.gpu), flags_of(recipe, args), args.fast.split()
-    own, fast = (recipe_step(recipe, images, *flags, *more) for more in ([], fast_flags))
+    exact, fast = (recipe_step(recipe, images, *flags, *more) for more in ([], fast_flags))
     limits = [limit(recipe, recipe_step(recipe, images, *flags, *more), device) for more in ([], fast_flags)]
     works = {
         LIMIT: lambda t: limits[0](),
-        STEP: own.train,
-        DATA: own.batches.at,
+        STEP: exact.train,
+        DATA: exact.batches.at,
         FAST: fast.train,
         FAST_LIMIT: lambda t: limits[1](),
     }
@@ -109,10 +109,10 @@ def report(times: dict[str, dict[str, list[float]]], first: dict[str, dict[str, 
     }
     for recipe, kinds in times.items():
         ratios = [statistics.median(map(operator.truediv, kinds[one], kinds[other])) for one, other in RATIOS]
-        own, fast = (
+        exact, fast = (
             [medians[recipe][name] for name in names] for names in ((LIMIT, STEP, DATA, PLAIN), (FAST_LIMIT, FAST))
         )
-        row = [f"{ms:.0f}" for ms in own] + [f"{ratio:.3f}" for ratio in ratios[:3]]
+        row = [f"{ms:.0f}" for ms in exact] + [f"{ratio:.3f}" for ratio in ratios[:3]]
         row += [f"{ms:.0f}" for ms in fast] + [f"{ratio:.3f}" for ratio in ratios[3:]] + [f"{first[recipe][FAST]:.0f}"]
         print(f"{recipe:22}", *(f"{cell:>7}" for cell in row))
     for recipe in sorted({*medians} & {name.removesuffix("_cossl") for name in medians if "cossl" in name}):

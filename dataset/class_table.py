@@ -16,12 +16,12 @@ def describe(
     unlabelled_counts: np.ndarray | None,
     unlabelled: int,
     classes: Sequence[str] = (),
-    again: int = 0,
+    labelled_again: int = 0,
 ) -> str:
     """The class counts of both sets, int (C,) each, as a table of at most 100 columns, in blocks of lines.
 
     unlabelled: images in the unlabelled set, all that is said of it where its counts are unknown (None); classes: their
-    names, numbers if none are given or one doesn't fit; again: how many of the unlabelled are labelled.
+    names, numbers if none are given or one doesn't fit; labelled_again: how many of the unlabelled are labelled.
     """
     titles = ["class", f"{counts.sum()} labelled", f"{unlabelled} unlabelled"]
     margin, names = max(map(len, titles)), [printable(name) for name in classes]
@@ -37,5 +37,6 @@ def describe(
             cells = (f"{cell:>{width}}" for cell, width in zip(row[start:end], widths[start:end], strict=True))
             lines.append(f"{title:>{margin}}" + "".join(cells))
         start = end
-    note = [f"{again} of the unlabelled are the labelled ones again" if again < unlabelled else ALONE] if again else []
+    some = f"{labelled_again} of the unlabelled are the labelled ones again"
+    note = [some if labelled_again < unlabelled else ALONE] if labelled_again else []
     return "\n".join([*lines, *titles[len(rows) :], *note])

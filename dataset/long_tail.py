@@ -110,9 +110,9 @@ def long_tailed(dataset: Dataset, args: ImbalanceFlags, include_labelled: bool) 
             f"--num_max {args.num_max} --imb_ratio_l {args.imb_ratio_l}: class {c} ({names[c]}) gets no labelled image;"
             " raise --num_max or lower --imb_ratio_l"
         )
-    own = np.flatnonzero(dataset.train.labels == UNKNOWN)
-    if len(own):
-        return _beside_own(dataset, args, n_l, own, include_labelled)
+    unknown = np.flatnonzero(dataset.train.labels == UNKNOWN)
+    if len(unknown):
+        return _beside_own(dataset, args, n_l, unknown, include_labelled)
     n_u = class_counts(args.ratio * args.num_max, len(names), args.imb_ratio_u)
     n_u = in_order(n_u, args.order, args.imb_ratio_u)
     if n_u.sum() == 0:
@@ -122,13 +122,13 @@ def long_tailed(dataset: Dataset, args: ImbalanceFlags, include_labelled: bool) 
 
 
 def _beside_own(
-    dataset: Dataset, args: ImbalanceFlags, n_l: np.ndarray, own: np.ndarray, include_labelled: bool
+    dataset: Dataset, args: ImbalanceFlags, n_l: np.ndarray, unknown: np.ndarray, include_labelled: bool
 ) -> LongTailed:
-    """n_l: labelled images per class (C,); own: which images are of unknown class, (U,)."""
+    """n_l: labelled images per class (C,); unknown: which images are of unknown class, (U,)."""
     refuse_order(args.order, "this data set")
     usual = {one.name: one.options["default"] for one in LONG_TAIL}
     if given := [f"--{name}" for name in ("ratio", "imb_ratio_u") if getattr(args, name) != usual[name]]:
         warn(f"{' and '.join(given)}: without effect, for all unlabelled images are taken, and their classes not known")
     labels, nothing = dataset.train.labels, np.zeros_like(n_l)
     labelled, _ = split(labels, n_l, nothing, args.manualSeed, include_labelled=False, classes=dataset.classes)
-    return LongTailed(labelled, np.concatenate([labelled, own]) if include_labelled else own, n_l, None)
+    return LongTailed(labelled, np.concatenate([labelled, unknown]) if include_labelled else unknown, n_l, None)

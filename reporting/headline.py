@@ -14,7 +14,7 @@ def headline(groups: list[Group]) -> str:
     """What came out, in one sentence: in each setting the method with the highest figure, and the next one. Then
     `floor_verdict`.
     """
-    told = []
+    sentences = []
     for heading, here in _settings(groups):
         found = _figures(here, here[0].metric)
         ranked = sorted(found, key=lambda name: -found[name].mean)
@@ -23,11 +23,11 @@ def headline(groups: list[Group]) -> str:
         words = f"{ranked[0]} reaches {show(found[ranked[0]])} % {METRICS[here[0].metric]} on {heading}"
         if len(ranked) > 1:
             words += f", {found[ranked[0]].mean - found[ranked[1]].mean:.2f} points above {ranked[1]}"
-        told.append(words)
-    if not told:
+        sentences.append(words)
+    if not sentences:
         return "No run here is finished and tells its arguments, so that none can be compared."
-    more = f"; {len(told) - _SETTINGS} more below" if len(told) > _SETTINGS else ""
-    return f"Mean of the last epochs: {'; '.join(told[:_SETTINGS])}{more}. {floor_verdict(groups)}".rstrip()
+    more = f"; {len(sentences) - _SETTINGS} more below" if len(sentences) > _SETTINGS else ""
+    return f"Mean of the last epochs: {'; '.join(sentences[:_SETTINGS])}{more}. {floor_verdict(groups)}".rstrip()
 
 
 def floor_verdict(groups: list[Group]) -> str:
