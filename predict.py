@@ -33,7 +33,7 @@ from utils.errors import UserError
 from utils.files import atomic_write_text, check_writable, replacing
 from utils.flag_types import gpu, path, positive_int
 from utils.metrics import thirds
-from utils.text import csv_cell, printable
+from utils.text import printable
 
 
 def main() -> None:
@@ -135,7 +135,7 @@ def write(out: Path, predictions: Predictions, classes: list[str], groups: list[
             pairs = zip(indices, values, strict=True)
             row = [str(path), *(cell for c, p in pairs for cell in (classes[c], f"{p:.6f}"))]
             row += [groups[indices[0]]] if groups else []
-            writer.writerow(map(csv_cell, row))
+            writer.writerow(row)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,8 @@ def main() -> None:
             run.fit(step, student.ema, data, args.val_iteration, student, before=before)
 
             if one.generation + 1 < args.num_generation:
-                rates = picking_rates(class_frequencies(args, data.counts), args.crest_alpha)
+                frequencies = class_frequencies(args.dataset, args.imb_ratio_l, data.counts)
+                rates = picking_rates(frequencies, args.crest_alpha)
                 picked = pick(student.ema, data, rates)
 
 

@@ -3,7 +3,7 @@
 Shape legend: n images join, C classes.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,13 +35,6 @@ def with_joined(dataset: Dataset, found: LongTailed, joined: Joined) -> tuple[Da
     return dataset._replace(train=train.with_more(more)), found._replace(labelled=members)
 
 
-class ProfileFlags(Protocol):
-    """The flags that say how frequent classes are."""
-
-    dataset: str
-    imb_ratio_l: int
-
-
-def class_frequencies(args: ProfileFlags, counts: np.ndarray) -> list[float]:
+def class_frequencies(dataset: str, imb_ratio_l: int, counts: np.ndarray) -> list[float]:
     """Of the labelled images, to scale, (C,): by gamma, which their counts (C,) round; of a folder these counts."""
-    return counts.tolist() if args.dataset == "folder" else class_profile(len(counts), args.imb_ratio_l)
+    return counts.tolist() if dataset == "folder" else class_profile(len(counts), imb_ratio_l)

@@ -10,6 +10,7 @@ from torch.nn.functional import relu
 from models.initialise import initialise
 
 EXPANSION = 4
+BLOCKS = 3, 4, 6, 3  # of each stage
 
 
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -39,21 +40,19 @@ class ResNet50(nn.Module):
     """ResNet-50 whose first convolution is 3 x 3 with stride 1, without a pooling behind it.
 
     `features(x)`: (B, 3, S, S) -> (B, D); `output(f)`: (B, D) -> logits (B, C); `rot(f)`: (B, D) -> logits of
-    the four quarter turns (B, 4); calling the network: images -> logits. blocks: bottlenecks per stage; width: of
-    the first stage, published 64 (smaller ones are for tests).
+    the four quarter turns (B, 4); calling the network: images -> logits. width: of the first stage.
     """
 
-    def __init__(self, num_classes: int, width: int = 64, blocks: tuple[int, ...] = (3, 4, 6, 3)) -> None:
+    def __init__(self, num_classes: int, width: int = 64) -> None:
         super().__init__()
         self.conv1, self.bn1 = _conv(3, width, 3), nn.BatchNorm2d(width)
         inputs = width
-        for i, number in enumerate(blocks):
+        for i, number in enumerate(BLOCKS):
             stage, outputs = [], EXPANSION * width * 2**i
             for j in range(number):
                 stage.append(Bottleneck(inputs, width * 2**i, stride=2 if i > 0 and j == 0 else 1))
                 inputs = outputs
             self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
-        self.stages = len(blocks)
         self.output = nn.Linear(inputs, num_classes)
         self.rot = nn.Linear(inputs, 4)
         initialise(self)
@@ -61,7 +60,7 @@ class ResNet50(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Images (B, 3, S, S) float -> features (B, D)."""
         x = relu(self.bn1(self.conv1(x)))
-        for i in range(self.stages):
+        for i in range(len(BLOCKS)):
             x = getattr(self, f"layer{i + 1}")(x)
         return x.mean(dim=(2, 3))
 

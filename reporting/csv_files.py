@@ -10,7 +10,6 @@ from reporting.groups import METRICS, Group
 from reporting.means import Figure
 from reporting.protocol import tested_on
 from reporting.summaries import STATISTICS
-from utils.text import csv_cell
 
 
 def figures_csv(groups: list[Group]) -> str:
@@ -49,5 +48,5 @@ def _mean_sd(figure: Figure | None) -> list[float | str]:
 
 def _csv(rows: list[list]) -> str:
     text = io.StringIO()
-    csv.writer(text).writerows(map(csv_cell, row) for row in rows)
+    csv.writer(text).writerows(rows)
     return text.getvalue()

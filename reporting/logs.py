@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 from reporting.published_code import COLUMNS, in_percent
-from utils.files import read_regular
 
 
 def read_log(path: Path) -> tuple[dict[str, list[float]], list[str], bool]:
@@ -17,7 +16,7 @@ def read_log(path: Path) -> tuple[dict[str, list[float]], list[str], bool]:
     percent. A file that can't be read gives no columns.
     """
     try:
-        text = read_regular(path).decode("utf-8")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}, [f"no {path.name}"], False
     except (OSError, UnicodeDecodeError) as error:

@@ -11,7 +11,6 @@ from typing import Any
 from reporting.shifted import CONFIDENCE, RESAMPLES, few_images
 from reporting.shifted_picture import shifted_curves, title_of
 from utils.files import replacing_all, to_json
-from utils.text import csv_cell
 
 FIGURES = ("top1", "low", "high", "weighted", "weighted_low", "weighted_high")
 KNOWN = tuple(f"known_prior_{name}" for name in FIGURES)
@@ -84,4 +83,4 @@ def _write_csv(path: Path, records: list[dict[str, Any]]) -> None:
             for i, (ratio, images) in enumerate(zip(record["ratios"], record["images"], strict=True)):
                 values = [record[name][i] for name in FIGURES]
                 values += [record["known_prior"][name][i] for name in FIGURES if known]
-                writer.writerow([*map(csv_cell, about), ratio, images, *(f"{value:.4f}" for value in values)])
+                writer.writerow([*about, ratio, images, *(f"{value:.4f}" for value in values)])

@@ -16,7 +16,6 @@ from dataset.small_imagenet127 import SMALL_LOOK, class_map
 from reporting.trained import Model
 from utils.args import Parser
 from utils.errors import UserError
-from utils.files import read_regular
 from utils.flag_types import image_size, positive_int
 
 
@@ -129,7 +128,7 @@ def _entries(text: str) -> list[str]:
     found = text.split(",")
     if text and os.path.exists(path):  # noqa: PTH110 - Path's raises for names that are too long
         try:
-            found = read_regular(path).decode("utf-8-sig").rstrip().splitlines()
+            found = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
         except (OSError, UnicodeDecodeError):
             raise ArgumentTypeError(f"{path} is no readable text file; give one with an entry a line") from None
     elif len(found) == 1:

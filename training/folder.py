@@ -9,7 +9,7 @@ from itertools import count, takewhile
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files import open_regular, read_json
+from utils.files import read_json
 from utils.text import warn
 
 LOCK = ".lock"
@@ -124,7 +124,7 @@ def writing(lock: Lock | None) -> Iterator[None]:
 
 def in_use(out: Path) -> bool:
     """Whether a process trains in the folder; False where that can't be told."""
-    with suppress(OSError), open_regular(out / LOCK) as file:
+    with suppress(OSError), (out / LOCK).open("rb") as file:
         try:
             os.lockf(file.fileno(), os.F_TEST, 0)
         except (BlockingIOError, PermissionError):

@@ -4,18 +4,16 @@ import errno
 import json
 import math
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from utils.errors import UserError
 from utils.text import warn_once
 
 # What calls that a file system lacks give; other errors are of the disk.
 NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOLCK}
-SANE = 2**28  # bytes; 2,000 epochs of 1,000 classes take 144 MB of diagnostics
 
 
 def jsonable(value: Any) -> Any:
@@ -32,28 +30,10 @@ def to_json(value: Any) -> str:
     return json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n"
 
 
-@contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """To read. Raises OSError for what is no regular file: to open a FIFO, or to read a device, may never end."""
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        yield file
-
-
-def read_regular(path: Path) -> bytes:
-    """The content of a file that a run has left. Raises OSError for what is no regular file, or larger than any."""
-    with open_regular(path) as file:
-        content = file.read(SANE + 1)
-    if len(content) > SANE:
-        raise OSError(errno.EFBIG, f"more than {SANE >> 20} MiB")
-    return content
-
-
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises ValueError, with the rest of a sentence about the file, if it is none."""
     try:
-        return json.loads(read_regular(path).decode("utf-8"), parse_constant=_no_json)
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_json)
     except (OSError, ValueError, RecursionError):
         raise ValueError("is not readable JSON") from None
 

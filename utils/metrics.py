@@ -60,13 +60,13 @@ def thirds(frequency: Tensor) -> dict[str, Tensor]:
     return {"many": many, "medium": ~many & ~few, "few": few}
 
 
-def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
+def calibration_error(logits: Tensor, labels: Tensor) -> Tensor:
     """Expected calibration error () in percent: how far confidence and accuracy lie apart, in the mean over the images.
 
-    logits: float (N, C); labels: int64 (N,). The confidences are put into equally wide bins (a, b]. Source: Guo et al.,
-    On Calibration of Modern Neural Networks, 2017, section 2.
+    logits: float (N, C); labels: int64 (N,). The confidences are put into 15 equally wide bins (a, b]. Source: Guo et
+    al., On Calibration of Modern Neural Networks, 2017, section 2.
     """
-    confidence, guess = logits.double().softmax(1).max(1)
+    bins, (confidence, guess) = 15, logits.double().softmax(1).max(1)
     bin_of = (confidence * bins).ceil().long().clamp(1, bins) - 1
     excess = (guess == labels).double() - confidence
     gap = (one_hot(bin_of, bins) * excess[:, None]).sum(0)  # index_add would add in any order on a GPU

@@ -1,8 +1,7 @@
-"""Text that a line on any terminal, a file or a spreadsheet can hold, and warnings."""
+"""Text that a line on any terminal or a file can hold, and warnings."""
 
 import sys
 from functools import lru_cache
-from typing import Any
 
 
 def printable(text: object) -> str:
@@ -18,11 +17,6 @@ def one_line(text: object) -> str:
 def reason(error: BaseException) -> str:
     """What is wrong with a file, in one line."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def csv_cell(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay as they are."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value
 
 
 def warn(text: str) -> None:

@@ -3,7 +3,6 @@
 import csv
 import errno
 import json
-import os
 import re
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from helpers.browser import CHROMIUM, DRIVER, browser
 from helpers.made_runs import make_run
 from helpers.own_images import without_permission
 from helpers.published_runs import make_published
-from helpers.scripts import HANG, ROOT, assert_refused, assert_runs, command, run_here, run_script
+from helpers.scripts import ROOT, assert_refused, assert_runs, run_here, run_script
 
 from reporting.charts import CURVES, PSEUDO, confusions, epochs, per_class, shifted
 from reporting.figures import COLOURS
@@ -645,8 +644,7 @@ def test_hostile_names_leave_everything_whole(tmp_path):
     stopped = make_run(tmp_path / "`x`\x1b[31m<img src=x>", status="stopped")
     text = report(tmp_path, "--out", tmp_path / "out")
     assert "\x1b" not in text
-    shown = [f"'{name}" if name[0] in "=+-@\t" else name for name in EVIL]
-    assert [row["class"] for row in rows_of(tmp_path / "out" / "classes.csv")] == shown
+    assert [row["class"] for row in rows_of(tmp_path / "out" / "classes.csv")] == EVIL
     assert rows_of(tmp_path / "out" / "figures.csv")[0]["folders"] == str(run)
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<script") == page.count("</script>") == 2
@@ -655,57 +653,6 @@ def test_hostile_names_leave_everything_whole(tmp_path):
     assert all(name in str(data) for name in ("</script><script>alert(1)</script>", "<b>x</b>"))
     assert len(re.findall(r"^## ", (tmp_path / "out" / "tables.md").read_text(), re.M)) == 1
     assert stopped.exists()
-
-
-def fifo(path):
-    path.unlink(missing_ok=True)
-    os.mkfifo(path)
-
-
-def device(path):
-    path.unlink(missing_ok=True)
-    path.symlink_to("/dev/zero")
-
-
-def endless(path):
-    path.write_bytes(b"")
-    os.truncate(path, 2**40)
-
-
-def bomb(path):
-    """A small archive of large arrays."""
-    if path.suffix == ".npz":
-        np.savez_compressed(path, epoch=np.zeros(2**25 + 1))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("spoil", [fifo, device, endless, bomb])
-def test_only_regular_files_of_sane_size_are_read(spoil, tmp_path):
-    """All others are named among the problems; within a process of little memory, so that nothing can read them."""
-    expected = {
-        "summary.json": "summary.json is not readable JSON",
-        "log.txt": "log.txt can't be read (OSError)",
-        "diagnostics.npz": "diagnostics.npz is not readable",
-        "shifted.json": "shifted.json can't be used: is not readable JSON",
-        "arguments.json": "arguments.json is not readable JSON",
-        "checkpoint.pth.tar": "checkpoint.pth.tar",
-    }
-    make_run(tmp_path / "runs" / "good")
-    kept = {"diagnostics.npz": expected["diagnostics.npz"]} if spoil is bomb else expected
-    for name in kept:
-        run = tmp_path / "runs" / name
-        make = make_published if name.startswith(("arguments", "checkpoint")) else make_run
-        make(run)
-        spoil(run / name)
-    running = make_run(tmp_path / "runs" / "lock", status="running", seed=2)
-    fifo(running / ".lock")
-    limited = ["bash", "-c", 'ulimit -v 16000000; exec "$@"', "_"]
-    command_line = [*limited, *command("report.py", tmp_path / "runs", "--out", tmp_path / "out")]
-    result = subprocess.run(command_line, capture_output=True, text=True, cwd=ROOT, timeout=HANG, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
-    for name, words in kept.items():
-        assert re.search(f"/runs/{re.escape(name)}: .*{re.escape(words)}", result.stdout), name
-    assert f"{running}: unfinished" in result.stdout
 
 
 @pytest.mark.parametrize("kind", ["empty", "missing", "file", "out"])

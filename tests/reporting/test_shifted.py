@@ -210,14 +210,6 @@ def made(run, **others):
     return about | figures | others
 
 
-def test_names_that_a_spreadsheet_would_calculate(tmp_path):
-    write(tmp_path, "digits", [made("=1+1/run", method="-x"), made("plain")], {})
-    with (tmp_path / "shifted.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {(row["run"], row["method"]) for row in rows} == {("'=1+1/run", "'-x"), ("plain", "FixMatch")}
-    assert {int(row["ratio"]) for row in rows} == set(RATIOS)
-
-
 def axes_of(monkeypatch, records):
     """The axes and the title of shifted.png, before it is saved."""
     seen = []

@@ -4,7 +4,6 @@ What a script's own tests have of this: class names in the report (test_report.p
 (test_small_imagenet127.py).
 """
 
-import gzip
 import io
 import json
 import os
@@ -22,12 +21,10 @@ from helpers.scripts import FIX, SHORT, TINY, assert_refused, assert_runs, load_
 from PIL import Image
 
 from dataset.crops import read_rgb
-from dataset.fashion_mnist import read_idx
 from dataset.image_files import DAMAGED, image_files, read_image
 from prepare_small_imagenet_127 import read_batch
 from training.checkpoint import LATEST
 from utils.errors import UserError
-from utils.text import csv_cell
 
 
 @pytest.fixture(autouse=True)
@@ -268,13 +265,6 @@ def test_hostile_pickle(kind, tmp_path):
         read_batch(path)
 
 
-def test_gzip_bomb_among_the_files_of_fashion_mnist(tmp_path):
-    path = tmp_path / "train-images-idx3-ubyte.gz"
-    path.write_bytes(gzip.compress(bytes(10**8), 1) * 40)
-    with pytest.raises(UserError, match="unpacks to more than"):
-        read_idx(path, 3)
-
-
 def test_archive_with_members_outside_is_not_unpacked(tmp_path):
     (tmp_path / "data").mkdir()
     with tarfile.open(tmp_path / "data" / "cifar-10-python.tar.gz", "w:gz") as file:
@@ -303,6 +293,5 @@ def test_class_names_with_commas_quotes_newlines_and_html(pretrained, tmp_path):
     with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8
-    cells = {csv_cell(name) for name in state["facts"]["classes"]}  # "=1+1" is no formula
-    assert all(row[key] in cells for row in rows for key in ("class", "class_2", "class_3"))
+    assert all(row[key] in state["facts"]["classes"] for row in rows for key in ("class", "class_2", "class_3"))
     assert json.dumps(rows)
