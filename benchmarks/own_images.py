@@ -28,7 +28,6 @@ from dataset.long_tail import class_counts, long_tailed
 from utils.seeding import generator
 
 TESTED, LEFT_OUT, SIDE = 200, {"unsorted", "special"}, 256
-Image.MAX_IMAGE_PIXELS = None  # some drawings have 200 megapixels
 
 
 def write_fashion(source: Path, out: Path, seed: int) -> None:
@@ -75,6 +74,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to write, which must not be there")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    Image.MAX_IMAGE_PIXELS = None  # some drawings have 200 megapixels
     args.out.mkdir(parents=True)
     {"fashion": write_fashion, "clipart": write_clipart}[args.kind](args.source, args.out, args.seed)
 
