@@ -1,10 +1,11 @@
 """Acceptance on one GPU, within a time limit: checks, times, a short training. What ends early leaves what it has.
 
     python benchmarks/accept.py --out results/accept --data_root data --seconds 500
+    python benchmarks/accept.py --out results/more --data_root data --only times goldens nccl profile flags
 
 Every stage is a process of its own (an error of CUDA ends a process for good), with a limit of its own; stages run in
-the order of their worth while time is left. After each, results.json and table.txt are written anew. With `--dry` the
-same stages run in a small form, on a GPU or without.
+the order of their worth while time is left: all of them need both calls. After each, results.json and table.txt are
+written anew. With `--dry` the same stages run in a small form, on a GPU or without.
 """
 
 import argparse
@@ -23,13 +24,13 @@ STAGES = {
     "facts": (40, 30),
     "bits": (60, 40),
     "graph": (90, 60),
-    "times": (130, 60),
-    "train": (240, 120),
+    "resume": (120, 60),
+    "train": (240, 220),
+    "times": (200, 60),
     "goldens": (60, 40),
-    "resume": (90, 45),
-    "flags": (120, 60),
     "nccl": (60, 30),
     "profile": (45, 30),
+    "flags": (200, 60),
 }
 
 
@@ -46,7 +47,7 @@ def write(out: Path, results: dict) -> None:
 def run_stage(name: str, out: Path, args: argparse.Namespace, limit: float) -> dict:
     """One stage as a process; what it found, and how it ended."""
     part, began = out / f"{name}.jsonl", time.monotonic()
-    command = [sys.executable, "-u", "-m", "benchmarks.stages", name, part, args.data_root.resolve(), limit]
+    command = [sys.executable, "-u", "-m", "benchmarks.stages", name, part, args.data_root.resolve(), began + limit]
     command = [*map(str, command), *(["--dry"] if args.dry else [])]
     with (out / "log.txt").open("ab") as log:
         log.write(f"== {name}\n".encode())

@@ -6,7 +6,7 @@ Shape legend: N images uint8 (N, 3, S, S), C classes.
 import importlib
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from io import StringIO
 from typing import Any, NamedTuple
@@ -58,10 +58,13 @@ def made_up(n_train: int = 50_000, n_test: int = 10_000, classes: int = 10, size
     return Dataset(images(n_train), images(n_test), *look, tuple(map(str, range(classes))))
 
 
-def recipe_step(recipe: str, images: Dataset, *flags: object, device: torch.device | None = None) -> RecipeStep:
-    """The recipe `recipe` up to where it would begin to train. flags: its command line, but for `--out`.
+def recipe_step(
+    recipe: str, images: Dataset, *flags: object, more: Sequence[str] = (), device: torch.device | None = None
+) -> RecipeStep:
+    """The recipe `recipe` up to where it would begin to train. flags, more: its command line, but for `--out`.
 
-    Co-learning gets a pre-training checkpoint with initial weights. device: instead of the one that `--gpu` names.
+    Co-learning gets a pre-training checkpoint with initial weights, of `flags` alone. device: instead of the one that
+    `--gpu` names.
     """
     found: dict[str, Any] = {}
 
@@ -72,7 +75,7 @@ def recipe_step(recipe: str, images: Dataset, *flags: object, device: torch.devi
         found["batches"] = data.batches(step.streams, *step.draws)
 
     with tempfile.TemporaryDirectory() as folder, ExitStack() as patches:
-        command = [recipe, *map(str, flags), "--out", f"{folder}/run"]
+        command = [recipe, *map(str, flags), *more, "--out", f"{folder}/run"]
         if recipe.endswith("_cossl"):
             plain = [flag for flag in flags if flag not in FOR_CUDA]
             before = recipe_step(recipe.removesuffix("_cossl"), images, *plain, device=torch.device("cpu"))

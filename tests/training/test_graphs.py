@@ -4,6 +4,7 @@ The graph itself needs a GPU: `benchmarks/accept.py` compares its bits with thos
 """
 
 import json
+import math
 import subprocess
 import sys
 from argparse import Namespace
@@ -13,6 +14,8 @@ from helpers.scripts import ROOT, TINY, assert_refused, run_here
 
 from benchmarks import stages
 from benchmarks.accept import STAGES
+from training.speed import check_cuda_flags
+from utils.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -30,12 +33,25 @@ def test_flags_for_a_gpu_are_refused_in_one_line(script, flags, words, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("ranks", "compiling", "words"),
+    [(2, None, "--graph: for one process"), (1, "reduce-overhead", "--graph: a step is one graph already")],
+)
+def test_a_graph_is_of_one_process_and_of_steps_that_are_no_graph_yet(ranks, compiling, words, as_rank):
+    flags = Namespace(graph=True, tf32=True, cudnn_benchmark=False, compile=compiling)
+    as_rank(0, ranks)
+    with pytest.raises(UserError, match=words):
+        check_cuda_flags(flags, "cuda")
+    as_rank(0, 1)
+    check_cuda_flags(Namespace(**vars(flags) | {"compile": "default"}), "cuda")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES)
 def test_stages_of_acceptance_in_their_small_form(name, tmp_path):
     """Each finds what it looks for."""
     file = tmp_path / "found.jsonl"
-    getattr(stages, name)(stages.Stage(Namespace(file=file, data_root=tmp_path, seconds=5000, dry=True)))
+    getattr(stages, name)(stages.Stage(Namespace(file=file, data_root=tmp_path, end=math.inf, dry=True)))
     found = [json.loads(line) for line in file.read_text().splitlines()]
     assert found and not [one for one in found if one["ok"] is False]
 
