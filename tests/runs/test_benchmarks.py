@@ -7,13 +7,16 @@ from collections import Counter
 
 import pytest
 import torch
-from helpers.scripts import ROOT, run_script
+from helpers.scripts import FIX_COSSL, ROOT, TINY, assert_runs, run_script, steps, summary
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import schedule_curves
 from benchmarks.launches import counted_step
 from benchmarks.limit import limit
+from benchmarks.linear_probe import probe
 from benchmarks.recipe_steps import RECIPES, made_up, recipe_step
+from dataset import load
+from training.checkpoint import LATEST
 
 META = torch.device("meta")
 
@@ -139,3 +142,14 @@ def test_a_candidate_trains_both_stages(tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
 def test_every_benchmark_finds_what_it_imports(path):
     importlib.import_module(f"benchmarks.{path.stem}")
+
+
+def test_a_linear_probe_beside_what_a_run_evaluates(pretrained, tmp_path):
+    run = tmp_path / "cossl"
+    flags = [*TINY, "--epoch", 1, *steps(FIX_COSSL, 4), "--resume", pretrained / LATEST]
+    assert_runs(FIX_COSSL, *flags, "--out", run)
+    data = load("digits", tmp_path)
+    for folder in (pretrained, run):
+        evaluated, labelled, true = probe(folder, data)
+        assert evaluated == pytest.approx(summary(folder)["last_epoch"]["balanced"], abs=0.3)
+        assert 15 < labelled < true  # features of few steps; six times as many images help
