@@ -51,7 +51,7 @@ class Totals:
         self.names, zero = names, torch.zeros((), dtype=values.dtype)
         self.values = torch.stack([before.get(name, zero) for name in names]).to(values)
         if counts is not None:
-            self.counts = torch.zeros_like(counts) if self.counts is None else self.counts.to(counts)
+            self.counts = torch.zeros_like(counts) if self.counts is None else self.counts.to(counts, copy=True)
         good = torch.full((), self.step, device=values.device)
         self.finite = torch.ones((), dtype=torch.bool, device=values.device), good, values.clone()
 
