@@ -9,6 +9,7 @@ labels, which no method has.
 
 import argparse
 import sys
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,6 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataset import load
-from dataset.images import Dataset
 from dataset.long_tail import long_tailed
 from methods.floors import logistic_regression
 from methods.method import Network
@@ -28,30 +28,29 @@ from reporting.trained import load_model
 from training.checkpoint import LATEST
 from utils.metrics import evaluate
 
-BATCH = 500
+BATCH, load_once = 500, cache(load)
 
 
-def probe(run: Path, data: Dataset) -> list[float]:
-    """The three figures."""
+def probe(run: Path, root: Path) -> list[float]:
+    """The three figures. root: of the data."""
     model = load_model(run / LATEST, "RUN", torch.device("cpu"))
     predictor, flags = Predictor(model.predict, model.facts), SimpleNamespace(**model.arguments)
+    data = load_once(flags.dataset, root)
     members = long_tailed(data, flags, flags.unlabelled == "included")
     everyone = np.union1d(members.labelled, members.unlabelled)
 
-    @torch.no_grad()
     def features(pixels: np.ndarray) -> Tensor:
-        parts = range(0, len(pixels), BATCH)
-        return torch.cat([predictor.features(torch.from_numpy(pixels[i : i + BATCH])) for i in parts])
+        return torch.cat([predictor.features(batch) for batch in torch.from_numpy(pixels).split(BATCH)])
 
     tested, labels = features(data.test.pixels), torch.from_numpy(data.test.labels)
 
     def balanced(predict: Network) -> float:
         return float(evaluate(predict, [(tested, labels)], model.facts["labelled_counts"])["balanced"])
 
+    x, y = features(data.train.pixels[everyone]), torch.from_numpy(data.train.labels[everyone])
     found = [balanced(model.predict.output)]
-    for chosen in (members.labelled, everyone):
-        y = torch.from_numpy(data.train.labels[chosen])
-        found.append(balanced(logistic_regression(features(data.train.pixels[chosen]), y, flags.manualSeed)))
+    for rows in (np.searchsorted(everyone, members.labelled), slice(None)):
+        found.append(balanced(logistic_regression(x[rows], y[rows], flags.manualSeed)))
     return found
 
 
@@ -62,9 +61,7 @@ def main() -> None:
     args = parser.parse_args()
     print(f"{'evaluated':>10} {'labelled':>10} {'all, true':>10}  run")
     for run in args.runs:
-        name = load_model(run / LATEST, "RUN", torch.device("cpu")).arguments["dataset"]
-        figures = probe(run, load(name, args.data_root))
-        print(*(f"{figure:>10.1f}" for figure in figures), f" {run}", flush=True)
+        print(*(f"{figure:>10.1f}" for figure in probe(run, args.data_root)), f" {run}", flush=True)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,17 @@ def _load(source: type, root: Path, mean: tuple, std: tuple) -> Dataset:
     try:
         train, test = source(root, train=True), source(root, train=False)
     except RuntimeError:
-        problem = "files missing or damaged (another checksum)"
-        raise UserError(f"{folder}: {problem}; delete it to have it unpacked or downloaded again") from None
+        raise UserError(f"{_fault(source, folder)}; delete {folder} to have it unpacked or downloaded again") from None
     return Dataset(_images(train), _images(test), mean, std, tuple(train.classes))
+
+
+def _fault(source: type, folder: Path) -> str:
+    """Which file is wrong, which torchvision doesn't tell."""
+    from torchvision.datasets.utils import check_integrity
+
+    files = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
+    path = next(folder / name for name, md5 in files if not check_integrity(folder / name, md5))
+    return f"{path}: damaged (checksum differs)" if path.exists() else f"{path}: missing"
 
 
 def _images(part) -> Images:

@@ -37,13 +37,13 @@ class Totals:
         if self.finite is None:
             self._begin(tuple(scalars), values, counts)
         assert self.finite is not None
-        all_finite, number, terms = self.finite
+        all_finite, good, terms = self.finite
         self.values += values
         if self.counts is not None and counts is not None:
             self.counts += counts
         torch.where(all_finite, values, terms, out=terms)
         all_finite &= (0 * values).sum() == 0
-        number += all_finite
+        good += all_finite
 
     def _begin(self, names: tuple[str, ...], values: Tensor, counts: Tensor | None) -> None:
         """Before the first step here, whose logs these are: sums on its device, those of a checkpoint or zeros."""

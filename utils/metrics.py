@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+BINS = 15  # of confidences, in the calibration error
+
 
 def metrics(logits: Tensor, labels: Tensor, counts: Tensor | Sequence[int]) -> dict[str, Tensor]:
     """Loss and accuracies, all but the loss in percent; nothing is read back to the host.
@@ -63,13 +65,13 @@ def thirds(frequency: Tensor) -> dict[str, Tensor]:
 def calibration_error(logits: Tensor, labels: Tensor) -> Tensor:
     """Expected calibration error () in percent: how far confidence and accuracy lie apart, in the mean over the images.
 
-    logits: float (N, C); labels: int64 (N,). The confidences are put into 15 equally wide bins (a, b]. Source: Guo et
+    logits: float (N, C); labels: int64 (N,). The confidences are put into BINS equally wide bins (a, b]. Source: Guo et
     al., On Calibration of Modern Neural Networks, 2017, section 2.
     """
-    bins, (confidence, guess) = 15, logits.double().softmax(1).max(1)
-    bin_of = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    confidence, guess = logits.double().softmax(1).max(1)
+    bin_of = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
     excess = (guess == labels).double() - confidence
-    gap = (one_hot(bin_of, bins) * excess[:, None]).sum(0)  # index_add would add in any order on a GPU
+    gap = (one_hot(bin_of, BINS) * excess[:, None]).sum(0)  # index_add would add in any order on a GPU
     return 100 * gap.abs().sum() / len(labels)
 
 

@@ -10,12 +10,10 @@ import runpy
 import signal
 import sys
 from pathlib import Path
-from unittest.mock import patch
 
 sys.path.extend([str(Path(__file__).parents[2]), str(Path(__file__).parents[1])])  # for a process of its own
 
-from helpers.places import watched
-from training.background import Background
+from helpers.places import saved_at_once, watched
 from utils.ranks import rank
 
 ROOT = Path(__file__).parents[2]
@@ -34,8 +32,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.Signals[name or "SIGKILL"])
 
     sys.argv = [script, *flags]
-    # So that it is known what a kill leaves: an epoch is saved before the second step of the next one.
-    with watched(at), patch.object(Background, "check", Background.wait):
+    with watched(at), saved_at_once():
         runpy.run_path(str(ROOT / script), run_name="__main__")
 
 

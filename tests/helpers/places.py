@@ -13,6 +13,7 @@ from unittest.mock import patch
 import torch
 
 import dataset.streams
+from training.background import Background
 from training.run import Run
 from training.totals import Totals
 
@@ -74,6 +75,11 @@ def watched(at: Callable[[str], None]) -> Iterator[None]:
 
     with patch.object(Run, "fit", fit), patch("torch.save", save), patch("dataset.streams.load", load):
         yield
+
+
+def saved_at_once() -> Any:
+    """Within, an epoch is saved before the second step of the next one, so that it is known what is found there."""
+    return patch.object(Background, "check", Background.wait)
 
 
 @contextmanager

@@ -10,12 +10,10 @@ import signal
 import sys
 import time
 from pathlib import Path
-from unittest.mock import patch
 
 sys.path.extend([str(Path(__file__).parents[2]), str(Path(__file__).parents[1])])  # for a process of its own
 
-from helpers.places import watched
-from training.background import Background
+from helpers.places import saved_at_once, watched
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,8 +30,7 @@ def main() -> None:
                 time.sleep(float(word))
 
     sys.argv = [script, *flags]
-    # So that it is known when a signal from the thread that saves comes: before the second step of the next epoch.
-    with watched(at), patch.object(Background, "check", Background.wait):
+    with watched(at), saved_at_once():
         runpy.run_path(str(ROOT / script), run_name="__main__")
 
 

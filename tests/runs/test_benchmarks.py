@@ -15,7 +15,6 @@ from benchmarks.launches import counted_step
 from benchmarks.limit import limit
 from benchmarks.linear_probe import probe
 from benchmarks.recipe_steps import RECIPES, made_up, recipe_step
-from dataset import load
 from training.checkpoint import LATEST
 
 META = torch.device("meta")
@@ -148,8 +147,7 @@ def test_a_linear_probe_beside_what_a_run_evaluates(pretrained, tmp_path):
     run = tmp_path / "cossl"
     flags = [*TINY, "--epoch", 1, *steps(FIX_COSSL, 4), "--resume", pretrained / LATEST]
     assert_runs(FIX_COSSL, *flags, "--out", run)
-    data = load("digits", tmp_path)
     for folder in (pretrained, run):
-        evaluated, labelled, true = probe(folder, data)
+        evaluated, labelled, true = probe(folder, tmp_path)
         assert evaluated == pytest.approx(summary(folder)["last_epoch"]["balanced"], abs=0.3)
         assert 15 < labelled < true  # features of few steps; six times as many images help

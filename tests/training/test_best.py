@@ -6,6 +6,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from helpers.own_images import image_folder, write_image
+from helpers.places import saved_at_once
 from helpers.scripts import (
     FIX,
     FIX_COSSL,
@@ -23,7 +24,6 @@ from helpers.scripts import (
 from dataset.folder import load_folder
 from dataset.pixels import Pixels
 from reporting.trained import load_model
-from training.background import Background
 from training.checkpoint import BEST, LATEST
 from training.history import chosen_epoch
 from utils.metrics import evaluate
@@ -91,7 +91,7 @@ def test_epochs_of_all_kinds(flags, tmp_path):
             kept.append(load_checkpoint(tmp_path / BEST)["epoch"])
         return evaluate(*given) | {"balanced": left.pop(0)}
 
-    with patch("training.loop.evaluate", made_up), patch.object(Background, "check", Background.wait):
+    with patch("training.loop.evaluate", made_up), saved_at_once():
         assert_runs(FIX, *flags, "--out", tmp_path)
     assert [*kept, load_checkpoint(tmp_path / BEST)["epoch"]] == [1, 2, 2, 2, 5, 5]
     assert not apart or summary(tmp_path)["chosen"]["balanced"] == 15

@@ -27,9 +27,8 @@ class Recorded(TorchDispatchMode):
         self.calls: list[tuple] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        given = tree_map_only(
-            torch.Tensor, torch.Tensor.detach, (args, kwargs or {})
-        )  # whose shapes may be changed yet
+        # Aliases, for the shape of a tensor itself may be changed by what comes after.
+        given = tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs or {}))
         out = func(*args, **(kwargs or {}))
         if not func.is_view and torch.Tag.inplace_view not in func.tags:
             self.calls.append((func, *given, tree_map_only(torch.Tensor, torch.Tensor.detach, out)))
