@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.saved import finished
+from benchmarks.saved import finished, mean_and_spread
 from utils.flag_types import path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,9 +75,8 @@ def main() -> None:
     for stage, flags in product(STAGES, kinds):
         figures = [balanced(folders[flags, seed] / f"pretrain{stage}") for seed in args.seeds]
         table[f"{STAGES[stage]} {flags}".strip()] = figures
-        spread = f" ± {statistics.stdev(figures):.1f}" if len(figures) > 1 else ""
         seeds = ", ".join(f"{value:.1f}" for value in figures)
-        print(f"{STAGES[stage]:15} {flags or 'float32':24} {statistics.mean(figures):5.1f}{spread}   per seed: {seeds}")
+        print(f"{STAGES[stage]:15} {flags or 'float32':24} {mean_and_spread(figures)}   per seed: {seeds}")
     (out / "balanced.json").write_text(json.dumps(table, indent=2) + "\n")
     print(f"{(time.monotonic() - began) / 60:.0f} minutes")
 

@@ -5,11 +5,13 @@
 
 Fashion-MNIST-LT (gamma 100, 1,500 labels in the largest class), WRN-10-1, batches of 32, the short schedule, bfloat16,
 2,000 steps in all: 20 epochs of 100 steps, or 16 and 4 for methods of two stages, whose head has 400 steps of warm-up
-besides. What is finished is skipped, so that many hours can be spread over days; --only names settings or methods. The
-methods `oracle: ...` know what no method knows (benchmarks/oracles.py): how much better could a part of a method be?
+besides. The figures of every finished run are kept in OUT/figures.csv; what stands there is skipped, so that many hours
+can be spread over days and machines (docs/field.csv has ours). --only names settings or methods. The methods
+`oracle: ...` know what no method knows (benchmarks/oracles.py): how much better could a part of a method be?
 """
 
 import argparse
+import csv
 import json
 import statistics
 import subprocess
@@ -21,7 +23,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.saved import finished
+from benchmarks.saved import finished, mean_and_spread
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
@@ -33,6 +35,7 @@ SETTINGS = {
 COMMON = ["--dataset", "fashion_mnist", "--num_max", 1500, "--ratio", 2, "--imb_ratio_l", 100, "--depth", 10]
 COMMON += ["--width", 1, "--batch-size", 32, "--val-iteration", 100, "--schedule", "short", "--amp", "--channels_last"]
 STAGES = {"whole": 20, "first": 16, "second": 4}  # epochs
+RECORD, FIGURES = "figures.csv", ("mean", "gm", "best")  # balanced accuracy and geometric mean of the last epochs
 
 
 class Way(NamedTuple):
@@ -93,37 +96,52 @@ def run(args: argparse.Namespace, out: Path, way: Way, epochs: int, setting: str
         subprocess.run(list(map(str, [sys.executable, *command])), check=True, cwd=ROOT, stdout=file, stderr=file)
 
 
-def results(out: Path) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
-    """(setting, method) -> seed -> figures of the finished runs, percent."""
-    found: dict[tuple[str, str], dict[str, dict[str, float]]] = defaultdict(dict)
-    for path in sorted(out.rglob("summary.json")):
-        summary, (setting, method, seed) = json.loads(path.read_text()), path.relative_to(out).parts[:3]
-        if summary["status"] == "finished" and "generation" not in summary["method"]:  # but for the last
-            mean, best = summary["last_20_mean"], summary["best"]
-            found[setting, method][seed] = {"mean": mean["balanced"], "gm": mean["gm"], "best": best["balanced"]}
+Found = dict[tuple[str, str], dict[str, dict[str, float]]]  # (setting, method) -> seed -> figures, percent
+
+
+def recorded(out: Path) -> Found:
+    found: Found = defaultdict(dict)
+    if (out / RECORD).exists():
+        with (out / RECORD).open(newline="") as file:
+            for row in csv.DictReader(file):
+                found[row["setting"], row["method"]][row["seed"]] = {name: float(row[name]) for name in FIGURES}
     return found
 
 
-def cell(seeds: dict[str, dict[str, float]], name: str) -> str:
-    values = [figures[name] for figures in seeds.values()]
-    if not values:
-        return ""
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
+def record(out: Path, setting: str, method: str, seed: int) -> None:
+    folder = out / setting / method / str(seed)
+    summary = json.loads(max(folder.rglob("summary.json")).read_text())  # of the last generation, if there are some
+    mean, best = summary["last_20_mean"], summary["best"]
+    with (out / RECORD).open("a", newline="") as file:
+        if not file.tell():
+            csv.writer(file).writerow(["setting", "method", "seed", *FIGURES])
+        figures = mean["balanced"], mean["gm"], best["balanced"]
+        csv.writer(file).writerow([setting, method, seed, *(f"{figure:.2f}" for figure in figures)])
 
 
-def table(out: Path) -> str:
+def table(found: Found) -> str:
     """Markdown: balanced accuracy, its best and the geometric mean by setting, and over the settings."""
-    found = results(out)
     lines = [f"| method | {' | '.join(SETTINGS)} | mean | worst | seeds |", "| --- " * (4 + len(SETTINGS)) + "|"]
     for method in WAYS:
-        seeds = [found.get((setting, method), {}) for setting in SETTINGS]
-        cells = [f"{cell(s, 'mean')} (best {cell(s, 'best')}; gm {cell(s, 'gm')})" if s else "" for s in seeds]
-        means = [statistics.mean(figures["mean"] for figures in s.values()) for s in seeds if s]
+        seeds = [list(found.get((setting, method), {}).values()) for setting in SETTINGS]
+        mean, gm, best = ([mean_and_spread([figures[name] for figures in s]) for s in seeds] for name in FIGURES)
+        cells = [f"{m} (best {b}; gm {g})" for m, b, g in zip(mean, best, gm, strict=True)]
+        means = [statistics.mean(figures["mean"] for figures in s) for s in seeds if s]
         whole = len(means) == len(SETTINGS)
         overall = [f"{statistics.mean(means):.1f}", f"{min(means):.1f}"] if whole else ["", ""]
         if means:
             lines.append(f"| {' | '.join([method, *cells, *overall, '/'.join(str(len(s)) for s in seeds)])} |")
+    return "\n".join(lines)
+
+
+def differences(found: Found, base: str = "CoSSL") -> str:
+    """Markdown: balanced accuracy above that of another method with the same seed and setting, in points."""
+    lines = [f"| method, above {base} | {' | '.join(SETTINGS)} |", "| --- " * (1 + len(SETTINGS)) + "|"]
+    for method in WAYS:
+        pairs = [(found.get((setting, method), {}), found.get((setting, base), {})) for setting in SETTINGS]
+        above = [[own[s]["mean"] - other[s]["mean"] for s in own if s in other] for own, other in pairs]
+        if method != base and any(above):
+            lines.append(f"| {method} | {' | '.join(mean_and_spread(values, '+') for values in above)} |")
     return "\n".join(lines)
 
 
@@ -138,10 +156,13 @@ def main() -> None:
     args = parser.parse_args()
     if not args.table:
         for seed, setting, (method, way) in product(args.seeds, SETTINGS, WAYS.items()):
-            if any(part in f"{setting}, {method}" for part in args.only):
+            wanted = any(part in f"{setting}, {method}" for part in args.only)
+            if wanted and str(seed) not in recorded(args.out)[setting, method]:
                 epochs = STAGES["second" if way.after else "whole"]
                 run(args, args.out.resolve() / setting / method / str(seed), way, epochs, setting, seed)
-    print(table(args.out))
+                record(args.out, setting, method, seed)
+    found = recorded(args.out)
+    print(table(found), differences(found), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,15 @@ Starts: EfficientNet-Lite0 with ImageNet's weights at 64 pixels, and WRN-10-1 fr
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 from collections import defaultdict
 from itertools import product
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.saved import mean_and_spread
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTS = {
@@ -73,9 +76,7 @@ def table(out: Path) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for key, seeds in sorted(found.items()):
-        values = list(seeds.values())
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        lines.append(f"| {' | '.join(key)} | {statistics.mean(values):.1f}{spread} | {len(values)} |")
+        lines.append(f"| {' | '.join(key)} | {mean_and_spread(list(seeds.values()))} | {len(seeds)} |")
     return "\n".join(lines)
 
 

@@ -1,7 +1,9 @@
-"""What a run left in its folder, and whether another one left the same bits."""
+"""What a run left in its folder, what several did, and whether another one left the same bits."""
 
 import json
 import logging
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,12 @@ def finished(out: Path) -> bool:
     """Whether the run in a folder has trained all its epochs."""
     summary = out / "summary.json"
     return summary.exists() and json.loads(summary.read_text())["status"] == "finished"
+
+
+def mean_and_spread(values: Sequence[float], sign: str = "") -> str:
+    """Of several seeds: mean ± sample standard deviation. sign: "+" shows that of a positive mean."""
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{sign}.1f}{spread}" if values else "-"
 
 
 def content(out: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.saved import finished
+from benchmarks.saved import finished, mean_and_spread
 from benchmarks.schedule_candidates import CANDIDATES, ROOT
 from reporting import figures
 from utils.flag_types import path
@@ -115,13 +115,6 @@ def curves(candidates: list[str], shares: list[float], seeds: list[int], out: Pa
             values = [[run.balanced() for run in row] for row in runs]
             found[stage, candidate] = [[value for value in row if value is not None] for row in values]
     return found
-
-
-def mean_and_spread(values: list[float]) -> str:
-    if not values:
-        return "-"
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
 
 
 def table(found: Curves, shares: list[float], setting: Setting) -> str:
