@@ -31,7 +31,8 @@ from utils.method_flags import ABC, FIXMATCH, PRETRAIN
 
 
 def main() -> None:
-    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, FIXMATCH, ABC, epochs=500)
+    flags = RUN, CIFAR, PRETRAIN, FIXMATCH, ABC
+    args = recipe_args(Path(__file__), __doc__, *flags, epochs=500, unlabelled="disjoint")
     with open_run(args) as run, open_loader(args, run.device) as loader:
         data = open_data(args, VIEWS, loader=loader)
         prior = class_prior(data, run.device, args.warm_prior * args.val_iteration) if args.keep == "prior" else None

@@ -25,16 +25,19 @@ from models.build import build_network, learning_parameters, shrink_of
 from training.run import open_run
 from training.speed import accelerate
 from utils.args import recipe_args
+from utils.errors import UserError
 from utils.flags import CIFAR, RUN
 from utils.method_flags import FIXMATCH, OFFSETS, PRETRAIN
 
 
 def main() -> None:
     args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, FIXMATCH, OFFSETS, epochs=500)
+    if args.published_prior and args.preset != "simpro":
+        raise UserError(f"--published_prior: of --preset simpro, not of {args.preset}")
     with open_run(args) as run, open_loader(args, run.device) as loader:
         data = open_data(args, VIEWS, loader=loader)
 
-        # The estimated class distribution of the unlabelled images; as published, of those that are guessed surely.
+        # The estimated class distribution of the unlabelled images; SimPro's as published, of those guessed surely.
         published = {"momentum": 0.9, "every": 500} if args.published_prior else {}
         prior = class_prior(data, run.device, args.warm_prior * args.val_iteration, **published)
 

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from dataset.image_loader import open_loader
 from dataset.streams import open_data
 from methods.averaged import Averaged, adam, load_states
-from methods.balanced import fitting, kept_by_prior, with_unlabelled
+from methods.balanced import kept_by_prior, with_unlabelled
 from methods.classifier import head_adam
 from methods.fixmatch import VIEWS, fixmatch
 from methods.learners import named_learner
 from methods.offsets import of_all_images, watched
 from methods.prior import class_prior, with_prior
 from methods.step import cossl_step
-from methods.strength import FittedStrength
+from methods.strength import FittedStrength, fitting
 from methods.warmup import warm_up
 from models.build import build_network, learning_parameters
 from training.resume import stage1_arguments

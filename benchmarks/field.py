@@ -69,6 +69,8 @@ WAYS = {
     "CoSSL after LA": Way("train_cifar_fix_cossl", COSSL, "la"),
     "CoSSL after SimPro": Way("train_cifar_fix_cossl", COSSL, "simpro"),
     "CoSSL with a prior": Way(PRIOR_COSSL, NOW, "simpro"),
+    "CoSSL, CAA": Way("train_cifar_fix_cossl", (*COSSL, "--classifier", "caa"), "fix"),
+    "CoSSL with a prior, kappa fitted": Way(PRIOR_COSSL, (*NOW, "--kappa", "fit"), "simpro"),
     "only kappa": Way(PRIOR_COSSL, ("--plain_student", "--lam_h", 0, *NOW), "fix"),
     "only the student's offsets": Way(PRIOR_COSSL, ("--kappa", 0, "--lam_h", 0, *NOW), "fix"),
     "only the head's unlabelled": Way(PRIOR_COSSL, ("--kappa", 0, "--plain_student", *NOW), "fix"),

@@ -20,7 +20,6 @@ from methods.fixmatch import VIEWS, semi_loss
 from methods.method import Learner, Logs, Method
 from methods.prior import ClassPrior
 from methods.pseudo_labels import PseudoLabels
-from methods.strength import FittedStrength
 
 Keep = Callable[[dict[str, Tensor]], Tensor]  # numbers of a step -> chances (C,) that an unlabelled row counts
 
@@ -71,17 +70,6 @@ def with_unlabelled(base: Learner, keep: Keep, tau: float, weight: float, total:
 
     name = "ABC" if base.name == "cRT" else f"{base.name}+ABC"
     return Learner(name, loss, draw, views=2)
-
-
-def fitting(base: Learner, fitted: FittedStrength, prior: ClassPrior) -> Learner:
-    """A classifier learner that fits, by the way, how strongly the log prior should be added to the head's logits."""
-
-    def loss(head: nn.Module, f_x: Tensor, y: Tensor, f_u: Tensor, numbers: dict[str, Tensor]) -> tuple[Tensor, Logs]:
-        fitted.update(head(f_x).detach(), y, prior())
-        total, logs = base.loss(head, f_x, y, f_u, numbers)
-        return total, logs | {"kappa": fitted.value.clone()}
-
-    return base._replace(loss=loss)
 
 
 def abc(tau: float, standard: nn.Module, counts: Tensor, prior: ClassPrior | None, total: int) -> Method:

@@ -6,6 +6,8 @@ Shape legend: B labelled rows, C classes.
 import torch
 from torch import Tensor, nn
 
+from methods.method import Learner, Logs
+from methods.prior import ClassPrior
 from utils.ranks import mean_over_ranks
 
 
@@ -26,11 +28,23 @@ class FittedStrength(nn.Module):
     @torch.no_grad()
     def update(self, logits: Tensor, y: Tensor, shares: Tensor) -> None:
         """logits (B, C) of rows with labels y (B,), all classes equally likely; shares: (C,) above 0."""
-        offset, weight = shares.log(), shares[y] / shares[y].sum()
+        offset, weight = shares.log(), shares[y]
         p = (logits + self.value * offset).softmax(dim=1)
         mean, square = p @ offset, p @ offset.square()
-        sums = torch.stack([weight @ (mean - offset[y]), weight @ (square - mean.square()), (weight @ p.amax(dim=1))])
+        each = torch.stack([mean - offset[y], square - mean.square(), p.amax(dim=1), torch.ones_like(mean)])
+        sums = each @ weight
         mean_over_ranks([sums])
-        slope, curvature, sure = sums
+        slope, curvature, sure = sums[:3] / sums[3]
         moved = (self.value - 0.1 * slope / curvature.clamp(min=1e-3)).clamp(0, 2)
         self.value.copy_(torch.where(sure < 0.99, moved, self.value))
+
+
+def fitting(base: Learner, fitted: FittedStrength, prior: ClassPrior) -> Learner:
+    """A classifier learner that fits, by the way, how strongly the log prior should be added to the head's logits."""
+
+    def loss(head: nn.Module, f_x: Tensor, y: Tensor, f_u: Tensor, numbers: dict[str, Tensor]) -> tuple[Tensor, Logs]:
+        fitted.update(head(f_x).detach(), y, prior())
+        total, logs = base.loss(head, f_x, y, f_u, numbers)
+        return total, logs | {"kappa": fitted.value.clone()}
+
+    return base._replace(loss=loss)

@@ -14,6 +14,9 @@ from utils.flags import LONG_TAIL, spelled, with_role
 # Each has a colour of its own, by its place here, on every page and figure.
 METHODS = ("FixMatch", "FixMatch+CoSSL", "MixMatch", "MixMatch+CoSSL", "ReMixMatch", "ReMixMatch+CoSSL")
 METHODS += ("FixMatch+CReST+", "ReMixMatch+CReST+", "supervised")
+# These share the colours from MixMatch's on, in other dashes.
+SUCCESSORS = ("FixMatch+LA", "FixMatch+SimPro", "FixMatch+ADELLO", "FixMatch+ABC", "FixMatch+ACR", "FixMatch+CDMAD")
+SUCCESSORS += ("FixMatch+prior+CoSSL",)
 HELD_OUT = "held-out images"
 UNUSED = {"folder": {one.name for one in LONG_TAIL}, "stl10": {"ratio", "imb_ratio_u", "order"}}  # flags, by data set
 INCLUDED = {"included": "labelled images included", "disjoint": "labelled images left out"}  # among the unlabelled
@@ -70,6 +73,8 @@ def colour_of(method: str) -> int:
     if " or " in method:  # a published run's, which may be either
         return len(METHODS) - 1
     names = (re.split(r", | \(", method)[0], method.partition("+")[0])
+    if names[0] in SUCCESSORS:
+        return METHODS.index("MixMatch") + SUCCESSORS.index(names[0])
     return next((METHODS.index(name) for name in names if name in METHODS), len(METHODS) - 1)
 
 

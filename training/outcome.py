@@ -47,7 +47,7 @@ def doubts(history: History, facts: Facts, tau: float | None) -> list[str]:
         if (enough & (used.amax(dim=1) > _NEARLY_ALL * used.sum(dim=1))).all():
             name = printable(facts["classes"][int(used[-1].argmax())])
             found.append(f"in the last five epochs more than 90 % of the pseudo-labels used were of one class, {name}")
-    if (train["prior_collapsed"][-1] if "prior_collapsed" in train else 0) > 0.5:
+    if "prior_collapsed" in train and train["prior_collapsed"][-1] > 0:  # for a step or more
         problem = "the estimated class distribution of the unlabelled images has collapsed, and was not relied on"
         found.append(f"{problem}; give a longer --warm_prior, or another method")
     return found

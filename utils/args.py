@@ -123,11 +123,12 @@ def recipe_args(
 
 def _dependent(args: argparse.Namespace) -> dict[str, Any]:
     """Defaults where a network has pre-trained weights, for FixMatch's are for one that starts from nothing; on the
-    short schedule, for it leaves the head few steps; and those that ImageNet-1k-LT was published with (SimPro).
+    short schedule, for it leaves the head few steps; and those that SimPro was published with, on ImageNet-1k-LT, too.
     """
     if getattr(args, "weights", None):
         return {"tau": 0.7, "lr": 0.0005, "lr_body": 0.0002}
-    found = {"lr_tfe": 0.02} if getattr(args, "schedule", None) == "short" else {}
+    found: dict[str, Any] = {"lr_tfe": 0.02} if getattr(args, "schedule", None) == "short" else {}
+    found |= {"unlabelled": "disjoint"} if getattr(args, "preset", None) == "simpro" else {}
     published = {"labeled_percent": 0.2, "unlabelled": "disjoint"}
     return found | (published if getattr(args, "dataset", None) == "small_imagenet1k" else {})
 

@@ -90,11 +90,13 @@ def test_small_imagenet127_without_its_labelled_images():
     assert included.unlabelled_counts.tolist() == [50, 30, 20]
 
 
-def test_both_data_sets_are_prepared_in_one_folder(tmp_path):
-    batches = write_archives(tmp_path / "archives", 32)
+@pytest.mark.parametrize("size", [32, 64])
+def test_both_data_sets_are_prepared_in_one_folder(size, tmp_path):
+    batches = write_archives(tmp_path / "archives", size)
     for classes in (127, 1000):
         assert_runs(PREPARE, "--source", tmp_path / "archives", "--out", tmp_path / "out", "--classes", classes)
-    joined, single = (load_small_imagenet(tmp_path / "out", 32, classes) for classes in (127, 1000))
+    joined, single = (load_small_imagenet(tmp_path / "out", size, classes) for classes in (127, 1000))
+    assert single.train.pixels.shape[1:] == (3, size, size)
     *train, test = batches.values()
     assert single.train.labels.tolist() == [label - 1 for batch in train for label in batch["labels"]]
     assert single.test.labels.tolist() == [label - 1 for label in test["labels"]]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.golden import integers, normal
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
 from dataset.batches import Batch, Minibatch
 from dataset.long_tail import class_counts
@@ -96,13 +96,25 @@ def test_until_it_is_warm_and_on_demand_the_adjustment_is_full():
     assert not torch.equal(adapted.method.loss(adapted.model, adapted.model.features, adapted.batch)[0], losses[0])
 
 
-def test_the_estimate_counts_every_sure_guess():
-    """The published code writes a class's count once a batch, which hides how the unlabelled images are distributed."""
-    truth = class_counts(64, 10, -100)
-    guesses = torch.repeat_interleave(torch.arange(10), torch.from_numpy(truth))
-    prior = ClassPrior(torch.from_numpy(class_counts(64, 10, 100)).float() + 1, 64, momentum=0.0)
-    prior.update(torch.nn.functional.one_hot(guesses, 10).float())
-    torch.testing.assert_close(prior.shares, torch.from_numpy(truth / truth.sum()).float())
-    written = torch.zeros(10)
-    written[guesses] += 1  # the published line, which keeps one write of each index
-    assert set(written.tolist()) <= {0.0, 1.0} and prior.shares.max() / prior.shares[prior.shares > 0].min() > 30
+def test_the_estimate_is_of_the_balanced_head_s_sure_guesses():
+    it = world()
+    it.prior.momentum, it.method = 0.0, acr(0.4, it.standard, it.prior)
+    it.method.loss(it.model, it.model.features, it.batch)
+    p = it.model.output(it.model.features(it.batch.unlabelled.views[0])).softmax(dim=1)
+    used = p.amax(dim=1) >= 0.4
+    assert 0 < used.sum() < ROWS
+    torch.testing.assert_close(it.prior.shares, one_hot(p[used].argmax(dim=1), CLASSES).float().mean(dim=0))
+
+
+@pytest.mark.parametrize(("gamma", "right", "published"), [(-100, 1.757, 1.22), (100, 0.076, 0.46)])
+def test_every_sure_guess_counts_for_the_adjustment(gamma, right, published):
+    """Batches of 64 true labels. The published code notes only whether a batch has a class, which hides how the
+    unlabelled images are distributed; the two numbers are its adjustments and those of the formula.
+    """
+    counts, truth = (torch.from_numpy(class_counts(n, 10, g)).float() for n, g in ((1500, 100), (3000, gamma)))
+    rng = torch.Generator().manual_seed(0)
+    guesses = one_hot(truth.multinomial(2000 * 64, replacement=True, generator=rng), 10).float()
+    prior, presence = ClassPrior(counts, 64, momentum=0.0), guesses.reshape(2000, 64, 10).amax(dim=1).sum(dim=0)
+    prior.update(guesses)
+    assert adjustment(prior.shares, prior.labelled).item() == pytest.approx(right, abs=0.02)
+    assert adjustment(presence / presence.sum(), prior.labelled).item() == pytest.approx(published, abs=0.02)

@@ -70,6 +70,21 @@ def test_who_is_kept():
     assert keep[3] < keep[1] and published({"progress": torch.tensor(1.0)})[3] == 1
 
 
+def test_with_reversed_unlabelled_images_the_labelled_counts_let_the_wrong_class_dominate():
+    """Sure and right guesses: the share of the loss that comes from the class with the fewest labels."""
+    labels = torch.repeat_interleave(torch.arange(CLASSES), COUNTS.flip(0).long())
+    f_w, f_s = 20 * torch.nn.functional.one_hot(labels, CLASSES).float(), torch.zeros(len(labels), CLASSES)
+    prior = ClassPrior(COUNTS, 1440, warm_up=0)
+    prior.shares.copy_(COUNTS.flip(0) / 72)
+    n, share = 200, []
+    coins = torch.rand(n * len(labels), generator=torch.Generator().manual_seed(0))
+    for keep in (kept_by_prior(prior)({}), kept_labelled(COUNTS)):
+        chances = keep, keep * torch.tensor([0, 0, 0, 1])
+        whole, part = (on_unlabelled(torch.nn.Identity(), f_w, f_s.repeat(n, 1), it, 0.95, coins) for it in chances)
+        share.append((part / whole).item())
+    assert share == pytest.approx([0.295, 0.887], abs=0.02)
+
+
 def two_headed(prior=None, progress=0.5) -> SimpleNamespace:
     body, output, standard = torch.nn.Linear(7, WIDTH), head(1), head(2)
     model = SimpleNamespace(features=lambda images: body(images[:, 0, 0]), output=output)
@@ -109,8 +124,11 @@ def test_abc_estimates_the_prior_with_its_balanced_head():
     prior = ClassPrior(COUNTS, 144, warm_up=0, momentum=0.0)
     it = two_headed(prior)
     _, logs, _ = it.method.loss(it.model, it.model.features, it.batch)
-    q = it.model.output(it.model.features(it.batch.unlabelled.views[0])).softmax(dim=1)
-    torch.testing.assert_close(prior.shares, q.mean(dim=0))  # the first guesses are without a prior
+    logits = it.model.output(it.model.features(it.batch.unlabelled.views[0]))
+    first = logits.softmax(dim=1).mean(dim=0)
+    torch.testing.assert_close(prior.shares, first)  # the first guesses are without a prior
+    it.method.loss(it.model, it.model.features, it.batch)
+    torch.testing.assert_close(prior.shares, (logits + first.log()).softmax(dim=1).mean(dim=0))
     assert "prior_collapsed" in logs and it.method.state == {"standard_head": it.standard, "class_prior": prior}
 
 

@@ -1,5 +1,7 @@
 """CDMAD: what it takes away, when, and that the rest of the batch and the last bias don't matter."""
 
+import copy
+
 import pytest
 import torch
 from helpers.golden import integers, normal
@@ -72,6 +74,19 @@ def test_the_average_s_statistics_stay_and_a_live_network_s_move(network):
     assert {int(module.num_batches_tracked) for module in seen} == {1}
     cdmad(constant, 0).loss(student, student, batch)  # as published: the batch, the weak view, and the constant image
     assert {int(module.num_batches_tracked) for module in seen} == {4}
+
+
+def test_a_live_labeller_s_statistics_after_three_steps():
+    """As if constant image, weak view and the rest had passed through it one after the other."""
+    torch.manual_seed(0)
+    student, constant, batch = WideResNet(CLASSES, depth=10, width=1).train(), ConstantImage(SIZE), batch_of(1.0)
+    expected = copy.deepcopy(student)
+    ((x,), _), ((weak, *strong), _) = batch.labelled, batch.unlabelled
+    for _ in range(3):
+        cdmad(constant, 0).loss(student, student, batch)
+        for images in (constant.image.repeat(2, 1, 1, 1), weak, torch.cat([x, *strong])):
+            expected(images)
+    torch.testing.assert_close(dict(student.named_buffers()), dict(expected.named_buffers()))
 
 
 def test_tools_fold_it_into_the_bias(network):

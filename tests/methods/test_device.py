@@ -15,10 +15,16 @@ from dataset.images import Images
 from dataset.pixels import Pixels
 from dataset.stream import Stream
 from methods import fixmatch, mixmatch, remixmatch, supervised
+from methods.acr import acr
 from methods.averaged import Averaged
-from methods.classifier import crt, decay_all_but_bias, tfe
+from methods.balanced import abc, kept_by_prior, with_unlabelled
+from methods.cdmad import ConstantImage, cdmad
+from methods.classifier import caa, crt, decay_all_but_bias, tfe
+from methods.offsets import adello, la, of_all_images, simpro, watched
+from methods.prior import ClassPrior, with_prior
 from methods.schedules import on_schedule
 from methods.step import cossl_step, ssl_step
+from methods.strength import FittedStrength, fitting
 from models.wrn import WideResNet
 from utils.device import pick_device
 from utils.errors import UserError
@@ -92,6 +98,50 @@ def test_pretraining(streams, student, method):
     (images,), labels = next(streams["test"].sweep())
     figures = metrics(student.ema(images), labels, COUNTS)
     assert figures["recall"].is_meta
+
+
+def with_a_prior(name: str, student: Averaged):
+    """A method with an estimated class distribution, and its labeller."""
+    counts, live, ema = torch.tensor(COUNTS, device=META).float(), student.live, student.ema
+    every = 500 if "published" in name else 1
+    prior = ClassPrior(counts, 40, warm_up=1, every=every, truth=counts).to(META)
+    second = torch.nn.Linear(live.output.in_features, 4, device=META)
+    return {
+        "la": lambda: (la(0.95, counts, 1.0), live),
+        "simpro": lambda: (simpro(0.95, prior, 1.0), with_prior(ema, prior, 1.0)),
+        "published simpro": lambda: (simpro(0.95, prior, 1.0), with_prior(live, prior, 1.0, keep_from=0.95)),
+        "adello": lambda: (adello(0.95, prior, counts, 10), with_prior(ema, prior, 0.0, 0.0)),
+        "abc": lambda: (abc(0.95, second, counts, prior, 10), ema.features),
+        "published abc": lambda: (abc(0.95, second, counts, None, 10), live.features),
+        "acr": lambda: (acr(0.95, second, prior), ema.features),
+        "cdmad": lambda: (cdmad(ConstantImage(32).to(META), 1), ema),
+    }[name]()
+
+
+@pytest.mark.parametrize("name", ["la", "simpro", "published simpro", "adello", "abc", "published abc", "acr", "cdmad"])
+@pytest.mark.parametrize("method", ["fixmatch"], indirect=True)
+def test_methods_with_a_prior(name, streams, student):
+    method, labeller = with_a_prior(name, student)
+    step = ssl_step(method, student, labeller)
+    batches = batches_of(streams, step)
+    for t in range(2):
+        assert_on_meta(step(batches.at(t)))
+
+
+@pytest.mark.parametrize("method", ["fixmatch"], indirect=True)
+def test_co_learning_with_a_prior(streams, student):
+    """The head learns from unlabelled images, too, and how strongly the prior should count."""
+    counts, features = torch.tensor(COUNTS, device=META).float(), student.ema.features
+    prior, kappa = ClassPrior(counts, 40, warm_up=0).to(META), FittedStrength(1.0, META)
+    method = watched(fixmatch.fixmatch(0.95, of_all_images(prior, 1.0)), prior, {"kappa": kappa})
+    for base in (tfe(counts, 0.6), caa(4, student.live.output.in_features)):
+        learner = fitting(with_unlabelled(base, kept_by_prior(prior), 0.95, 1.0), kappa, prior)
+        teacher = head_of(student)
+        labeller = with_prior(lambda images, teacher=teacher: teacher.live(features(images)), prior, kappa.value)
+        step = cossl_step(method, student, labeller, learner, teacher, features)
+        batches = batches_of(streams, step)
+        for t in range(2):
+            assert_on_meta(step(batches.at(t)))
 
 
 @pytest.mark.parametrize("learner", [tfe(torch.tensor(COUNTS, device=META), 0.6), crt()], ids=["tfe", "crt"])

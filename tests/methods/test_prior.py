@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers.golden import normal
 
 from methods.prior import ClassPrior, entropy, with_prior
 from methods.strength import FittedStrength
@@ -130,3 +131,21 @@ def test_rows_that_are_known_by_heart_fit_nothing():
     fitted, y = FittedStrength(0.7), torch.tensor([0, 1, 2, 3])
     fitted.update(50 * torch.eye(4), y, torch.tensor([0.7, 0.2, 0.07, 0.03]))
     assert fitted.value.item() == pytest.approx(0.7)
+
+
+def test_a_fitted_strength_is_that_of_the_rows_of_all_ranks(monkeypatch):
+    """The ranks' weights have different sums: their mean isn't the mean of two fits."""
+    logits, y, shares = (
+        2 * normal(0, (8, 4)),
+        torch.tensor([0, 0, 0, 0, 1, 2, 3, 3]),
+        torch.tensor([0.7, 0.1, 0.1, 0.1]),
+    )
+    whole, one, other = (FittedStrength(1.0) for _ in range(3))
+    whole.update(logits, y, shares)
+    sums = []
+    monkeypatch.setattr("methods.strength.mean_over_ranks", lambda tensors: sums.append(tensors[0].clone()))
+    one.update(logits[:4], y[:4], shares)
+    monkeypatch.setattr("methods.strength.mean_over_ranks", lambda tensors: tensors[0].add_(sums[0]).div_(2))
+    other.update(logits[4:], y[4:], shares)
+    assert whole.value != 1
+    torch.testing.assert_close(other.value, whole.value)

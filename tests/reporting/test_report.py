@@ -25,7 +25,7 @@ from reporting.headline import headline
 from reporting.logs import read_log
 from reporting.means import Figure, difference, standard_error
 from reporting.metrics import metrics_of
-from reporting.protocol import METHODS, colour_of
+from reporting.protocol import METHODS, SUCCESSORS, colour_of
 from reporting.runs import find_runs
 from reporting.summaries import STATISTICS
 
@@ -757,6 +757,7 @@ def test_a_method_has_one_colour():
     assert [colour_of(method) for method in METHODS] == list(range(9))
     assert colour_of("FixMatch+CoSSL, cRT") == colour_of("FixMatch+CoSSL (published code)") == 1
     assert colour_of("FixMatch+another") == colour_of("FixMatch") == 0
+    assert [colour_of(method) for method in SUCCESSORS] == list(range(2, 9))
     assert colour_of("FixMatch+CReST+, generation 2") == colour_of("FixMatch+CReST+") == 6
     assert colour_of("unknown method") == colour_of("FixMatch+CoSSL or MixMatch+CoSSL (published code)") == 8
     light, *_ = re.findall(r"--c0: .*", (ROOT / "reporting" / "page.css").read_text())

@@ -63,12 +63,18 @@ def test_presets_train(preset, flags, tmp_path):
     seen = state["class_prior"]["seen"] if "class_prior" in state else None
     assert seen == (None if preset == "la" else 4)
     assert ("prior_tv" in log_lines(tmp_path)[0]) == (preset != "la")
+    assert summary(tmp_path)["class_balanced"]
 
 
 def test_the_published_estimate_gathers_500_steps(flags, tmp_path):
-    found = handed_to_fit(PRIOR, *flags(PRIOR, "--published_prior", "--out", tmp_path))
+    """Of sure guesses alone."""
+    found = handed_to_fit(PRIOR, *flags(PRIOR, "--published_prior", "--tau", 0.9999, "--out", tmp_path))
     prior = found.step.state["class_prior"]
     assert (prior.every, prior.momentum) == (500, 0.9)
+    found.step(found.data.batches(found.step.streams, *found.step.draws).at(0))
+    assert prior.seen == 1 and not prior.gathered.any()
+    refused = run_here(PRIOR, *flags(PRIOR, "--preset", "adello", "--published_prior", "--out", tmp_path / "adello"))
+    assert_refused(refused, "--published_prior", "simpro")
 
 
 def test_both_heads_learn_and_the_balanced_one_is_the_network_s(flags, tmp_path):
@@ -148,7 +154,7 @@ def test_what_a_run_warns_of():
     assert doubts(history(mask=[0.001] * 4), facts, 0.9) == []
     (line,) = doubts(history(mask=[0.001] * 5), facts, 0.9)
     assert line.startswith("--tau 0.9: in the last five epochs")
-    (line,) = doubts(history(prior_collapsed=[0.0, 0.6]), facts, 0.9)
+    (line,) = doubts(history(prior_collapsed=[0.0, 0.01]), facts, 0.9)
     assert "has collapsed" in line and "--warm_prior" in line
     alone = history(mask=[0.5])
     alone["counts"][:, 1] = torch.tensor([3, 96, 1])

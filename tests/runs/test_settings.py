@@ -14,6 +14,10 @@ DEFAULTS = {
     MIX: "disjoint",
     REMIX: "disjoint",
     "train_cifar_supervised.py": "included",
+    "train_cifar_fix_prior.py": "disjoint",  # SimPro
+    "train_cifar_fix_abc.py": "disjoint",
+    "train_cifar_fix_acr.py": "included",
+    "train_cifar_fix_cdmad.py": "included",
     "train_food_fix.py": "included",
     "train_small_imagenet127_fix.py": "included",
 }

@@ -45,6 +45,7 @@ RECIPES = {
     "train_cifar_fix_prior.py": PRETRAINING | {"class_prior"},
     "train_cifar_fix_prior_cossl.py": COSSL | {"class_prior", "kappa"},
     "train_cifar_fix_abc.py": PRETRAINING | {"class_prior", "standard_head"},
+    "train_cifar_fix_acr.py": PRETRAINING | {"class_prior", "standard_head"},
     "train_cifar_fix_cdmad.py": PRETRAINING | {"debias"},
     "train_small_imagenet127_fix.py": PRETRAINING,
     "train_small_imagenet127_fix_cossl.py": COSSL,
@@ -62,7 +63,10 @@ def recipe(request, tiny, pretrained_by):
     start = [] if script == first_stage else ["--resume", pretrained_by(first_stage) / "checkpoint.pth.tar"]
     align = ["--align"] if "remix" in script else []
     workers = ["--workers", 2, "--warm_tfe", 1][: 4 if "cossl" in script else 2] if "food" in script else []
-    return script, [*tiny(script), "--epoch", EPOCHS, *steps(script, STEPS), *workers, *align, *start], RECIPES[script]
+    prior = ["--warm_prior", 0, "--tau", 0.2] if "class_prior" in RECIPES[script] else []
+    kappa = ["--kappa", "fit"] if "kappa" in RECIPES[script] else []
+    more = [*workers, *align, *prior, *kappa, *start]
+    return script, [*tiny(script), "--epoch", EPOCHS, *steps(script, STEPS), *more], RECIPES[script]
 
 
 def run_and_kill(out: Path, t: int, script: str, flags: list) -> None:
