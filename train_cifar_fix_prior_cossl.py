@@ -4,7 +4,8 @@
         --epochs 100 --val-iteration 500 --resume DIR/checkpoint_401.pth.tar --out DIR2 \
         --max_lam 0.6 --manualSeed 1 --gpu 0
 
-It differs from train_cifar_fix_cossl.py in three parts, each with a flag: --kappa, --plain_student and --lam_h.
+It differs from train_cifar_fix_cossl.py in three parts, each with a flag: --plain_student, --kappa and --lam_h. The
+last two are off by default, for they were found to gain nothing (docs/field.md).
 """
 
 from utils.start import run_main

@@ -50,6 +50,7 @@ class Way(NamedTuple):
 PRIOR_COSSL, WAIT = "train_cifar_fix_prior_cossl", ("--warm_prior", 4)
 COSSL = "--max_lam", 0.6, "--warm_tfe", 4
 NOW = *COSSL, "--warm_prior", 0  # network and head are warm
+PLAIN, HEAD_U = "--plain_student", ("--lam_h", 1)
 FIRST = {
     "fix": Way("train_cifar_fix"),
     "la": Way("train_cifar_fix_prior", ("--preset", "la")),
@@ -68,16 +69,14 @@ WAYS = {
     "CoSSL": Way("train_cifar_fix_cossl", COSSL, "fix"),
     "CoSSL after LA": Way("train_cifar_fix_cossl", COSSL, "la"),
     "CoSSL after SimPro": Way("train_cifar_fix_cossl", COSSL, "simpro"),
-    "CoSSL with a prior": Way(PRIOR_COSSL, NOW, "simpro"),
+    "CoSSL with a prior": Way(PRIOR_COSSL, ("--kappa", 0.5, *HEAD_U, *NOW), "simpro"),
     "CoSSL, CAA": Way("train_cifar_fix_cossl", (*COSSL, "--classifier", "caa"), "fix"),
-    "CoSSL with a prior, kappa fitted": Way(PRIOR_COSSL, (*NOW, "--kappa", "fit"), "simpro"),
-    "only kappa": Way(PRIOR_COSSL, ("--plain_student", "--lam_h", 0, *NOW), "fix"),
-    "only the student's offsets": Way(PRIOR_COSSL, ("--kappa", 0, "--lam_h", 0, *NOW), "fix"),
-    "only the head's unlabelled": Way(PRIOR_COSSL, ("--kappa", 0, "--plain_student", *NOW), "fix"),
-    "oracle: true prior in the labels": Way(
-        PRIOR_COSSL, ("--kappa", 1, "--plain_student", "--lam_h", 0, *NOW), "fix", "prior"
-    ),
-    "oracle: true labels for the head": Way(PRIOR_COSSL, ("--kappa", 0, "--plain_student", *NOW), "fix", "labels"),
+    "CoSSL with a prior, kappa fitted": Way(PRIOR_COSSL, ("--kappa", "fit", *HEAD_U, *NOW), "simpro"),
+    "only kappa": Way(PRIOR_COSSL, ("--kappa", 0.5, PLAIN, *NOW), "fix"),
+    "only the student's offsets": Way(PRIOR_COSSL, NOW, "fix"),
+    "only the head's unlabelled": Way(PRIOR_COSSL, (*HEAD_U, PLAIN, *NOW), "fix"),
+    "oracle: true prior in the labels": Way(PRIOR_COSSL, ("--kappa", 1, PLAIN, *NOW), "fix", "prior"),
+    "oracle: true labels for the head": Way(PRIOR_COSSL, (*HEAD_U, PLAIN, *NOW), "fix", "labels"),
 }
 
 

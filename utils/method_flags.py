@@ -73,9 +73,10 @@ ACR = (switch("--full_adjustment", _FULL), LABELS_BY, *PRIOR)
 _FROM = "share of the run from which on the bias is taken away (published: epoch 100 of 500)"
 CDMAD = (flag("--debias_from", share, 0.2, _FROM), LABELS_BY)
 _KAPPA = "factor on the log prior that is added to the pseudo-labels' logits; fit: learned from the labelled images"
+_LAM_H = "weight of the head's loss on unlabelled images that it is sure of; 0: none"
 PRIOR_COSSL = (
-    flag("--kappa", strength, 0.5, _KAPPA, metavar="KAPPA|fit"),
-    flag("--lam_h", non_negative_float, 1.0, "weight of the head's loss on unlabelled images; 0: none"),
+    flag("--kappa", strength, 0.0, _KAPPA, metavar="KAPPA|fit"),
+    flag("--lam_h", non_negative_float, 0.0, _LAM_H),
     switch("--plain_student", "train the network by FixMatch's own losses, without offsets"),
     *PRIOR,
 )

@@ -138,7 +138,7 @@ def both_ranks(tiny, pretrained_by, tmp_path_factory):
     flags = {}
     for script in SCRIPTS:
         start = ["--resume", pretrained_by(script.replace("_cossl", "")) / "checkpoint.pth.tar"] * ("cossl" in script)
-        start += ["--warm_prior", 0] * (script in OTHERWISE)
+        start += ["--warm_prior", 0] * (script in OTHERWISE) + ["--kappa", 0.5, "--lam_h", 1] * (script == PRIOR_COSSL)
         align, tau = ["--align"] * ("remix" in script), ["--tau", 0.2] * ("cifar_fix" in script and script != CDMAD)
         crt = ["--classifier", "crt"] * ("small_imagenet127_fix_cossl" in script)  # no draws in its warm-up
         all_of_it = [*tiny(script), *align, *tau, *crt, *steps(script, STEPS), "--out", folder / "none", *start]

@@ -66,7 +66,7 @@ def test_an_oracle_s_head_learns_from_the_true_labels():
 @pytest.mark.slow
 def test_runs_of_an_oracle_say_so(pretrained, tmp_path):
     script, start = "train_cifar_fix_prior_cossl.py", ["--resume", pretrained / LATEST, "--warm_tfe", 1]
-    flags = [*TINY, *steps(script, 2), "--epochs", 1, *start, "--out", tmp_path]
+    flags = [*TINY, *steps(script, 2), "--epochs", 1, "--lam_h", 1, *start, "--out", tmp_path]
     command = [sys.executable, "-m", "benchmarks.oracles", "labels", script, *flags]
     subprocess.run(list(map(str, command)), cwd=ROOT, env=environment(), timeout=HANG, check=True)
     assert "oracle of labels" in summary(tmp_path)["method"]

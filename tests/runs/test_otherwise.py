@@ -116,9 +116,9 @@ def test_co_learning_takes_the_prior_of_its_first_stage_if_that_has_one(flags, p
 
 def test_each_part_of_cossl_prior_has_a_switch(flags, tmp_path):
     """Without all three, a step is that of train_cifar_fix_cossl.py to the bit."""
-    off = ["--kappa", 0, "--lam_h", 0, "--plain_student"]
-    losses = {}
-    for name, more in {"off": off, "kappa": off[2:], "lam_h": [*off[:2], off[4]], "student": off[:4]}.items():
+    plain, losses = "--plain_student", {}
+    parts = {"off": [plain], "kappa": ["--kappa", 0.5, plain], "lam_h": ["--lam_h", 1, plain], "student": []}
+    for name, more in parts.items():
         found = handed_to_fit(PRIOR_COSSL, *flags(PRIOR_COSSL, *more, "--tau", 0.1, "--out", tmp_path / name))
         found.step.state["class_prior"].shares.copy_(torch.arange(10, 0, -1) / 55)
         found.step.state["class_prior"].seen.fill_(10**6)

@@ -76,7 +76,7 @@ def after_steps(recipe: str, flags: list[str], replayed: bool) -> tuple[list, li
         *(f"train_cifar_fix_{name}" for name in ("abc", "abc --keep published", "acr", "cdmad")),
         *(f"train_cifar_fix_cossl{flags}" for flags in ("", " --schedule short", " --classifier crt")),
         *(f"train_cifar_fix_cossl --classifier {name}" for name in ("abc", "caa")),
-        *(f"train_cifar_fix_prior_cossl{flags}" for flags in ("", " --kappa fit")),
+        *(f"train_cifar_fix_prior_cossl{flags}" for flags in (" --kappa 0.5 --lam_h 1", " --kappa fit")),
         *(f"train_cifar_{name}" for name in ("mix", "mix_cossl", "remix --align", "remix_cossl --align")),
         "train_cifar_remix_crest --num_generation 1",
     ],

@@ -64,7 +64,7 @@ def recipe(request, tiny, pretrained_by):
     align = ["--align"] if "remix" in script else []
     workers = ["--workers", 2, "--warm_tfe", 1][: 4 if "cossl" in script else 2] if "food" in script else []
     prior = ["--warm_prior", 0, "--tau", 0.2] if "class_prior" in RECIPES[script] else []
-    kappa = ["--kappa", "fit"] if "kappa" in RECIPES[script] else []
+    kappa = ["--kappa", "fit", "--lam_h", 1] if "kappa" in RECIPES[script] else []
     more = [*workers, *align, *prior, *kappa, *start]
     return script, [*tiny(script), "--epoch", EPOCHS, *steps(script, STEPS), *more], RECIPES[script]
 
