@@ -6,6 +6,7 @@ Shape legend: K numbers of a step, 4 bytes each.
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 
 from dataset.file_batches import FileBatches
@@ -15,6 +16,7 @@ from training.totals import Totals
 from utils.errors import UserError
 
 EAGER = 3  # steps before the capture: they make the optimisers' state, and the workspaces of cuDNN and cuBLAS
+AHEAD = 4  # steps that the host may be ahead of the GPU: enough to keep it busy, few enough to stop soon
 
 
 class Replay:
@@ -29,12 +31,14 @@ class Replay:
     def __init__(self, step: Callable[[Any], None], batches: Any, optimizers: Iterable[torch.optim.Optimizer]) -> None:
         self.step, self.batches, self.device = step, batches, batches.device
         self.numbers = torch.empty(len(batches.draw(0)), dtype=torch.int32, device=self.device)
+        self.buffers = [torch.empty_like(self.numbers, device="cpu").pin_memory() for _ in range(AHEAD)]
+        self.copied = [torch.cuda.Event() for _ in range(AHEAD)]
         self.side, self.graph = torch.cuda.Stream(self.device), torch.cuda.CUDAGraph()
         self.groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         self.calls = 0
 
     def __call__(self, t: int) -> None:
-        self.numbers.copy_(torch.from_numpy(self.batches.draw(t)).pin_memory(), non_blocking=True)
+        self._copy(self.batches.draw(t))
         self.calls += 1
         if self.calls <= EAGER:
             self._eager()
@@ -42,6 +46,14 @@ class Replay:
         if self.calls == EAGER + 1:
             self._capture()
         self.graph.replay()
+
+    def _copy(self, words: np.ndarray) -> None:
+        """By buffers in turn, each filled again once it has been read: so many steps ago is done, too."""
+        buffer, copied = self.buffers[self.calls % AHEAD], self.copied[self.calls % AHEAD]
+        copied.synchronize()  # at once where nothing was recorded yet
+        buffer.copy_(torch.from_numpy(words))
+        self.numbers.copy_(buffer, non_blocking=True)
+        copied.record(torch.cuda.current_stream(self.device))
 
     def _eager(self) -> None:
         main = torch.cuda.current_stream(self.device)
