@@ -57,6 +57,17 @@ def two_threads():
 
 
 @pytest.fixture
+def cuda_switches():
+    """What CUDA may round, what cuDNN may choose: a backend and a name each. After the test they are as before it."""
+    names = "allow_tf32", "benchmark", "deterministic"
+    switches = [(torch.backends.cuda.matmul, "allow_tf32"), *((torch.backends.cudnn, name) for name in names)]
+    before = [getattr(*switch) for switch in switches]
+    yield switches
+    for switch, value in zip(switches, before, strict=True):
+        setattr(*switch, value)
+
+
+@pytest.fixture
 def as_rank(monkeypatch):
     """rank -> from here on this process takes the rows of that rank of two."""
 

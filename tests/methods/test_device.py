@@ -201,7 +201,7 @@ def test_meta_tells_a_host_read():
             read()
 
 
-def test_gpu_flag(monkeypatch, capsys):
+def test_gpu_flag(monkeypatch, capsys, cuda_switches):
     assert pick_device("cpu") == torch.device("cpu")
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -209,11 +209,12 @@ def test_gpu_flag(monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    chosen = []
+    chosen, exact = [], [False, False, False, True]
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for (backend, name), value in zip(cuda_switches, exact, strict=True):
+        setattr(backend, name, not value)
     assert pick_device("1") == torch.device("cuda", 1)
     assert chosen == [1]  # where the kernel is compiled, too
-    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
-    assert torch.backends.cudnn.deterministic
+    assert [getattr(*switch) for switch in cuda_switches] == exact
     with pytest.raises(UserError, match=r"--gpu 7: this machine has 2 CUDA device\(s\)"):
         pick_device("7")

@@ -6,6 +6,7 @@ import ctypes
 import subprocess
 import sys
 from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -98,6 +99,19 @@ def test_what_flags_change(flags, dtype, last):
     torch.testing.assert_close(logits, exact_logits, **close)
     if "amp" in flags:
         assert not torch.equal(logits, exact_logits)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("benchmark", [False, True])
+def test_what_cuda_may_round_and_choose(tf32, benchmark, cuda_switches):
+    """As the flags say, whatever was before."""
+    wanted = [tf32, tf32, benchmark, not benchmark]
+    for (backend, name), value in zip(cuda_switches, wanted, strict=True):
+        setattr(backend, name, not value)
+    network = SimpleNamespace(parameters=lambda: iter([SimpleNamespace(device=torch.device("cuda"))]))
+    flags = SLOW | {"tf32": tf32, "cudnn_benchmark": benchmark}
+    accelerate(SimpleNamespace(live=network, ema=network), Namespace(**flags))
+    assert [getattr(*switch) for switch in cuda_switches] == wanted
 
 
 @pytest.mark.slow
