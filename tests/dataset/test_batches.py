@@ -22,13 +22,27 @@ from methods.classifier import tfe
 from methods.mixmatch import mixmatch
 from methods.step import CO_LEARNING
 
-META = torch.device("meta")
+CPU, META = torch.device("cpu"), torch.device("meta")
 
 
 def small(recipe: str, device: torch.device | None = None):
     flags = ["--gpu", "cpu", "--num_max", 40, "--imb_ratio_l", 5, "--imb_ratio_u", 5, "--batch-size", 8]
     flags += ["--depth", 10, "--width", 1, *["--align"] * ("remix" in recipe)]
     return recipe_step(recipe, made_up(2000, 100, size=16), *flags, device=device)
+
+
+@pytest.fixture
+def of_data_set(tiny, pretrained_by, tmp_path):
+    """(data set with recipes of its own, "" or "_cossl") -> what the recipe of that stage hands to `Run.fit`."""
+
+    def small_one(data_set: str, stage: str, device: torch.device = CPU):
+        script, steps = f"train_{data_set}_fix{stage}.py", [] if data_set == "food" else ["--val-iteration", 2]
+        start = ["--resume", pretrained_by(f"train_{data_set}_fix.py") / "checkpoint.pth.tar"] if stage else []
+        flags = [*tiny(script), *steps, *start, "--epoch", 1, "--out", tmp_path]
+        with patch("training.run.pick_device", lambda gpu: device):
+            return composed(script, [*map(str, flags)])
+
+    return small_one
 
 
 # --- A step draws nothing ---
@@ -73,10 +87,8 @@ def test_a_step_draws_nothing(recipe):
 
 @pytest.mark.parametrize("data_set", ["food", "small_imagenet127"])
 @pytest.mark.parametrize("stage", ["", "_cossl"])
-def test_a_step_of_other_data_sets_draws_nothing(data_set, stage, tiny, pretrained_by, tmp_path):
-    script, steps = f"train_{data_set}_fix{stage}.py", [] if data_set == "food" else ["--val-iteration", 2]
-    start = ["--resume", pretrained_by(f"train_{data_set}_fix.py") / "checkpoint.pth.tar"] if stage else []
-    it = composed(script, [str(word) for word in [*tiny(script), *steps, *start, "--epoch", 1, "--out", tmp_path]])
+def test_a_step_of_other_data_sets_draws_nothing(data_set, stage, of_data_set):
+    it = of_data_set(data_set, stage)
     assert_draws_nothing(it.step, it.batches)
 
 
@@ -139,17 +151,28 @@ def recorded(it, t: int) -> list:
     return record.calls
 
 
-@pytest.mark.filterwarnings("ignore:.*to a meta parameter")
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_step_asks_the_same_of_the_device_for_each_t(recipe):
+def assert_the_same_for_each_t(it) -> None:
     """Operations, shapes, and numbers that would be frozen in a graph. On `meta` a read by the host raises."""
-    it = small(recipe, META)
-    it.train(0)  # makes the optimisers' state
+    it.step(it.batches.at(0))  # makes the optimisers' state
     first = recorded(it, 1)
     assert len(first) > 100
     for t in (2, 77, 200_000):
         for earlier, later in zip(first, recorded(it, t), strict=True):
             assert earlier == later
+
+
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_step_asks_the_same_of_the_device_for_each_t(recipe):
+    assert_the_same_for_each_t(small(recipe, META))
+
+
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter")
+@pytest.mark.parametrize("stage", ["", "_cossl"])
+def test_so_it_does_where_pixels_travel_in_the_buffer(stage, of_data_set):
+    it = of_data_set("small_imagenet127", stage, META)
+    assert "pixels" in it.batches.packed.layout
+    assert_the_same_for_each_t(it)
 
 
 # --- Packed ---
