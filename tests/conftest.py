@@ -2,11 +2,13 @@
 
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from helpers.data_files import write_archives, write_cifar, write_food101
 from helpers.own_images import image_folder, write_image
+from helpers.ranks import composed
 from helpers.scripts import FIX, FIX_COSSL, FOOD, SHORT, TINY, assert_runs, steps
 
 from utils.device import pick_device
@@ -125,6 +127,20 @@ def pretrained_by(tiny, tmp_path_factory):
         return out
 
     return run
+
+
+@pytest.fixture
+def of_data_set(tiny, pretrained_by, tmp_path):
+    """(data set with recipes of its own, "" or "_cossl") -> what the recipe of that stage hands to `Run.fit`."""
+
+    def small_one(data_set: str, stage: str, device: str = "cpu"):
+        script, steps = f"train_{data_set}_fix{stage}.py", [] if data_set == "food" else ["--val-iteration", 2]
+        start = ["--resume", pretrained_by(f"train_{data_set}_fix.py") / "checkpoint.pth.tar"] if stage else []
+        flags = [*tiny(script), *steps, *start, "--epoch", 1, "--out", tmp_path]
+        with patch("training.run.pick_device", lambda gpu: torch.device(device)):
+            return composed(script, [*map(str, flags)])
+
+    return small_one
 
 
 @pytest.fixture(scope="session")

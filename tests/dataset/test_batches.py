@@ -9,7 +9,6 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from helpers.ranks import composed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -22,27 +21,13 @@ from methods.classifier import tfe
 from methods.mixmatch import mixmatch
 from methods.step import CO_LEARNING
 
-CPU, META = torch.device("cpu"), torch.device("meta")
+META = torch.device("meta")
 
 
 def small(recipe: str, device: torch.device | None = None):
     flags = ["--gpu", "cpu", "--num_max", 40, "--imb_ratio_l", 5, "--imb_ratio_u", 5, "--batch-size", 8]
     flags += ["--depth", 10, "--width", 1, *["--align"] * ("remix" in recipe)]
     return recipe_step(recipe, made_up(2000, 100, size=16), *flags, device=device)
-
-
-@pytest.fixture
-def of_data_set(tiny, pretrained_by, tmp_path):
-    """(data set with recipes of its own, "" or "_cossl") -> what the recipe of that stage hands to `Run.fit`."""
-
-    def small_one(data_set: str, stage: str, device: torch.device = CPU):
-        script, steps = f"train_{data_set}_fix{stage}.py", [] if data_set == "food" else ["--val-iteration", 2]
-        start = ["--resume", pretrained_by(f"train_{data_set}_fix.py") / "checkpoint.pth.tar"] if stage else []
-        flags = [*tiny(script), *steps, *start, "--epoch", 1, "--out", tmp_path]
-        with patch("training.run.pick_device", lambda gpu: device):
-            return composed(script, [*map(str, flags)])
-
-    return small_one
 
 
 # --- A step draws nothing ---
@@ -170,7 +155,7 @@ def test_a_step_asks_the_same_of_the_device_for_each_t(recipe):
 @pytest.mark.filterwarnings("ignore:.*to a meta parameter")
 @pytest.mark.parametrize("stage", ["", "_cossl"])
 def test_so_it_does_where_pixels_travel_in_the_buffer(stage, of_data_set):
-    it = of_data_set("small_imagenet127", stage, META)
+    it = of_data_set("small_imagenet127", stage, "meta")
     assert "pixels" in it.batches.packed.layout
     assert_the_same_for_each_t(it)
 

@@ -1,6 +1,7 @@
 """A step's operations, recorded once and run again without any Python, leave what steps by Python leave: as a CUDA
 graph needs it, for that replays the kernels alone."""
 
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
@@ -42,10 +43,10 @@ class Recorded(TorchDispatchMode):
                     place.copy_(value)
 
 
-def after_steps(recipe: str, flags: list[str], replayed: bool) -> tuple[list, list]:
+def after_steps(build: Callable, replayed: bool) -> tuple[list, list]:
     """Tensors of all that is saved, and the sums of the logs after each step. The second epoch begins at step 5."""
     with patch("torch.optim.Adam", lambda *args, **options: ADAM(*args, **options | {"fused": True})):
-        it, totals, sums = recipe_step(recipe, made_up(3000, 100), *FLAGS.split(), more=flags), Totals(), []
+        it, totals, sums = build(), Totals(), []
     batch: Any = None
     for t in range(STEPS):
         new = it.batches.at(t)
@@ -66,6 +67,13 @@ def after_steps(recipe: str, flags: list[str], replayed: bool) -> tuple[list, li
     return [leaf for leaf in tree_leaves(saved) if isinstance(leaf, torch.Tensor)], sums
 
 
+def assert_replayed_alike(build: Callable) -> None:
+    (expected, sums), (found, sums_found) = (after_steps(build, replayed) for replayed in (False, True))
+    assert len(expected) > 20
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(sums, sums_found, strict=True))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
@@ -83,7 +91,10 @@ def after_steps(recipe: str, flags: list[str], replayed: bool) -> tuple[list, li
 )
 def test_replayed_steps_leave_the_bits_of_steps_by_python(command):
     recipe, *flags = command.split()
-    (expected, sums), (found, sums_found) = (after_steps(recipe, flags, replayed) for replayed in (False, True))
-    assert len(expected) > 20
-    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(sums, sums_found, strict=True))
+    assert_replayed_alike(lambda: recipe_step(recipe, made_up(3000, 100), *FLAGS.split(), more=flags))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["", "_cossl"])
+def test_so_do_those_of_small_imagenet(stage, of_data_set):
+    assert_replayed_alike(lambda: of_data_set("small_imagenet127", stage))
