@@ -1,7 +1,8 @@
 """Acceptance on one GPU, within a time limit: checks, times, a short training. What ends early leaves what it has.
 
     python benchmarks/accept.py --out results/accept --data_root data --seconds 500
-    python benchmarks/accept.py --out results/more --data_root data --only times goldens nccl profile flags
+    python benchmarks/accept.py --out results/more --data_root data --seconds 330 \\
+        --only times goldens nccl profile flags
 
 Every stage is a process of its own (an error of CUDA ends a process for good), with a limit of its own; stages run in
 the order of their worth while time is left: all of them need both calls. After each, results.json and table.txt are

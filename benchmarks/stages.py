@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -45,6 +46,8 @@ from utils.device import pick_device, use_tf32
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = torch.cuda.is_available()
+# By PyTorch's default, which a stage's device changes.
+TF32 = {"convolutions": torch.backends.cudnn.allow_tf32, "products": torch.backends.cuda.matmul.allow_tf32}
 LONG_TAIL = ["--imb_ratio_l", 100, "--imb_ratio_u", 100, "--manualSeed", 1, "--gpu", "0" if CUDA else "cpu"]
 SHORT = ["--num_max", 40, "--imb_ratio_l", 10, "--imb_ratio_u", 10, "--depth", 10, "--batch-size", 16]
 DIGITS = ["--dataset", "digits", *LONG_TAIL, *SHORT]
@@ -79,6 +82,13 @@ class Stage:
 
     def seconds_left(self) -> float:
         return self.end - time.monotonic()
+
+    def skipped(self, name: str, setting: str) -> bool:
+        """Whether too little time is left for a setting, which then is a finding."""
+        left = self.seconds_left()
+        if skip := left < needed(setting):
+            self.found(f"{name}: skipped", round(left), "seconds left")
+        return skip
 
     def number(self, full: int, dry: int = 1) -> int:
         return dry if self.dry else full
@@ -131,7 +141,7 @@ def facts(stage: Stage) -> None:
     if CUDA:
         query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm", "--format=csv,noheader"]
         stage.found("card", subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip())
-        tf32 = f"TF32 by default {'on' if torch.backends.cudnn.allow_tf32 else 'off'}"
+        tf32 = f"TF32 by default in {' and '.join(filter(TF32.get, TF32)) or 'nothing'}"
         triton = import_module("triton").__version__ if find_spec("triton") else "none"
         stage.found("cuDNN", f"{torch.backends.cudnn.version()}, {tf32}; Triton {triton}")
     stage.found("Python", f"{sys.version.split()[0]}, torch {torch.__version__}, NumPy {np.__version__}")
@@ -232,8 +242,8 @@ def times(stage: Stage) -> None:
     for setting in SETTINGS[1:3] if stage.dry else SETTINGS:
         medians, ends = list[float](), list[float]()
         for recipe in FIX:
-            if stage.seconds_left() < needed(setting):
-                break
+            if stage.skipped(f"{recipe}, {setting}", setting):
+                continue
             it, step = stage.stepping(recipe, setting, images)
             warm_up, rounds, calls = 10, 5, 20
             if setting == "plain":
@@ -319,40 +329,55 @@ def goldens(stage: Stage) -> None:
 
 
 def resume(stage: Stage) -> None:
+    """What goes on after an end. The cases run beside each other, for most of their time scripts start."""
+    settings = ("graph", "graph schedule", "") if CUDA else ("schedule",)
+    cases = [*(partial(interrupted, words) for words in settings), begun_on_the_cpu]
+    with ThreadPoolExecutor(4) as pool:
+        for findings in pool.map(lambda case: case(), cases):
+            for name, value, ok in findings:
+                stage.found(name, value, "", ok)
+
+
+def interrupted(words: str) -> list[tuple[str, Any, bool]]:
     """14 steps at once; and 12, SIGKILL, in another process from the checkpoint of step 7 on one step until the time
-    limit, in a third the rest: the same bits.
+    limit, in a third the rest: the same bits. Findings: name, value, whether it is as it should.
     """
     script, expected = "train_cifar_fix.py", [0, -9, 124, 0]
-    for words in ("graph", "graph schedule", "") if CUDA else ("schedule",):
-        flags = [script, *DIGITS, "--val-iteration", 7, "--epochs", 2, "--copy_every", 1, *flags_of(words), "--out"]
-        with tempfile.TemporaryDirectory() as folder:
-            whole, parts = Path(folder, "whole"), Path(folder, "parts")
-            killed, limited = ["tests/helpers/dies_at.py", 0, 12], ["--time_limit", 1e-6]
-            starts = ([], whole, []), (killed, parts, []), ([], parts, limited), ([], parts, [])
-            codes = [run(*before, *flags, out, *after).returncode for before, out, after in starts]
-            stage.found(f"exit codes {words}", codes, "", codes == expected)
-            equal = codes == expected and same(content(whole), content(parts))
-            stage.check(f"killed, stopped and resumed = whole {words}", equal)
-    with tempfile.TemporaryDirectory() as folder:  # a plain Adam's state on the CPU, a fused one's on a GPU
+    flags = [script, *DIGITS, "--val-iteration", 7, "--epochs", 2, "--copy_every", 1, *flags_of(words), "--out"]
+    with tempfile.TemporaryDirectory() as folder:
+        whole, parts = Path(folder, "whole"), Path(folder, "parts")
+        killed, limited = ["tests/helpers/dies_at.py", 0, 12], ["--time_limit", 1e-6]
+        starts = ([], whole, []), (killed, parts, []), ([], parts, limited), ([], parts, [])
+        codes = [run(*before, *flags, out, *after).returncode for before, out, after in starts]
+        equal = codes == expected and same(content(whole), content(parts))
+    return [
+        (f"exit codes {words}", codes, codes == expected),
+        (f"killed, stopped and resumed = whole {words}", equal, equal),
+    ]
+
+
+def begun_on_the_cpu() -> list[tuple[str, Any, bool]]:
+    """A plain Adam's state goes on as a fused one's where there is a GPU."""
+    with tempfile.TemporaryDirectory() as folder:
         cpu, moved = Path(folder, "cpu"), Path(folder, "moved")
         common = ["train_cifar_fix.py", *DIGITS, "--val-iteration", 7]
         codes = [run(*common, "--epochs", 1, "--gpu", "cpu", "--out", cpu).returncode]
         codes.append(run(*common, "--epochs", 2, "--resume", cpu / "checkpoint.pth.tar", "--out", moved).returncode)
-        stage.found("begun on the CPU, gone on with here: exit codes", codes, "", codes == [0, 0])
+    return [("begun on the CPU, gone on with here: exit codes", codes, codes == [0, 0])]
 
 
 def flags(stage: Stage) -> None:
     """Each flag for speed: numbers, near those without."""
     reference = None
     for setting in ("", "bf16", "channels_last", "TF32", "compile", "bf16 channels_last compile"):
+        name = " ".join(flags_of(setting)) or "no flag"
         not_here = (stage.dry and "compile" in setting) or (not CUDA and "TF32" in setting)
-        if not_here or stage.seconds_left() < needed(setting):
+        if not_here or stage.skipped(name, setting):
             continue
         step = stage.stepping(FIX[0], f"graph {setting}")[1]
         losses = np.diff([step()["loss"].item() for _ in range(stage.number(20, 2))], prepend=0).tolist()
         reference = reference or losses[0]
         near = bool(np.isfinite(losses).all()) and abs(losses[0] / reference - 1) < 0.02
-        name = " ".join(flags_of(setting)) or "no flag"
         stage.found(f"{name}: loss of step 0, of the last", [losses[0], losses[-1]], "", near)
 
 

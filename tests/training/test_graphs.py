@@ -1,12 +1,8 @@
-"""CUDA graphs and what goes with them: what is asked of a GPU, refusals, the acceptance script's dry run.
+"""CUDA graphs and what goes with them: what is asked of a GPU, refusals.
 
 The graph itself needs a GPU: `benchmarks/accept.py` compares its bits with those of eager steps.
 """
 
-import json
-import math
-import subprocess
-import sys
 from argparse import Namespace
 from contextlib import contextmanager
 from functools import partial
@@ -15,10 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers.scripts import ROOT, TINY, assert_refused, run_here
+from helpers.scripts import TINY, assert_refused, run_here
 
-from benchmarks import stages
-from benchmarks.accept import STAGES
 from benchmarks.recipe_steps import made_up, recipe_step
 from training.graphs import AHEAD, EAGER, Replay, by_number
 from training.speed import check_cuda_flags
@@ -138,44 +132,3 @@ def test_a_graph_is_of_one_process_and_of_steps_that_are_no_graph_yet(ranks, com
         check_cuda_flags(flags, "cuda")
     as_rank(0, 1)
     check_cuda_flags(Namespace(**vars(flags) | {"compile": "default"}), "cuda")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", STAGES)
-def test_stages_of_acceptance_in_their_small_form(name, tmp_path):
-    """Each finds what it looks for."""
-    file = tmp_path / "found.jsonl"
-    getattr(stages, name)(stages.Stage(Namespace(file=file, data_root=tmp_path, end=math.inf, dry=True)))
-    found = [json.loads(line) for line in file.read_text().splitlines()]
-    assert found and not [one for one in found if one["ok"] is False]
-
-
-@pytest.mark.slow
-def test_acceptance_leaves_a_table(tmp_path):
-    only = ["facts", "flags"]
-    command = [
-        sys.executable,
-        "benchmarks/accept.py",
-        "--out",
-        tmp_path,
-        "--data_root",
-        tmp_path,
-        "--dry",
-        "--only",
-        *only,
-    ]
-    done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
-    results = json.loads((tmp_path / "results.json").read_text())["stages"]
-    log = (tmp_path / "log.txt").read_text()
-    assert done.returncode == 0, f"{done.stdout}\n{log[-3000:]}"
-    assert list(results) == only
-    assert all(stage["state"] == "ok" and stage["found"] for stage in results.values())
-    assert (tmp_path / "table.txt").read_text().count("\n") > len(only)
-
-
-@pytest.mark.slow
-def test_a_stage_without_time_is_skipped(tmp_path):
-    command = [sys.executable, "benchmarks/accept.py", "--out", tmp_path, "--dry", "--only", "facts", "bits"]
-    done = subprocess.run([*map(str, command), "--seconds", "31"], cwd=ROOT, capture_output=True, text=True)
-    assert "bits skipped" in done.stdout  # 40 seconds must be left
-    assert json.loads((tmp_path / "results.json").read_text())["stages"]["bits"]["state"] == "skipped"
