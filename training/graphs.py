@@ -16,7 +16,7 @@ from training.totals import Totals
 from utils.errors import UserError
 
 EAGER = 3  # steps before the capture: they make the optimisers' state, and the workspaces of cuDNN and cuBLAS
-AHEAD = 4  # steps that the host may be ahead of the GPU: enough to keep it busy, few enough to stop soon
+BUFFERS = 4  # so many steps may the host be ahead of the GPU: enough to keep it busy, few enough to stop soon
 
 
 class Replay:
@@ -31,8 +31,8 @@ class Replay:
     def __init__(self, step: Callable[[Any], None], batches: Any, optimizers: Iterable[torch.optim.Optimizer]) -> None:
         self.step, self.batches, self.device = step, batches, batches.device
         self.numbers = torch.empty(len(batches.draw(0)), dtype=torch.int32, device=self.device)
-        self.buffers = [torch.empty_like(self.numbers, device="cpu").pin_memory() for _ in range(AHEAD)]
-        self.copied = [torch.cuda.Event() for _ in range(AHEAD)]
+        self.buffers = [torch.empty_like(self.numbers, device="cpu").pin_memory() for _ in range(BUFFERS)]
+        self.copied = [torch.cuda.Event() for _ in range(BUFFERS)]
         self.side, self.graph = torch.cuda.Stream(self.device), torch.cuda.CUDAGraph()
         self.groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         self.calls = 0
@@ -48,8 +48,10 @@ class Replay:
         self.graph.replay()
 
     def _copy(self, words: np.ndarray) -> None:
-        """By buffers in turn, each filled again once it has been read: so many steps ago is done, too."""
-        buffer, copied = self.buffers[self.calls % AHEAD], self.copied[self.calls % AHEAD]
+        """Numbers (K,) to the GPU, by buffers in turn. One is filled again once it has been copied; by then the step
+        before that copy is done, so the host doesn't run away.
+        """
+        buffer, copied = self.buffers[self.calls % BUFFERS], self.copied[self.calls % BUFFERS]
         copied.synchronize()  # at once where nothing was recorded yet
         buffer.copy_(torch.from_numpy(words))
         self.numbers.copy_(buffer, non_blocking=True)

@@ -128,6 +128,15 @@ def test_a_missing_package_is_one_line(script, tmp_path):
 
 
 @pytest.mark.slow
+def test_training_scripts_start_without_a_package_for_bars():
+    """It takes hold of the standard streams, so it is imported where a bar is shown."""
+    program = "import sys, importlib; sys.modules['progressbar'] = None; [*map(importlib.import_module, sys.argv[1:])]"
+    scripts = sorted(path.stem for path in ROOT.glob("train_*.py"))
+    done = subprocess.run([sys.executable, "-c", program, *scripts], cwd=ROOT, capture_output=True, text=True)
+    assert scripts and done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
 def test_closed_streams_are_no_error(closed, tmp_path):
     flags = " ".join(map(str, [*RUN, "--out", tmp_path / "out"]))

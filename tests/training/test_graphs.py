@@ -14,7 +14,7 @@ import torch
 from helpers.scripts import TINY, assert_refused, run_here
 
 from benchmarks.recipe_steps import made_up, recipe_step
-from training.graphs import AHEAD, EAGER, Replay, by_number
+from training.graphs import BUFFERS, EAGER, Replay, by_number
 from training.speed import check_cuda_flags
 from training.totals import Totals
 from utils.errors import UserError
@@ -80,7 +80,7 @@ class LazyGPU:
 def test_what_a_replayed_run_asks_of_a_gpu(monkeypatch):
     """Three eager steps, a capture; numbers arrive before their step, and the host doesn't run away."""
     gpu, optimizer = LazyGPU(monkeypatch), torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    (group,), steps = optimizer.param_groups, EAGER + 2 * AHEAD
+    (group,), steps = optimizer.param_groups, EAGER + 2 * BUFFERS
 
     def step(words) -> None:
         gpu.asked.append(f"step on {gpu.current}, capturable {group['capturable']}")
@@ -90,13 +90,13 @@ def test_what_a_replayed_run_asks_of_a_gpu(monkeypatch):
     replay = Replay(step, SimpleNamespace(device=torch.device("cpu"), draw=draw, make=make), [optimizer])
     for t in range(steps):
         replay(t)
-        assert t - AHEAD <= len(gpu.done) <= t  # waits for no step that was only just asked for
+        assert t - BUFFERS <= len(gpu.done) <= t  # waits for no step that was only just asked for
         assert group["capturable"] is False
     gpu.work()
     assert gpu.done == [[t, 7] for t in range(steps)]
     captured = ["capture", "step on side, capturable True"]
     assert gpu.asked == EAGER_STEP * EAGER + captured + ["replay"] * (steps - EAGER)
-    assert len(gpu.pinned) == AHEAD
+    assert len(gpu.pinned) == BUFFERS
 
 
 def test_a_graph_needs_the_kernel_that_makes_the_views():
