@@ -6,11 +6,13 @@
 `data` holds folders called fashion-SEED and clipart-SEED, see benchmarks/own_images.py, and lite0.pth, see
 benchmarks/lite0.py. Each run is `train_folder.py` with a method of its own for all of the time, on this machine, which
 has nothing else to do while its first seed is planned; the others take the same steps, and may share the machine.
-What is finished is skipped, so that many hours can be spread over days; --only names a part.
+Figures and lengths of finished runs are kept in OUT/figures.csv; what stands there is skipped, so that many hours can
+be spread over days and machines (docs/own-images.csv has ours). --only names a part.
 Starts: EfficientNet-Lite0 with ImageNet's weights at 64 pixels, and WRN-10-1 from scratch at 32.
 """
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
@@ -28,49 +30,63 @@ STARTS = {
     "pre-trained": ["--arch", "timm:tf_efficientnet_lite0", "--img_size", 64, "--weights"],
 }
 METHODS = ("supervised", "fix", "cossl")
+RECORD, LENGTHS = "figures.csv", ("steps", "steps_cossl", "evaluations")
 
 
 def run(args: argparse.Namespace, name: str, seed: int, minutes: int, start: str, method: str) -> None:
     out = args.out / f"{name}-{minutes}-{start}-{method}" / str(seed)
-    if (out / "report" / "report.html").exists():
-        return
     flags = [*STARTS[start], *([args.data / "lite0.pth"] if start == "pre-trained" else [])]
     flags += ["--minutes", minutes, "--method", method, "--no-baseline", "--manualSeed", seed, "--gpu", "cpu"]
-    flags += lengths_of_another_seed(out)
+    if (out / "plan.json").exists():  # it goes on as it began
+        asked = json.loads((out / "plan.json").read_text())["asked"]
+        flags += [word for key in LENGTHS if asked[key] != "None" for word in (f"--{key}", asked[key])]
+    else:
+        others = [row for row in recorded(args.out) if of_run(row)[:4] == (name, str(minutes), start, method)]
+        flags += [word for row in others[:1] for key in LENGTHS for word in (f"--{key}", row[key])]
     command = [sys.executable, ROOT / "train_folder.py", args.data / f"{name}-{seed}", *flags, "--out", out]
     print(" ".join(map(str, command)), flush=True)
     out.mkdir(parents=True, exist_ok=True)
     with (out / "printed.txt").open("a") as file:
         subprocess.run([*map(str, command)], check=True, stdout=file, stderr=subprocess.STDOUT)
+    record(args.out, out, (name, str(minutes), start, method, str(seed)))
 
 
-def lengths_of_another_seed(out: Path) -> list[object]:
-    """Flags for the lengths that the minutes gave another seed; a run keeps those that it began with."""
-    names = ("steps", "steps_cossl", "evaluations")
-    if (out / "plan.json").exists():
-        asked = json.loads((out / "plan.json").read_text())["asked"]
-        return [word for name in names if asked[name] != "None" for word in (f"--{name}", asked[name])]
-    plans = sorted(out.parent.glob("*/plan.json"))
-    if not plans:
+def of_run(row: dict[str, str]) -> tuple[str, ...]:
+    return row["images"], row["minutes"], row["start"], row["method"], row["seed"]
+
+
+def recorded(out: Path) -> list[dict[str, str]]:
+    if not (out / RECORD).exists():
         return []
-    plan = json.loads(plans[0].read_text())
-    steps = plan["steps"]
-    first = steps["fix"] if "fix" in plan["parts"] else steps["supervised"] * 2 // 3
-    second = steps["cossl"] if "fix" in plan["parts"] else steps["supervised"] - first
-    return [word for name, n in zip(names, (first, second, plan["epochs"]), strict=True) for word in (f"--{name}", n)]
+    with (out / RECORD).open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def table(out: Path) -> str:
-    """Markdown: mean and standard deviation over seeds, of the last epochs, in percent."""
-    found = defaultdict(dict)
-    for path in sorted(out.glob("*/*/**/summary.json")):
+def record(out: Path, folder: Path, about: tuple[str, ...]) -> None:
+    """A row for each part that a run's folder holds: the floors and the stages."""
+    plan = json.loads((folder / "plan.json").read_text())
+    steps, whole = plan["steps"], "fix" not in plan["parts"]
+    first = steps["supervised"] * 2 // 3 if whole else steps["fix"]
+    second = steps["supervised"] - first if whole else steps["cossl"]
+    rows = []
+    for path in sorted(folder.rglob("summary.json")):
         summary = json.loads(path.read_text())
-        folder, seed = path.relative_to(out).parts[:2]
-        name, minutes, *start, method = folder.split("-")
-        kind = path.parent.name if summary.get("floor") else method
-        if summary["status"] == "finished" and (summary.get("floor") or kind == path.parent.name):
-            key = name, "-".join(start), "-" if summary.get("floor") else minutes, kind
-            found[key][seed] = summary["last_20_mean"]["balanced"]
+        balanced = f"{summary['last_20_mean']['balanced']:.2f}"
+        rows.append([*about, path.parent.name, balanced, first, second, plan["epochs"]])
+    with (out / RECORD).open("a", newline="") as file:
+        if not file.tell():
+            csv.writer(file).writerow(["images", "minutes", "start", "method", "seed", "part", "balanced", *LENGTHS])
+        csv.writer(file).writerows(rows)
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Markdown: mean and standard deviation over seeds, of the last epochs, in percent. A floor takes no minutes."""
+    found = defaultdict(dict)
+    for row in rows:
+        trained = row["part"] in METHODS
+        if not trained or row["part"] == row["method"]:
+            key = row["images"], row["start"], row["minutes"] if trained else "-", row["part"]
+            found[key][row["seed"]] = float(row["balanced"])
     lines = [
         "| images | start | minutes | method | balanced accuracy | seeds |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -93,9 +109,10 @@ def main() -> None:
         for seed, minutes, name, start, method in product(
             args.seeds, args.minutes, ("fashion", "clipart"), STARTS, METHODS
         ):
-            if args.only in f"{name}-{minutes}-{start}-{method}":
+            done = (name, str(minutes), start, method, str(seed)) in map(of_run, recorded(args.out))
+            if args.only in f"{name}-{minutes}-{start}-{method}" and not done:
                 run(args, name, seed, minutes, start, method)
-    print(table(args.out))
+    print(table(recorded(args.out)))
 
 
 if __name__ == "__main__":
