@@ -11,7 +11,6 @@ can be spread over days and machines (docs/field.csv has ours). --only names set
 """
 
 import argparse
-import csv
 import json
 import statistics
 import subprocess
@@ -23,7 +22,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.saved import finished, mean_and_spread
+from benchmarks.saved import add_rows, finished, mean_and_spread, rows_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
@@ -102,10 +101,8 @@ Found = dict[tuple[str, str], dict[str, dict[str, float]]]  # (setting, method) 
 
 def recorded(out: Path) -> Found:
     found: Found = defaultdict(dict)
-    if (out / RECORD).exists():
-        with (out / RECORD).open(newline="") as file:
-            for row in csv.DictReader(file):
-                found[row["setting"], row["method"]][row["seed"]] = {name: float(row[name]) for name in FIGURES}
+    for row in rows_of(out / RECORD):
+        found[row["setting"], row["method"]][row["seed"]] = {name: float(row[name]) for name in FIGURES}
     return found
 
 
@@ -113,25 +110,33 @@ def record(out: Path, setting: str, method: str, seed: int) -> None:
     folder = out / setting / method / str(seed)
     summary = json.loads(max(folder.rglob("summary.json")).read_text())  # of the last generation, if there are some
     mean, best = summary["last_20_mean"], summary["best"]
-    with (out / RECORD).open("a", newline="") as file:
-        if not file.tell():
-            csv.writer(file).writerow(["setting", "method", "seed", *FIGURES])
-        figures = mean["balanced"], mean["gm"], best["balanced"]
-        csv.writer(file).writerow([setting, method, seed, *(f"{figure:.2f}" for figure in figures)])
+    figures = [f"{figure:.2f}" for figure in (mean["balanced"], mean["gm"], best["balanced"])]
+    add_rows(out / RECORD, ("setting", "method", "seed", *FIGURES), [[setting, method, seed, *figures]])
 
 
 def table(found: Found) -> str:
-    """Markdown: balanced accuracy, its best and the geometric mean by setting, and over the settings."""
+    """Markdown: balanced accuracy by setting, and over the settings."""
     lines = [f"| method | {' | '.join(SETTINGS)} | mean | worst | seeds |", "| --- " * (4 + len(SETTINGS)) + "|"]
     for method in WAYS:
-        seeds = [list(found.get((setting, method), {}).values()) for setting in SETTINGS]
-        mean, gm, best = ([mean_and_spread([figures[name] for figures in s]) for s in seeds] for name in FIGURES)
-        cells = [f"{m} (best {b}; gm {g})" for m, b, g in zip(mean, best, gm, strict=True)]
-        means = [statistics.mean(figures["mean"] for figures in s) for s in seeds if s]
+        seeds = [[figures["mean"] for figures in found.get((setting, method), {}).values()] for setting in SETTINGS]
+        means = [statistics.mean(s) for s in seeds if s]
         whole = len(means) == len(SETTINGS)
         overall = [f"{statistics.mean(means):.1f}", f"{min(means):.1f}"] if whole else ["", ""]
         if means:
-            lines.append(f"| {' | '.join([method, *cells, *overall, '/'.join(str(len(s)) for s in seeds)])} |")
+            numbers = "/".join(str(len(s)) for s in seeds)
+            lines.append(f"| {' | '.join([method, *map(mean_and_spread, seeds), *overall, numbers])} |")
+    return "\n".join(lines)
+
+
+def others(found: Found) -> str:
+    """Markdown: by setting the geometric mean, and balanced accuracy in the best epoch."""
+    lines = [f"| method | {' | '.join(SETTINGS)} |", "| --- " * (1 + len(SETTINGS)) + "|"]
+    for method in WAYS:
+        seeds = [found.get((setting, method), {}).values() for setting in SETTINGS]
+        gm, best = ([mean_and_spread([figures[name] for figures in s]) for s in seeds] for name in ("gm", "best"))
+        cells = [f"{g}; {b}" for g, b in zip(gm, best, strict=True)]
+        if any(seeds):
+            lines.append(f"| {' | '.join([method, *cells])} |")
     return "\n".join(lines)
 
 
@@ -163,7 +168,7 @@ def main() -> None:
                 run(args, args.out.resolve() / setting / method / str(seed), way, epochs, setting, seed)
                 record(args.out, setting, method, seed)
     found = recorded(args.out)
-    print(table(found), differences(found), sep="\n\n")
+    print(table(found), others(found), differences(found), sep="\n\n")
 
 
 if __name__ == "__main__":

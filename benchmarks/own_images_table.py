@@ -12,7 +12,6 @@ Starts: EfficientNet-Lite0 with ImageNet's weights at 64 pixels, and WRN-10-1 fr
 """
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.saved import mean_and_spread
+from benchmarks.saved import add_rows, mean_and_spread, rows_of
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTS = {
@@ -41,7 +40,7 @@ def run(args: argparse.Namespace, name: str, seed: int, minutes: int, start: str
         asked = json.loads((out / "plan.json").read_text())["asked"]
         flags += [word for key in LENGTHS if asked[key] != "None" for word in (f"--{key}", asked[key])]
     else:
-        others = [row for row in recorded(args.out) if of_run(row)[:4] == (name, str(minutes), start, method)]
+        others = [row for row in rows_of(args.out / RECORD) if of_run(row)[:4] == (name, str(minutes), start, method)]
         flags += [word for row in others[:1] for key in LENGTHS for word in (f"--{key}", row[key])]
     command = [sys.executable, ROOT / "train_folder.py", args.data / f"{name}-{seed}", *flags, "--out", out]
     print(" ".join(map(str, command)), flush=True)
@@ -55,13 +54,6 @@ def of_run(row: dict[str, str]) -> tuple[str, ...]:
     return row["images"], row["minutes"], row["start"], row["method"], row["seed"]
 
 
-def recorded(out: Path) -> list[dict[str, str]]:
-    if not (out / RECORD).exists():
-        return []
-    with (out / RECORD).open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def record(out: Path, folder: Path, about: tuple[str, ...]) -> None:
     """A row for each part that a run's folder holds: the floors and the stages."""
     plan = json.loads((folder / "plan.json").read_text())
@@ -73,10 +65,8 @@ def record(out: Path, folder: Path, about: tuple[str, ...]) -> None:
         summary = json.loads(path.read_text())
         balanced = f"{summary['last_20_mean']['balanced']:.2f}"
         rows.append([*about, path.parent.name, balanced, first, second, plan["epochs"]])
-    with (out / RECORD).open("a", newline="") as file:
-        if not file.tell():
-            csv.writer(file).writerow(["images", "minutes", "start", "method", "seed", "part", "balanced", *LENGTHS])
-        csv.writer(file).writerows(rows)
+    header = "images", "minutes", "start", "method", "seed", "part", "balanced", *LENGTHS
+    add_rows(out / RECORD, header, rows)
 
 
 def table(rows: list[dict[str, str]]) -> str:
@@ -109,10 +99,10 @@ def main() -> None:
         for seed, minutes, name, start, method in product(
             args.seeds, args.minutes, ("fashion", "clipart"), STARTS, METHODS
         ):
-            done = (name, str(minutes), start, method, str(seed)) in map(of_run, recorded(args.out))
+            done = (name, str(minutes), start, method, str(seed)) in map(of_run, rows_of(args.out / RECORD))
             if args.only in f"{name}-{minutes}-{start}-{method}" and not done:
                 run(args, name, seed, minutes, start, method)
-    print(table(recorded(args.out)))
+    print(table(rows_of(args.out / RECORD)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a run left in its folder, what several did, and whether another one left the same bits."""
 
+import csv
 import json
 import logging
 import statistics
@@ -30,6 +31,19 @@ def finished(out: Path) -> bool:
     """Whether the run in a folder has trained all its epochs."""
     summary = out / "summary.json"
     return summary.exists() and json.loads(summary.read_text())["status"] == "finished"
+
+
+def rows_of(record: Path) -> list[dict[str, str]]:
+    """Of a CSV file with a header; none without the file."""
+    if not record.exists():
+        return []
+    with record.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def add_rows(record: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    with record.open("a", newline="") as file:
+        csv.writer(file).writerows(rows if file.tell() else [header, *rows])
 
 
 def mean_and_spread(values: Sequence[float], sign: str = "") -> str:
