@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.saved import add_rows, finished, mean_and_spread, rows_of
+from benchmarks.saved import add_rows, finished, markdown_table, mean_and_spread, rows_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
@@ -116,7 +116,7 @@ def record(out: Path, setting: str, method: str, seed: int) -> None:
 
 def table(found: Found) -> str:
     """Markdown: balanced accuracy by setting, and over the settings."""
-    lines = [f"| method | {' | '.join(SETTINGS)} | mean | worst | seeds |", "| --- " * (4 + len(SETTINGS)) + "|"]
+    rows = []
     for method in WAYS:
         seeds = [[figures["mean"] for figures in found.get((setting, method), {}).values()] for setting in SETTINGS]
         means = [statistics.mean(s) for s in seeds if s]
@@ -124,31 +124,31 @@ def table(found: Found) -> str:
         overall = [f"{statistics.mean(means):.1f}", f"{min(means):.1f}"] if whole else ["", ""]
         if means:
             numbers = "/".join(str(len(s)) for s in seeds)
-            lines.append(f"| {' | '.join([method, *map(mean_and_spread, seeds), *overall, numbers])} |")
-    return "\n".join(lines)
+            rows.append([method, *map(mean_and_spread, seeds), *overall, numbers])
+    return markdown_table(["method", *SETTINGS, "mean", "worst", "seeds"], *rows)
 
 
 def others(found: Found) -> str:
     """Markdown: by setting the geometric mean, and balanced accuracy in the best epoch."""
-    lines = [f"| method | {' | '.join(SETTINGS)} |", "| --- " * (1 + len(SETTINGS)) + "|"]
+    rows = []
     for method in WAYS:
         seeds = [found.get((setting, method), {}).values() for setting in SETTINGS]
         gm, best = ([mean_and_spread([figures[name] for figures in s]) for s in seeds] for name in ("gm", "best"))
         cells = [f"{g}; {b}" for g, b in zip(gm, best, strict=True)]
         if any(seeds):
-            lines.append(f"| {' | '.join([method, *cells])} |")
-    return "\n".join(lines)
+            rows.append([method, *cells])
+    return markdown_table(["method", *SETTINGS], *rows)
 
 
 def differences(found: Found, base: str = "CoSSL") -> str:
     """Markdown: balanced accuracy above that of another method with the same seed and setting, in points."""
-    lines = [f"| method, above {base} | {' | '.join(SETTINGS)} |", "| --- " * (1 + len(SETTINGS)) + "|"]
+    rows = []
     for method in WAYS:
         pairs = [(found.get((setting, method), {}), found.get((setting, base), {})) for setting in SETTINGS]
         above = [[own[s]["mean"] - other[s]["mean"] for s in own if s in other] for own, other in pairs]
         if method != base and any(above):
-            lines.append(f"| {method} | {' | '.join(mean_and_spread(values, '+') for values in above)} |")
-    return "\n".join(lines)
+            rows.append([method, *(mean_and_spread(values, "+") for values in above)])
+    return markdown_table([f"method, above {base}", *SETTINGS], *rows)
 
 
 def main() -> None:

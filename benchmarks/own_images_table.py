@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.saved import add_rows, mean_and_spread, rows_of
+from benchmarks.saved import add_rows, markdown_table, mean_and_spread, rows_of
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTS = {
@@ -77,13 +77,10 @@ def table(rows: list[dict[str, str]]) -> str:
         if not trained or row["part"] == row["method"]:
             key = row["images"], row["start"], row["minutes"] if trained else "-", row["part"]
             found[key][row["seed"]] = float(row["balanced"])
-    lines = [
-        "| images | start | minutes | method | balanced accuracy | seeds |",
-        "| --- | --- | --- | --- | --- | --- |",
+    rows_shown = [
+        [*key, mean_and_spread(list(seeds.values())), str(len(seeds))] for key, seeds in sorted(found.items())
     ]
-    for key, seeds in sorted(found.items()):
-        lines.append(f"| {' | '.join(key)} | {mean_and_spread(list(seeds.values()))} | {len(seeds)} |")
-    return "\n".join(lines)
+    return markdown_table(["images", "start", "minutes", "method", "balanced accuracy", "seeds"], *rows_shown)
 
 
 def main() -> None:

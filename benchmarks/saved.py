@@ -46,6 +46,10 @@ def add_rows(record: Path, header: Sequence[str], rows: Sequence[Sequence[object
         csv.writer(file).writerows(rows if file.tell() else [header, *rows])
 
 
+def markdown_table(heading: Sequence[str], *rows: Sequence[str]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows))
+
+
 def mean_and_spread(values: Sequence[float], sign: str = "") -> str:
     """Of several seeds: mean ± sample standard deviation. sign: "+" shows that of a positive mean."""
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
