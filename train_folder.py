@@ -59,6 +59,8 @@ def main() -> None:
     listing = list_images(args.images, args.chosen.get("skip_corrupt", False))
     tell(listing)
     plan = planned(args, listing, began)
+    if args.plan:
+        return
     floor(args, plan["choices"])
     for part in plan["parts"]:
         train(args, plan, part)
@@ -78,6 +80,7 @@ def command_line() -> Namespace:
     about = "what is wanted in the end: co-learning, FixMatch, or labelled-only training"
     add("--method", choices=tuple(SCRIPTS), default="cossl", help=about)
     add("--no-baseline", action="store_true", help="leave out labelled-only training of the same length")
+    add("--plan", action="store_true", help="print the plan and stop; the same command without this flag goes on by it")
     add("--overwrite", action="store_true", help="discard the runs that --out holds")
     passed = {one.name: one for one in PASSED["cossl"] if one.name not in NOT_PASSED}
     for one in passed.values():

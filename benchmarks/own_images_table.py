@@ -1,13 +1,14 @@
 """The table of docs/own-images.md: what comes out of own images in equal minutes, by method, start and data.
 
-    python benchmarks/own_images_table.py --data data --out results/own --minutes 10 --seeds 1 2 3
+    python benchmarks/own_images_table.py --data data --out results/own --plan
+    python benchmarks/own_images_table.py --data data --out results/own --seeds 1 2 3
     python benchmarks/own_images_table.py --out results/own --table
 
 `data` holds folders called fashion-SEED and clipart-SEED, see benchmarks/own_images.py, and lite0.pth, see
-benchmarks/lite0.py. Each run is `train_folder.py` with a method of its own for all of the time, on this machine, which
-has nothing else to do while its first seed is planned; the others take the same steps, and may share the machine.
-Figures and lengths of finished runs are kept in OUT/figures.csv; what stands there is skipped, so that many hours can
-be spread over days and machines (docs/own-images.csv has ours). --only names a part.
+benchmarks/lite0.py. Each run is `train_folder.py` with a method of its own for all of the time. How many steps that are
+is planned by seed 1, on a machine that has nothing else to do, and written to OUT/lengths.csv; then runs may share a
+machine. Figures of finished runs are kept in OUT/figures.csv; what stands there is skipped, so that many hours can be
+spread over days and machines (docs/own-images.csv and docs/own-images-lengths.csv are ours). --only names parts.
 Starts: EfficientNet-Lite0 with ImageNet's weights at 64 pixels, and WRN-10-1 from scratch at 32.
 """
 
@@ -16,8 +17,9 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
-from itertools import product
+from itertools import product, starmap
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -29,44 +31,74 @@ STARTS = {
     "pre-trained": ["--arch", "timm:tf_efficientnet_lite0", "--img_size", 64, "--weights"],
 }
 METHODS = ("supervised", "fix", "cossl")
-RECORD, LENGTHS = "figures.csv", ("steps", "steps_cossl", "evaluations")
+RECORD, PLANNED, LENGTHS = "figures.csv", "lengths.csv", ("steps", "steps_cossl", "evaluations")
 
 
-def run(args: argparse.Namespace, name: str, seed: int, minutes: int, start: str, method: str) -> None:
-    out = args.out / f"{name}-{minutes}-{start}-{method}" / str(seed)
-    flags = [*STARTS[start], *([args.data / "lite0.pth"] if start == "pre-trained" else [])]
-    flags += ["--minutes", minutes, "--method", method, "--no-baseline", "--manualSeed", seed, "--gpu", "cpu"]
-    if (out / "plan.json").exists():  # it goes on as it began
-        asked = json.loads((out / "plan.json").read_text())["asked"]
-        flags += [word for key in LENGTHS if asked[key] != "None" for word in (f"--{key}", asked[key])]
-    else:
-        others = [row for row in rows_of(args.out / RECORD) if of_run(row)[:4] == (name, str(minutes), start, method)]
-        flags += [word for row in others[:1] for key in LENGTHS for word in (f"--{key}", row[key])]
-    command = [sys.executable, ROOT / "train_folder.py", args.data / f"{name}-{seed}", *flags, "--out", out]
+class Cell(NamedTuple):
+    """Of the table; its seeds take the same steps."""
+
+    images: str
+    minutes: str
+    start: str
+    method: str
+
+
+def train_folder(args: argparse.Namespace, cell: Cell, seed: int, out: Path, *flags: object) -> None:
+    weights = [args.data / "lite0.pth"] if cell.start == "pre-trained" else []
+    command = [
+        sys.executable,
+        ROOT / "train_folder.py",
+        args.data / f"{cell.images}-{seed}",
+        *STARTS[cell.start],
+        *weights,
+    ]
+    command += [
+        "--minutes",
+        cell.minutes,
+        "--method",
+        cell.method,
+        "--no-baseline",
+        "--manualSeed",
+        seed,
+        "--gpu",
+        "cpu",
+    ]
+    command += [*flags, "--out", out]
     print(" ".join(map(str, command)), flush=True)
     out.mkdir(parents=True, exist_ok=True)
     with (out / "printed.txt").open("a") as file:
         subprocess.run([*map(str, command)], check=True, stdout=file, stderr=subprocess.STDOUT)
-    record(args.out, out, (name, str(minutes), start, method, str(seed)))
 
 
-def of_run(row: dict[str, str]) -> tuple[str, ...]:
-    return row["images"], row["minutes"], row["start"], row["method"], row["seed"]
+def lengths(args: argparse.Namespace, cell: Cell) -> list[str]:
+    """Of `LENGTHS`, as written down, or planned now."""
+    rows = rows_of(args.out / PLANNED)
+    if all(cell != of(row) for row in rows):
+        out = args.out / "plans" / "-".join(cell)
+        train_folder(args, cell, 1, out, "--plan")
+        plan = json.loads((out / "plan.json").read_text())
+        steps = plan["steps"]
+        whole = steps.get("supervised", 0)  # as long as both stages
+        row = [*cell, steps.get("fix", whole * 2 // 3), steps.get("cossl", whole - whole * 2 // 3), plan["epochs"]]
+        add_rows(args.out / PLANNED, (*Cell._fields, *LENGTHS), [row])
+        rows = rows_of(args.out / PLANNED)
+    return [row[name] for row in rows if cell == of(row) for name in LENGTHS]
 
 
-def record(out: Path, folder: Path, about: tuple[str, ...]) -> None:
-    """A row for each part that a run's folder holds: the floors and the stages."""
-    plan = json.loads((folder / "plan.json").read_text())
-    steps, whole = plan["steps"], "fix" not in plan["parts"]
-    first = steps["supervised"] * 2 // 3 if whole else steps["fix"]
-    second = steps["supervised"] - first if whole else steps["cossl"]
+def of(row: dict[str, str]) -> Cell:
+    return Cell(*(row[name] for name in Cell._fields))
+
+
+def run(args: argparse.Namespace, cell: Cell, seed: int) -> None:
+    """And a row for each part of it: the floors and the stages."""
+    out = args.out / "-".join(cell) / str(seed)
+    given = zip(LENGTHS, lengths(args, cell), strict=True)
+    train_folder(args, cell, seed, out, *(word for name, length in given for word in (f"--{name}", length)))
     rows = []
-    for path in sorted(folder.rglob("summary.json")):
-        summary = json.loads(path.read_text())
-        balanced = f"{summary['last_20_mean']['balanced']:.2f}"
-        rows.append([*about, path.parent.name, balanced, first, second, plan["epochs"]])
-    header = "images", "minutes", "start", "method", "seed", "part", "balanced", *LENGTHS
-    add_rows(out / RECORD, header, rows)
+    for path in sorted(out.rglob("summary.json")):
+        balanced = json.loads(path.read_text())["last_20_mean"]["balanced"]
+        rows.append([*cell, seed, path.parent.name, f"{balanced:.2f}"])
+    add_rows(args.out / RECORD, (*Cell._fields, "seed", "part", "balanced"), rows)
 
 
 def table(rows: list[dict[str, str]]) -> str:
@@ -87,18 +119,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=int, nargs="+", default=[10, 30])
+    parser.add_argument("--minutes", nargs="+", default=["10", "30"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--only", default="", help="part of NAME-MINUTES-START-METHOD")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="parts of NAME-MINUTES-START-METHOD, all of them without"
+    )
+    parser.add_argument("--plan", action="store_true", help="write down lengths, and run nothing")
     parser.add_argument("--table", action="store_true", help="print the table, and run nothing")
     args = parser.parse_args()
-    if not args.table:
-        for seed, minutes, name, start, method in product(
-            args.seeds, args.minutes, ("fashion", "clipart"), STARTS, METHODS
-        ):
-            done = (name, str(minutes), start, method, str(seed)) in map(of_run, rows_of(args.out / RECORD))
-            if args.only in f"{name}-{minutes}-{start}-{method}" and not done:
-                run(args, name, seed, minutes, start, method)
+    cells = starmap(Cell, product(("fashion", "clipart"), args.minutes, STARTS, METHODS))
+    wanted = [cell for cell in cells if any(part in "-".join(cell) for part in args.only) and not args.table]
+    if args.plan:
+        for cell in wanted:
+            lengths(args, cell)
+        return
+    for seed, cell in product(args.seeds, wanted):
+        if all((cell, str(seed)) != (of(row), row["seed"]) for row in rows_of(args.out / RECORD)):
+            run(args, cell, seed)
     print(table(rows_of(args.out / RECORD)))
 
 

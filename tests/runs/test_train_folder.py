@@ -181,10 +181,13 @@ def test_a_csv(images, tmp_path):
 @pytest.mark.slow
 def test_a_trial_decides_what_is_not_given(images, tmp_path):
     out = tmp_path / "out"
-    printed = run_within(images, *SMALL, "--steps", 20, "--no-baseline", "--out", out)
-    assert "forecast: all is done at" in printed and not list(out.glob(".trial*"))
+    asked = images, *SMALL, "--steps", 20, "--no-baseline", "--out", out, "--plan"
+    assert "forecast: all is done at" in run_within(*asked)
+    assert [path.name for path in out.iterdir()] == ["plan.json"]
     plan = json.loads((out / "plan.json").read_text())
     assert (plan["steps"]["fix"], plan["steps"]["cossl"], plan["epochs"]) == (20, 10, 10)
+    assert "plan" not in plan["asked"]  # so that the same command without it goes on
+    assert "train_cifar" not in run_within(*asked)
 
 
 @pytest.mark.slow
