@@ -71,7 +71,7 @@ def train_folder(args: argparse.Namespace, cell: Cell, seed: int, out: Path, *fl
 
 
 def lengths(args: argparse.Namespace, cell: Cell) -> list[str]:
-    """Of `LENGTHS`, as written down, or planned now."""
+    """Of `LENGTHS`, as written down, or planned now; "" for a stage that isn't trained."""
     rows = rows_of(args.out / PLANNED)
     if all(cell != of(row) for row in rows):
         out = args.out / "plans" / "-".join(cell)
@@ -79,8 +79,8 @@ def lengths(args: argparse.Namespace, cell: Cell) -> list[str]:
         plan = json.loads((out / "plan.json").read_text())
         steps = plan["steps"]
         whole = steps.get("supervised", 0)  # as long as both stages
-        row = [*cell, steps.get("fix", whole * 2 // 3), steps.get("cossl", whole - whole * 2 // 3), plan["epochs"]]
-        add_rows(args.out / PLANNED, (*Cell._fields, *LENGTHS), [row])
+        first, second = steps.get("fix", whole * 2 // 3), steps.get("cossl", whole - whole * 2 // 3 or "")
+        add_rows(args.out / PLANNED, (*Cell._fields, *LENGTHS), [[*cell, first, second, plan["epochs"]]])
         rows = rows_of(args.out / PLANNED)
     return [row[name] for row in rows if cell == of(row) for name in LENGTHS]
 
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace, cell: Cell, seed: int) -> None:
     """And a row for each part of it: the floors and the stages."""
     out = args.out / "-".join(cell) / str(seed)
     given = zip(LENGTHS, lengths(args, cell), strict=True)
-    train_folder(args, cell, seed, out, *(word for name, length in given for word in (f"--{name}", length)))
+    train_folder(args, cell, seed, out, *(word for name, length in given if length for word in (f"--{name}", length)))
     rows = []
     for path in sorted(out.rglob("summary.json")):
         balanced = json.loads(path.read_text())["last_20_mean"]["balanced"]
