@@ -73,8 +73,10 @@ WAYS = {
     "CoSSL with a prior, kappa fitted": Way(PRIOR_COSSL, ("--kappa", "fit", *HEAD_U, *NOW), "simpro"),
     "only kappa": Way(PRIOR_COSSL, ("--kappa", 0.5, PLAIN, *NOW), "fix"),
     "only the student's offsets": Way(PRIOR_COSSL, NOW, "fix"),
+    "only the student's offsets, after SimPro": Way(PRIOR_COSSL, NOW, "simpro"),
     "only the head's unlabelled": Way(PRIOR_COSSL, (*HEAD_U, PLAIN, *NOW), "fix"),
     "oracle: true prior in the labels": Way(PRIOR_COSSL, ("--kappa", 1, PLAIN, *NOW), "fix", "prior"),
+    "oracle: true prior in the student's offsets": Way(PRIOR_COSSL, NOW, "fix", "prior"),
     "oracle: true labels for the head": Way(PRIOR_COSSL, (*HEAD_U, PLAIN, *NOW), "fix", "labels"),
 }
 
