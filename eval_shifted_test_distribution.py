@@ -215,7 +215,8 @@ def evaluated(
     if sys.stdout.isatty():
         print()
     took = f"{model.named}: {done} images in {time.monotonic() - began:.1f} s"
-    bias: Any = model.predict.get_submodule("output").bias  # SC-SSL: a balanced classifier can do without
+    # SC-SSL: a balanced classifier can do without its bias.
+    bias: Any = 0 if model.debiased else model.predict.get_submodule("output").bias
     pair = [metrics(z, labels, [1] * model.classes)["balanced"].item() for z in (scores, scores - bias)]
     took += "; balanced accuracy {:.2f} %, without the classifier's bias {:.2f} %".format(*pair)
     about = {"run": model.named, "method": model.method, "dataset": args.dataset, "epoch": model.epoch}

@@ -52,6 +52,7 @@ def main() -> None:
         student = accelerate(Averaged(network, optimizer, args.ema_decay), args)
         student.load(stage1)
         load_states({"class_prior": prior} if "class_prior" in stage1 else {}, stage1)
+        prior.gathered.zero_()  # what an update of `--published_prior` was still waiting for
         features, offsets = student.ema.features, None if args.plain_student else of_all_images(prior, 1.0)
         method = watched(fixmatch(args.tau, offsets), prior, {"kappa": kappa})._replace(name="FixMatch+prior")
 

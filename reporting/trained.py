@@ -22,8 +22,9 @@ from utils.text import printable
 
 class Model(NamedTuple):
     """Of a checkpoint. run: the folder of its run, None for a file with another name than the last checkpoint's;
-    classes: how many it tells apart; facts, arguments: of its run, empty where it is of the published code; predict:
-    normalised images (B, 3, S, S) -> logits (B, C), the EMA network, whose classifier in CoSSL is the EMA head.
+    debiased: whether CDMAD takes a constant image's logits away, and so the classifier's bias; classes: how many it
+    tells apart; facts, arguments: of its run, empty where it is of the published code; predict: normalised images
+    (B, 3, S, S) -> logits (B, C), the EMA network, whose classifier in CoSSL is the EMA head.
     """
 
     checkpoint: Path
@@ -31,6 +32,7 @@ class Model(NamedTuple):
     method: str
     epoch: int
     cossl: bool
+    debiased: bool
     classes: int
     arguments: dict[str, Any]
     facts: dict[str, Any]
@@ -60,8 +62,8 @@ def load_model(path: Path, source: str, device: torch.device) -> Model:
     if facts and len(facts["classes"]) != classes:
         raise UserError(f"{name}: names {len(facts['classes'])} classes, and its network tells {classes} apart")
     method = facts.get("method", published_method(state, {}))
-    run, cossl = path.parent if path.name == LATEST else None, "ema_teacher" in state
-    return Model(path, run, method, state["epoch"], cossl, classes, arguments, facts, network.to(device))
+    run, cossl, debiased = path.parent if path.name == LATEST else None, "ema_teacher" in state, "debias" in state
+    return Model(path, run, method, state["epoch"], cossl, debiased, classes, arguments, facts, network.to(device))
 
 
 def _classifier(weights: dict[str, Tensor]) -> str:

@@ -70,7 +70,7 @@ def met() -> dict:
 def main() -> None:
     results = {"met": met()}
     for script, flags in json.loads(Path(sys.argv[1]).read_text()).items():
-        run = composed(script, flags)
+        run = composed(script.split()[0], flags)
         run.before()
         totals = Totals()
         for t in range(run.steps):

@@ -42,6 +42,9 @@ def test_gathering_over_steps_as_simpro_is_published():
     keep = [q.amax(dim=1) > 0.5 for q in batches]
     expected = torch.full((4,), 0.25)
     for t, (q, kept) in enumerate(zip(batches, keep, strict=True)):
+        resumed = ClassPrior(COUNTS, 100, momentum=0.9, every=3)
+        resumed.load_state_dict(prior.state_dict())
+        prior = resumed
         prior.update(q, kept)
         if t % 3 == 2:
             rows = torch.cat([each[k] for each, k in zip(batches[t - 2 : t + 1], keep[t - 2 : t + 1], strict=True)])

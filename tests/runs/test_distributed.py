@@ -50,6 +50,9 @@ SCRIPTS += [f"train_{name}_fix{stage}.py" for name in ("food", "small_imagenet12
 PRIOR_COSSL, CDMAD = "train_cifar_fix_prior_cossl.py", "train_cifar_fix_cdmad.py"
 OTHERWISE = ["train_cifar_fix_prior.py", "train_cifar_fix_abc.py", "train_cifar_fix_acr.py", PRIOR_COSSL]
 SCRIPTS += [*OTHERWISE, CDMAD]
+SCRIPTS += ["train_cifar_fix_prior.py --preset adello", "train_cifar_fix_prior.py --published_prior"]
+SCRIPTS += ["train_cifar_fix_abc.py --keep published", "train_cifar_fix_cossl.py --classifier abc"]
+SCRIPTS += ["train_cifar_fix_cossl.py --classifier caa", "train_cifar_fix_acr.py --labels_by live"]
 
 
 def started_ranks(of: int, script: Path, *arguments: object, **how: object) -> list[subprocess.Popen]:
@@ -136,13 +139,14 @@ def both_ranks(tiny, pretrained_by, tmp_path_factory):
     """Flags of a few steps of each script, and what rank 0 and rank 1 have after them."""
     folder = tmp_path_factory.mktemp("ranks")
     flags = {}
-    for script in SCRIPTS:
+    for one in SCRIPTS:
+        script, *more = one.split()
         start = ["--resume", pretrained_by(script.replace("_cossl", "")) / "checkpoint.pth.tar"] * ("cossl" in script)
         start += ["--warm_prior", 0] * (script in OTHERWISE) + ["--kappa", 0.5, "--lam_h", 1] * (script == PRIOR_COSSL)
         align, tau = ["--align"] * ("remix" in script), ["--tau", 0.2] * ("cifar_fix" in script and script != CDMAD)
         crt = ["--classifier", "crt"] * ("small_imagenet127_fix_cossl" in script)  # no draws in its warm-up
-        all_of_it = [*tiny(script), *align, *tau, *crt, *steps(script, STEPS), "--out", folder / "none", *start]
-        flags[script] = [str(flag) for flag in all_of_it]
+        all_of_it = [*tiny(script), *align, *tau, *crt, *steps(script, STEPS), "--out", folder / "none", *start, *more]
+        flags[one] = [str(flag) for flag in all_of_it]
     (folder / "flags.json").write_text(json.dumps(flags))
     ranks = started_ranks(2, ROOT / "tests" / "helpers" / "ranks.py", folder / "flags.json", folder / "result")
     assert [process.wait(timeout=HANG) for process in ranks] == [0, 0]
@@ -160,7 +164,7 @@ def test_two_ranks_train_as_one_process_does_in_two_chunks(script, both_ranks, a
     torch.testing.assert_close(zero[script], one[script], rtol=0, atol=0)
     zero = {name: found for name, found in zero[script].items() if name != "logs"}
 
-    run = composed(script, flags[script])
+    run = composed(script.split()[0], flags[script])
     run.before()  # the head's warm-up: on the same features, or on whole batches
     chunks = Chunks(run.objects, as_rank)
     with (

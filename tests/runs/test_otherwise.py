@@ -1,6 +1,8 @@
 """Methods for unlabelled images that are distributed otherwise, by their scripts: who labels, what is evaluated, by the
 tools, too, what the first stage hands over, and what a run warns of."""
 
+import json
+
 import pytest
 import torch
 from helpers.scripts import (
@@ -87,6 +89,17 @@ def test_both_heads_learn_and_the_balanced_one_is_the_network_s(flags, tmp_path)
         found.step(found.data.batches(found.step.streams, *found.step.draws).at(0))
         assert not any(map(torch.equal, before, (standard.weight, live.output.weight)))
         assert found.predict is found.student.ema
+
+
+def test_no_bias_is_left_to_take_away_from_cdmad(flags, tmp_path):
+    assert_runs(CDMAD, *flags(CDMAD, "--epochs", 1, "--out", tmp_path))
+    assert_runs("eval_shifted_test_distribution.py", tmp_path, "--gpu", "cpu")
+    found = json.loads((tmp_path / "shifted.json").read_text())
+    assert (
+        found["balanced_without_bias"]
+        == found["balanced"]
+        == pytest.approx(summary(tmp_path)["last_epoch"]["balanced"])
+    )
 
 
 def test_cdmad_labels_and_predicts_with_its_average(flags, tmp_path):
