@@ -1,6 +1,7 @@
 """The report's tables, made once; written in Markdown, in LaTeX, and on the page."""
 
-from collections.abc import Iterable, Iterator
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -47,10 +48,10 @@ def _best(column: Iterable[Figure | None]) -> float | None:
     return max(means) if len(means) > 1 else None
 
 
-def _cells(column: list[Figure | None], groups: list[Group]) -> list[Cell]:
+def _cells(column: list[Figure | None], groups: Sequence[Group | None]) -> list[Cell]:
     """The figures of a column, whose best is told only where it is known that the groups can be compared."""
-    pairs = [(f, None if intermediate(group.method) else f) for f, group in zip(column, groups, strict=True)]
-    best = _best(f for _, f in pairs) if all(group.comparable for group in groups) else None
+    pairs = [(f, None if g and intermediate(g.method) else f) for f, g in zip(column, groups, strict=True)]
+    best = _best(f for _, f in pairs) if all(group.comparable for group in groups if group) else None
     return [Cell(show(f), f and f.mean, one is not None and round(one.mean, 2) == best) for f, one in pairs]
 
 
@@ -90,24 +91,33 @@ def figure_table(groups: list[Group], statistic: str) -> Table:
 
 
 def overview(groups: list[Group]) -> Table:
-    """The paper's table of a data set: its metric, mean of the last epochs; a row per method, columns per setting."""
+    """The paper's table of a data set: its metric, mean of the last epochs; a row per method, columns per setting, and
+    for methods that have them all their mean and the worst.
+    """
     settings, metric = list(dict.fromkeys(group.setting for group in groups)), groups[0].metric
     common = set.intersection(*(set(setting.split(", ")) for setting in settings))
     names = list(dict.fromkeys(group.name for group in groups))
-    headings, columns = ["method"], [[Cell(name) for name in names]]
+    headings, columns, found = ["method"], [[Cell(name) for name in names]], []
     for setting in settings:
-        here = {group.name: group for group in groups if group.setting == setting}
-        column = [here[name].figures["last_20_mean"][metric] if name in here else None for name in names]
-        cells = _cells(column, list(here.values()))
+        by_name = {group.name: group for group in groups if group.setting == setting}
+        here = [by_name.get(name) for name in names]
+        column = [group.figures["last_20_mean"][metric] if group else None for group in here]
         counted = [
-            cell._replace(text=f"{cell.text} (n = {here[name].n})") if cell.value is not None else cell
-            for name, cell in zip(names, cells, strict=True)
+            cell._replace(text=f"{cell.text} (n = {group.n})") if group and cell.value is not None else cell
+            for group, cell in zip(here, _cells(column, here), strict=True)
         ]
         headings.append(", ".join(word for word in setting.split(", ") if word not in common) or METRICS[metric])
         columns.append(counted)
-        if any(group.paper for group in here.values()):
+        found.append(column)
+        if any(group and group.paper for group in here):
             headings += ["published", "difference"]
-            columns += _beside([here.get(name) for name in names])
+            columns += _beside(here)
+    means = [[figure.mean for figure in row if figure] for row in zip(*found, strict=True)]
+    last = {group.name: group for group in groups}
+    for heading, over in (("mean", statistics.fmean), ("worst", min)):
+        whole = [Figure(over(row), None, 1) if len(row) == len(settings) else None for row in means]
+        headings.append(heading)
+        columns.append(_cells(whole, [last[name] for name in names]))
     words = words_for("last_20_mean", groups)
     name = {"top1": "Top-1 accuracy", "balanced": "Balanced accuracy"}[metric]
     caption = f"{name} in percent, {words}, mean ± standard deviation over n seeds"

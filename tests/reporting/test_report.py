@@ -321,7 +321,8 @@ def test_tables_are_whole_in_every_format(tmp_path):
         assert len({line.count("|") for line in table}) == 1
         assert set(table[1]) == set("|-: ")
     overview = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables[0]]
-    assert overview[0] == ["method", "γ 50", "published", "difference", "γ 100", "published", "difference"]
+    paper = ["published", "difference"]
+    assert overview[0] == ["method", "γ 50", *paper, "γ 100", *paper, "mean", "worst"]
     by_name = {row[0]: row[1:] for row in overview[2:]}
     budget = "(spread not known; other budget: epochs 100, not 500)"
     assert by_name["FixMatch"][:3] == ["70.00 (n = 1)", "79.20", f"-9.20 {budget}"]
@@ -329,6 +330,7 @@ def test_tables_are_whole_in_every_format(tmp_path):
     assert f"; {whose}; published by Lee and Kim 2024 (CDMAD): FixMatch\n" in text
     assert by_name["FixMatch+CoSSL"][:3] == ["**80.00 (n = 1)**", "86.80 ± 0.30", "-6.80 (outside ±0.69)"]
     assert by_name["ReMixMatch+CoSSL"][3] == "**80.00 (n = 1)**"
+    assert by_name["ReMixMatch+CoSSL"][-2:] == ["**80.00**"] * 2
 
     latex = (tmp_path / "out" / "tables.tex").read_text()
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 7
@@ -337,6 +339,17 @@ def test_tables_are_whole_in_every_format(tmp_path):
         assert {line.count("&") for line in lines} == {len(tabular[0]) - 1}
     assert r"\textbf{80.00 (n = 1)} & 86.80 $\pm$ 0.30" in latex
     assert "γ" not in latex and "±" not in latex and r"num\_max" in latex
+
+
+def test_over_the_settings_methods_have_a_mean_and_a_worst_if_they_have_all(tmp_path):
+    for name, gamma, level in (("FixMatch", 50, 70), ("FixMatch", 100, 60), ("ReMixMatch", 50, 80)):
+        make_run(tmp_path / f"{name}{gamma}", name, level=level, start=0, imb_ratio_l=gamma, imb_ratio_u=gamma)
+    report(tmp_path, "--out", tmp_path / "out")
+    first = next(part for part in (tmp_path / "out" / "tables.md").read_text().split("\n\n") if part[0] == "|")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in first.splitlines()]
+    by_name = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
+    assert [by_name["FixMatch"][name] for name in ("mean", "worst")] == ["65.00", "60.00"]
+    assert [by_name["ReMixMatch"][name] for name in ("γ 100", "mean", "worst")] == ["–"] * 3
 
 
 def test_charts_show_what_the_files_hold(tmp_path):
