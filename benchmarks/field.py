@@ -23,6 +23,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.saved import add_rows, finished, markdown_table, mean_and_spread, rows_of
+from reporting.logs import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
@@ -153,6 +154,33 @@ def differences(found: Found, base: str = "CoSSL") -> str:
     return markdown_table([f"method, above {base}", *SETTINGS], *rows)
 
 
+def pseudo_labels(out: Path) -> str:
+    """Markdown: means over the runs that OUT still holds, in the last epoch, by setting: total variation between the
+    estimated and the true distribution; percent of the pseudo-labels that are used; percent of the frequent, medium and
+    rare classes' images that have a right one which is used.
+    """
+    rows = []
+    for method in WAYS:
+        cells = []
+        for setting in SETTINGS:
+            logs = [sorted(folder.rglob("log.txt")) for folder in (out / setting / method).glob("*/")]
+            cells.append(_told([read_log(found[-1])[0] for found in logs if found]))
+        if any(cells):
+            rows.append([method, *cells])
+    return markdown_table(["method", *SETTINGS], *rows)
+
+
+def _told(logs: list[dict[str, list[float]]]) -> str:
+    """A cell; empty without runs, or where they have no pseudo-labels."""
+    logs = [log for log in logs if "mask" in log]
+    names = [name for name in ("prior_tv", "mask", "pl_recall_many", "pl_recall_medium", "pl_recall_few") if logs]
+    means = {name: statistics.fmean(log[name][-1] for log in logs) for name in names if name in logs[0]}
+    if not means:
+        return ""
+    estimate, mask = f"{means.pop('prior_tv'):.2f}; " if "prior_tv" in means else "", means.pop("mask")
+    return f"{estimate}{100 * mask:.0f}; {'/'.join(f'{recall:.0f}' for recall in means.values())}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data_root", type=Path, default=Path("data"))
@@ -170,7 +198,7 @@ def main() -> None:
                 run(args, args.out.resolve() / setting / method / str(seed), way, epochs, setting, seed)
                 record(args.out, setting, method, seed)
     found = recorded(args.out)
-    print(table(found), others(found), differences(found), sep="\n\n")
+    print(table(found), others(found), differences(found), pseudo_labels(args.out), sep="\n\n")
 
 
 if __name__ == "__main__":

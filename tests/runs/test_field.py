@@ -39,6 +39,18 @@ def test_what_has_been_run_is_recorded_once_and_shown(tmp_path):
     assert rows["| LA"][1:4] == ["+0.0", "+2.0 ± 1.4", "-"] and "| CoSSL" not in rows
 
 
+def test_what_the_pseudo_labels_were_like(tmp_path):
+    for method, seed, tv, rare in (("SimPro", 1, 0.1, 40), ("SimPro", 2, 0.2, 60), ("FixMatch", 1, None, 50)):
+        finish(folder := tmp_path / "uniform" / method / str(seed), 80.0)
+        names = ["epoch", "mask", "pl_recall_many", "pl_recall_medium", "pl_recall_few", *(["prior_tv"] if tv else [])]
+        lines = [[1, 0.1, 1, 1, 1, 0.9], [2, 0.5, 80, 70, rare, tv]]
+        text = ["\t".join(names), *("\t".join(map(str, line[: len(names)])) for line in lines)]
+        (folder / "log.txt").write_text("\n".join(text) + "\n")
+    finish(tmp_path / "uniform" / "supervised" / "1", 80.0)
+    rows = field.pseudo_labels(tmp_path).splitlines()[2:]
+    assert rows == ["| FixMatch |  | 50; 80/70/50 |  |  |", "| SimPro |  | 0.15; 50; 80/70/50 |  |  |"]
+
+
 def test_a_run_that_is_recorded_is_not_run_again(monkeypatch, tmp_path):
     monkeypatch.setattr(field, "run", lambda *args: pytest.fail("runs"))
     finish(tmp_path / "uniform" / "LA" / "1", 80.0)
