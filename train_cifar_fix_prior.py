@@ -31,7 +31,8 @@ from utils.method_flags import FIXMATCH, OFFSETS, PRETRAIN
 
 
 def main() -> None:
-    args = recipe_args(Path(__file__), __doc__, RUN, CIFAR, PRETRAIN, FIXMATCH, OFFSETS, epochs=500)
+    flags = RUN, CIFAR, PRETRAIN, FIXMATCH, OFFSETS
+    args = recipe_args(Path(__file__), __doc__, *flags, epochs=500, unlabelled="disjoint")
     if args.published_prior and args.preset != "simpro":
         raise UserError(f"--published_prior: of --preset simpro, not of {args.preset}")
     with open_run(args) as run, open_loader(args, run.device) as loader:

@@ -123,14 +123,17 @@ def recipe_args(
 
 def _dependent(args: argparse.Namespace) -> dict[str, Any]:
     """Defaults where a network has pre-trained weights, for FixMatch's are for one that starts from nothing; on the
-    short schedule, for it leaves the head few steps; and those that SimPro was published with, on ImageNet-1k-LT, too.
+    short schedule, for it leaves the head few steps; and those that presets of `train_cifar_fix_prior.py`, ACR on
+    STL-10, and SimPro on ImageNet-1k-LT were published with.
     """
     if getattr(args, "weights", None):
         return {"tau": 0.7, "lr": 0.0005, "lr_body": 0.0002}
     found: dict[str, Any] = {"lr_tfe": 0.02} if getattr(args, "schedule", None) == "short" else {}
-    found |= {"unlabelled": "disjoint"} if getattr(args, "preset", None) == "simpro" else {}
+    dataset = getattr(args, "dataset", None)
+    found |= {"unlabelled": "included"} if getattr(args, "preset", None) in ("la", "adello") else {}
+    found |= {"unlabelled": "disjoint"} if (args.recipe, dataset) == ("train_cifar_fix_acr", "stl10") else {}
     published = {"labeled_percent": 0.2, "unlabelled": "disjoint"}
-    return found | (published if getattr(args, "dataset", None) == "small_imagenet1k" else {})
+    return found | (published if dataset == "small_imagenet1k" else {})
 
 
 def plain(args: argparse.Namespace) -> dict[str, str | int | float | bool | None]:

@@ -67,7 +67,7 @@ def test_the_published_profiles(num_max, gamma):
     assert included.unlabelled.tolist() == slow + list(range(5000, 105_000))
 
 
-@pytest.mark.parametrize(("script", "again"), [(FIX, True), (MIX, False)])
+@pytest.mark.parametrize(("script", "again"), [(FIX, True), (MIX, False), ("train_cifar_fix_acr.py", False)])
 def test_what_a_recipe_trains_on(script, again, tmp_path, monkeypatch):
     write_stl10(tmp_path, monkeypatch)
     data = handed_to_fit(script, *RUN, "--data_root", tmp_path, "--out", tmp_path / "out").data

@@ -15,6 +15,8 @@ DEFAULTS = {
     REMIX: "disjoint",
     "train_cifar_supervised.py": "included",
     "train_cifar_fix_prior.py": "disjoint",  # SimPro
+    "train_cifar_fix_prior.py --preset la": "included",
+    "train_cifar_fix_prior.py --preset adello": "included",
     "train_cifar_fix_abc.py": "disjoint",
     "train_cifar_fix_acr.py": "included",
     "train_cifar_fix_cdmad.py": "included",
@@ -27,7 +29,7 @@ DEFAULTS = {
 @pytest.mark.parametrize("script", DEFAULTS)
 def test_the_default_is_the_published_one_and_is_recorded(script, given, tiny, tmp_path):
     chosen = OTHER[DEFAULTS[script]] if given else DEFAULTS[script]
-    flag = ["--unlabelled", chosen] if given else []
+    script, *flag = [*script.split(), *(["--unlabelled", chosen] if given else [])]
     found = handed_to_fit(script, *tiny(script), *flag, "--out", tmp_path / "out")
     facts, labels = found.data.facts(), found.data.labelled.images.labels
     assert found.run.arguments["unlabelled"] == chosen
