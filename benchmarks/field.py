@@ -167,7 +167,7 @@ def pseudo_labels(out: Path) -> str:
             cells.append(_told([read_log(found[-1])[0] for found in logs if found]))
         if any(cells):
             rows.append([method, *cells])
-    return markdown_table(["method", *SETTINGS], *rows)
+    return markdown_table(["method", *SETTINGS], *rows) if rows else ""
 
 
 def _told(logs: list[dict[str, list[float]]]) -> str:
@@ -198,7 +198,7 @@ def main() -> None:
                 run(args, args.out.resolve() / setting / method / str(seed), way, epochs, setting, seed)
                 record(args.out, setting, method, seed)
     found = recorded(args.out)
-    print(table(found), others(found), differences(found), pseudo_labels(args.out), sep="\n\n")
+    print("\n\n".join(filter(None, (table(found), others(found), differences(found), pseudo_labels(args.out)))))
 
 
 if __name__ == "__main__":
