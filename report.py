@@ -16,9 +16,10 @@ from reporting.csv_files import classes_csv, figures_csv
 from reporting.groups import Group, group
 from reporting.headline import floor_verdict
 from reporting.markdown_latex import latex, markdown
+from reporting.overview import section_tables
 from reporting.page import page
 from reporting.runs import FinishedRun, find_runs
-from reporting.tables import section_tables, sections
+from reporting.tables import sections
 from utils.args import Parser
 from utils.errors import UserError
 from utils.files import check_writable, replacing_all

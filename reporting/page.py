@@ -14,9 +14,10 @@ from reporting.charts import CURVES, PSEUDO, confusions, dots, epochs, per_class
 from reporting.groups import Group
 from reporting.headline import headline
 from reporting.metrics import metrics_of
+from reporting.overview import section_tables
 from reporting.protocol import colour_of, method_of, tested_on
 from reporting.runs import FinishedRun
-from reporting.tables import Table, run_table, section_tables, sections
+from reporting.tables import Table, run_table, sections
 from utils.files import jsonable
 
 HERE = Path(__file__).parent

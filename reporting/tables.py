@@ -1,11 +1,10 @@
 """The report's tables, made once; written in Markdown, in LaTeX, and on the page."""
 
-import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-from reporting.groups import METRICS, Group
+from reporting.groups import Group
 from reporting.means import Figure
 from reporting.metrics import metric_beside, metrics_of, sources
 from reporting.protocol import dataset_of, intermediate, method_of, tested_on
@@ -48,14 +47,14 @@ def _best(column: Iterable[Figure | None]) -> float | None:
     return max(means) if len(means) > 1 else None
 
 
-def _cells(column: list[Figure | None], groups: Sequence[Group | None]) -> list[Cell]:
+def figure_cells(column: list[Figure | None], groups: Sequence[Group | None]) -> list[Cell]:
     """The figures of a column, whose best is told only where it is known that the groups can be compared."""
     pairs = [(f, None if g and intermediate(g.method) else f) for f, g in zip(column, groups, strict=True)]
     best = _best(f for _, f in pairs) if all(group.comparable for group in groups if group) else None
     return [Cell(show(f), f and f.mean, one is not None and round(one.mean, 2) == best) for f, one in pairs]
 
 
-def _beside(groups: list[Group | None]) -> list[list[Cell]]:
+def published_cells(groups: list[Group | None]) -> list[list[Cell]]:
     """Two columns: the published figure, and how the measured one differs from it."""
     known = [group if group and group.paper else None for group in groups]
     paper = [Cell(show(g.paper.figure), g.paper.figure.mean) if g else Cell("–") for g in known]
@@ -80,50 +79,13 @@ def figure_table(groups: list[Group], statistic: str) -> Table:
         caption += " (each figure from its own best epoch)"
     columns = [[Cell(group.name) for group in groups], [Cell(str(group.n), group.n) for group in groups]]
     metrics = metrics_of(groups)
-    columns += [_cells([group.figures[statistic][name] for group in groups], groups) for name in metrics]
+    columns += [figure_cells([group.figures[statistic][name] for group in groups], groups) for name in metrics]
     headings = ["method", "n", *metrics.values()]
     if statistic == "last_20_mean" and any(group.paper for group in groups):
         place = 3 + list(metrics).index(metric_beside(groups))
         headings[place:place] = ["published", "difference"]
-        columns[place:place] = _beside(groups)
+        columns[place:place] = published_cells(groups)
         caption += sources(groups)
-    return Table(caption, headings, [list(row) for row in zip(*columns, strict=True)])
-
-
-def overview(groups: list[Group]) -> Table:
-    """The paper's table of a data set: its metric, mean of the last epochs; a row per method, columns per setting, and
-    for methods that have them all their mean and the worst.
-    """
-    settings, metric = list(dict.fromkeys(group.setting for group in groups)), groups[0].metric
-    common = set.intersection(*(set(setting.split(", ")) for setting in settings))
-    names = list(dict.fromkeys(group.name for group in groups))
-    headings, columns, found = ["method"], [[Cell(name) for name in names]], []
-    for setting in settings:
-        by_name = {group.name: group for group in groups if group.setting == setting}
-        here = [by_name.get(name) for name in names]
-        column = [group.figures["last_20_mean"][metric] if group else None for group in here]
-        counted = [
-            cell._replace(text=f"{cell.text} (n = {group.n})") if group and cell.value is not None else cell
-            for group, cell in zip(here, _cells(column, here), strict=True)
-        ]
-        headings.append(", ".join(word for word in setting.split(", ") if word not in common) or METRICS[metric])
-        columns.append(counted)
-        found.append(column)
-        if any(group and group.paper for group in here):
-            headings += ["published", "difference"]
-            columns += _beside(here)
-    means = [[figure.mean for figure in row if figure] for row in zip(*found, strict=True)]
-    last = {group.name: group for group in groups}
-    for heading, over in (("mean", statistics.fmean), ("worst", min)):
-        whole = [Figure(over(row), None, 1) if len(row) == len(settings) else None for row in means]
-        headings.append(heading)
-        columns.append(_cells(whole, [last[name] for name in names]))
-    words = words_for("last_20_mean", groups)
-    name = {"top1": "Top-1 accuracy", "balanced": "Balanced accuracy"}[metric]
-    caption = f"{name} in percent, {words}, mean ± standard deviation over n seeds"
-    if common:
-        caption += f"; {', '.join(word for word in settings[0].split(', ') if word in common)}"
-    caption += sources(groups)
     return Table(caption, headings, [list(row) for row in zip(*columns, strict=True)])
 
 
@@ -137,13 +99,6 @@ def sections(groups: list[Group]) -> Iterator[tuple[str, list[Group], bool]]:
         for setting in settings:
             heading = f"{dataset}, {setting}" if setting else dataset
             yield heading, [group for group in here if group.setting == setting], False
-
-
-def section_tables(groups: list[Group], several: bool) -> list[Table]:
-    """Of finished groups with several settings the paper's table, else all figures; none without groups."""
-    if several and groups:
-        return [overview(groups)]
-    return [figure_table(groups, statistic) for statistic in STATISTICS if groups]
 
 
 def run_table(runs: list[FinishedRun]) -> Table:
