@@ -173,12 +173,15 @@ def pseudo_labels(out: Path) -> str:
 def _told(logs: list[dict[str, list[float]]]) -> str:
     """A cell; empty without runs, or where they have no pseudo-labels."""
     logs = [log for log in logs if "mask" in log]
-    names = [name for name in ("prior_tv", "mask", "pl_recall_many", "pl_recall_medium", "pl_recall_few") if logs]
-    means = {name: statistics.fmean(log[name][-1] for log in logs) for name in names if name in logs[0]}
-    if not means:
+    if not logs:
         return ""
-    estimate, mask = f"{means.pop('prior_tv'):.2f}; " if "prior_tv" in means else "", means.pop("mask")
-    return f"{estimate}{100 * mask:.0f}; {'/'.join(f'{recall:.0f}' for recall in means.values())}"
+
+    def mean(name: str) -> float:
+        return statistics.fmean(log[name][-1] for log in logs)
+
+    recalls = "/".join(f"{mean(f'pl_recall_{third}'):.0f}" for third in ("many", "medium", "few"))
+    estimate = f"{mean('prior_tv'):.2f}; " if "prior_tv" in logs[0] else ""
+    return f"{estimate}{100 * mean('mask'):.0f}; {recalls}"
 
 
 def main() -> None:

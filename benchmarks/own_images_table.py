@@ -45,25 +45,9 @@ class Cell(NamedTuple):
 
 def train_folder(args: argparse.Namespace, cell: Cell, seed: int, out: Path, *flags: object) -> None:
     weights = [args.data / "lite0.pth"] if cell.start == "pre-trained" else []
-    command = [
-        sys.executable,
-        ROOT / "train_folder.py",
-        args.data / f"{cell.images}-{seed}",
-        *STARTS[cell.start],
-        *weights,
-    ]
-    command += [
-        "--minutes",
-        cell.minutes,
-        "--method",
-        cell.method,
-        "--no-baseline",
-        "--manualSeed",
-        seed,
-        "--gpu",
-        "cpu",
-    ]
-    command += [*flags, "--out", out]
+    command = [sys.executable, ROOT / "train_folder.py", args.data / f"{cell.images}-{seed}"]
+    command += [*STARTS[cell.start], *weights, "--minutes", cell.minutes, "--method", cell.method, "--no-baseline"]
+    command += ["--manualSeed", seed, "--gpu", "cpu", *flags, "--out", out]
     print(" ".join(map(str, command)), flush=True)
     out.mkdir(parents=True, exist_ok=True)
     with (out / "printed.txt").open("a") as file:

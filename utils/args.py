@@ -126,9 +126,8 @@ def _dependent(args: argparse.Namespace) -> dict[str, Any]:
     short schedule, for it leaves the head few steps; and those that presets of `train_cifar_fix_prior.py`, ACR on
     STL-10, and SimPro on ImageNet-1k-LT were published with.
     """
-    if getattr(args, "weights", None):
-        return {"tau": 0.7, "lr": 0.0005, "lr_body": 0.0002}
-    found: dict[str, Any] = {"lr_tfe": 0.02} if getattr(args, "schedule", None) == "short" else {}
+    short: dict[str, Any] = {"lr_tfe": 0.02} if getattr(args, "schedule", None) == "short" else {}
+    found = {"tau": 0.7, "lr": 0.0005, "lr_body": 0.0002} if getattr(args, "weights", None) else short
     dataset = getattr(args, "dataset", None)
     found |= {"unlabelled": "included"} if getattr(args, "preset", None) in ("la", "adello") else {}
     found |= {"unlabelled": "disjoint"} if (args.recipe, dataset) == ("train_cifar_fix_acr", "stl10") else {}

@@ -1,5 +1,7 @@
 """Settings of the unlabelled set as recipes take them: their defaults, what is recorded, what stage 2 takes over."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,9 @@ from helpers.own_images import image_folder
 from helpers.scripts import FIX, FIX_COSSL, MIX, MIX_COSSL, REMIX, TINY, assert_runs, handed_to_fit, run_here, summary
 
 from dataset.long_tail import class_counts
+from utils.args import recipe_args
+from utils.flags import CIFAR, RUN
+from utils.method_flags import FIXMATCH, OFFSETS, PRETRAIN
 
 OTHER = {"included": "disjoint", "disjoint": "included"}
 DEFAULTS = {
@@ -91,6 +96,15 @@ def stage1(pretrained, tmp_path):
         return tmp_path / "stage1.pth.tar"
 
     return made
+
+
+@pytest.mark.parametrize(("preset", "chosen"), [("simpro", "disjoint"), ("la", "included"), ("adello", "included")])
+def test_pre_trained_weights_leave_a_preset_its_unlabelled_set(preset, chosen, monkeypatch):
+    flags = ["--preset", preset, "--arch", "resnet18", "--weights", "default", "--gpu", "cpu", "--out", "none"]
+    monkeypatch.setattr("sys.argv", ["train_cifar_fix_prior.py", *flags])
+    groups = RUN, CIFAR, PRETRAIN, FIXMATCH, OFFSETS
+    args = recipe_args(Path("train_cifar_fix_prior.py"), "", *groups, epochs=1, unlabelled="disjoint")
+    assert (args.unlabelled, args.tau) == (chosen, 0.7)
 
 
 # (script, value in FixMatch's pre-training, given flags, value in co-learning)
