@@ -230,12 +230,12 @@ def measured(
     """The lengths that are given, or that the rest of --minutes allows by a trial; and when all is done."""
     part, start = "fix" if "fix" in parts else "supervised", time.monotonic()
     given = tuple(getattr(args, name) for name in LENGTHS)
-    steps = min(TRIAL_STEPS, args.steps or TRIAL_STEPS)
+    half = max(1, min(TRIAL_STEPS, args.steps or TRIAL_STEPS) // 2)
     with TemporaryDirectory() as folder:
-        run_script(SCRIPTS[part], *flags_of(args, choices, part, 1, steps), "--out", folder)
+        run_script(SCRIPTS[part], *flags_of(args, choices, part, 2, half), "--out", folder)
         summary = read_json(Path(folder) / SUMMARY)
-    step, evaluation = summary["step_seconds"], summary["evaluation_seconds"]
-    rest = time.monotonic() - start - steps * step - evaluation
+    step, evaluation = summary["step_seconds"], summary["evaluation_seconds"]  # of the second half: the first is slower
+    rest = time.monotonic() - start - 2 * (half * step + evaluation)
     sizes = [len(listing.labelled.paths), len(listing.unlabelled.paths), len(listing.test.paths)]
     tested = sum(summary.get("held_out_counts", [])) if summary.get("evaluated_on") == "held-out" else sizes[2]
     speed = Speed(step / (SUPERVISED if part == "supervised" else 1), evaluation, rest, evaluation / tested)
