@@ -10,7 +10,7 @@ where a killed one ended.
 
 from utils.start import run_main
 
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from typing import Any
 
 import torch
@@ -31,6 +31,8 @@ from utils.errors import UserError
 from utils.files import check_writable
 from utils.flag_types import a_name, gpu, image_size, path, weights
 
+LIBRARY = {"weights": "default", "img_size": 96}  # with --arch
+
 
 def main() -> None:
     args = command_line()
@@ -39,7 +41,10 @@ def main() -> None:
     if args.out.suffix != ".npy":
         raise UserError(f"--out {args.out}: doesn't end in .npy; give such a name")
     check_writable(args.out.parent)
-    paths = list_images(args.images, skip_corrupt=False).paths
+    if args.checkpoint and vars(args).keys() & LIBRARY.keys():
+        raise UserError("--weights, --img_size: of --arch; a checkpoint has its own, leave them out")
+    args = Namespace(**LIBRARY | vars(args))
+    paths = list_images(args.images, args.skip_corrupt).paths
     device = pick_device(args.gpu)
     network, about = of_checkpoint(args, device) if args.checkpoint else of_library(args)
     network.eval().to(device)
@@ -50,7 +55,7 @@ def main() -> None:
 
     key = {"weights": weights_key(network)} | about | {"files": files_key(args.images, paths)}
     make_folder(args.out.parent)
-    write_features(args.out, paths, features, key, args.overwrite)
+    write_features(args.out, paths, features, key, args.overwrite, args.skip_corrupt)
     print(f"results: {args.out}")
 
 
@@ -61,7 +66,10 @@ def of_checkpoint(args: Namespace, device: torch.device) -> tuple[Any, dict[str,
         problem = "is of the published code, and doesn't tell how its images were prepared"
         raise UserError(f"--checkpoint {args.checkpoint}: {problem}; give one of a run made here")
     about = {name: model.facts.get(name) for name in ("img_size", "resize", "mean", "std")}
-    return model.predict, {"architecture": model.facts.get("arch", type(model.predict).__name__)} | about
+    return model.predict, {
+        "architecture": model.facts.get("arch", type(model.predict).__name__),
+        "method": model.method,
+    } | about
 
 
 def of_library(args: Namespace) -> tuple[Any, dict[str, Any]]:
@@ -85,10 +93,12 @@ def command_line() -> Namespace:
         metavar="NAME",
         help="in place of it, a network of torchvision, as resnet18, or timm, as timm:NAME",
     )
-    about = "of --arch: the file of a state dict, or the library's download"
-    add("--weights", type=weights, default="default", metavar="FILE", help=about)
-    add("--img_size", type=image_size, default=96, help="of --arch: side of the images, pixels; a multiple of 8")
+    about = "of --arch: the file of a state dict, none, or the library's download (default), as without the flag"
+    add("--weights", type=weights, default=SUPPRESS, metavar="FILE", help=about)
+    about = "of --arch: side of the images, pixels, 96 unless given; a multiple of 8"
+    add("--img_size", type=image_size, default=SUPPRESS, help=about)
     add("--out", type=path, required=True, metavar="FILE.npy", help="file to write; FILE.json beside it tells of what")
+    add("--skip_corrupt", action="store_true", help="rows of unreadable images are NaN, and these are named")
     add("--gpu", type=gpu, default="0", help="number of the CUDA device, or 'cpu'")
     add("--overwrite", action="store_true", help="replace features of another network, transform or folder")
     return parser.parse_args()

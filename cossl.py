@@ -12,6 +12,7 @@ from reporting.predictor import Predictor
 from reporting.trained import load_model
 from reporting.untold import PREPARED, facts_of
 from utils.errors import UserError
+from utils.text import reason
 
 
 def load(
@@ -25,12 +26,16 @@ def load(
     """The predictor in a checkpoint, and the names of its classes, (C,), in the order of its probabilities.
 
     device: as PyTorch calls it; classes (C,), dataset, img_size: of a checkpoint of the published code, what the flags
-    of `predict.py` tell. Raises UserError for a file that is no checkpoint of a network here, and for one of these that
-    is missing, wrong or not needed.
+    of `predict.py` tell. Raises UserError for a file that is no checkpoint of a network here, for a device that isn't
+    there, and for one of the others that is missing, wrong or not needed.
     """
     if dataset not in (None, *PREPARED):
         raise UserError(f"dataset {dataset}: not known; give one of {', '.join(PREPARED)}")
-    model = load_model(Path(checkpoint).expanduser(), "", torch.device(device))
+    try:
+        place = torch.zeros(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device}: {reason(error).split('.')[0]}; give 'cpu', or 'cuda' with a GPU") from None
+    model = load_model(Path(checkpoint).expanduser(), "", place)
     flags = SimpleNamespace(classes=classes, labelled_counts=None, dataset=dataset, img_size=img_size)
     facts = facts_of(model, flags)
-    return Predictor(model.predict, facts).to(device), list(facts["classes"])
+    return Predictor(model.predict, facts).to(place), list(facts["classes"])

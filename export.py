@@ -93,7 +93,7 @@ def description(model: Model, facts: dict[str, Any], predictor: Predictor) -> di
     mean, std = (list(facts[name]) for name in ("mean", "std"))
     return {
         "input": f"pixels: uint8 (N, 3, {size}, {size}), RGB, 0 to 255, any number N of images",
-        "preparation": f"turned upright by Exif; RGB, what is transparent on white; {cut}",
+        "preparation": f"turned upright by Exif; RGB of 8 bits (16 are scaled), what is transparent on white; {cut}",
         "normalisation": f"in the file: pixels / 255, less mean {mean}, divided by std {std}",
         "output": f"probabilities: float32 (N, {len(classes)}), each row of sum 1, in the order of `classes`",
         "classes": list(classes),

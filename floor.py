@@ -42,11 +42,11 @@ def main() -> None:
         if not args.overwrite:
             refuse_other_floor(args.out / name, arguments)
     data = floor_data(args)
-    on = "pixels" if args.features is None else described(args.features)
+    on, trained = ("pixels", {}) if args.features is None else described(args.features)
     for name in names:
         began = time.monotonic()
         figures = tested(fitted(name, data, args.manualSeed), data)
-        facts = {"method": f"{name.replace('_', ' ').replace('tfe', 'TFE')} on {on}"} | data.facts
+        facts = {"method": f"{name.replace('_', ' ').replace('tfe', 'TFE')} on {on}"} | trained | data.facts
         seconds = time.monotonic() - began
         write_floor(args.out / name, facts, arguments, figures, seconds)
         words = "held-out balanced accuracy" if facts.get("evaluated_on") == "held-out" else "balanced accuracy"
@@ -54,12 +54,15 @@ def main() -> None:
     print(f"results: {args.out}")
 
 
-def described(file: Path) -> str:
-    """Whose features a file holds, by the key beside it; else its name."""
+def described(file: Path) -> tuple[str, dict[str, str]]:
+    """Whose features a file holds, by the key beside it, else its name; and what the summary says of their training."""
     try:
-        return str(read_json(file.with_suffix(".json"))["architecture"]).removeprefix(TIMM)
-    except (OSError, ValueError, LookupError, TypeError):
-        return file.name
+        key = read_json(file.with_suffix(".json"))
+        if method := key.get("method"):
+            return f"{method}'s features", {"features_of": method}
+        return str(key["architecture"]).removeprefix(TIMM), {}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return file.name, {}
 
 
 def fitted(name: str, data: FloorData, seed: int) -> Network:

@@ -92,8 +92,9 @@ def check_places(args: Namespace) -> None:
 def refuse_inputs(args: Namespace, files: list[Path]) -> None:
     """Raise UserError where what is read would be replaced."""
     for flag, place in (("--out", args.out), ("--gallery", args.gallery)):
-        if place is not None and place.exists() and any(place.samefile(file) for file in (args.checkpoint, *files)):
-            raise UserError(f"{flag} {place}: would replace the checkpoint, or an image given; take another file")
+        read = args.checkpoint, *args.images, *files
+        if place is not None and place.exists() and any(place.samefile(file) for file in read if file.exists()):
+            raise UserError(f"{flag} {place}: would replace the checkpoint, an image or a CSV given; take another file")
 
 
 def find(paths: list[Path], skip_corrupt: bool) -> list[Path]:

@@ -10,6 +10,7 @@ command goes on. --out gets a folder of each run, report/report.html, prediction
 from utils.start import run_main
 
 import csv
+import hashlib
 import statistics
 import time
 from argparse import SUPPRESS, Namespace
@@ -27,8 +28,8 @@ import torch
 from dataset.feature_cache import files_key
 from dataset.folder import LARGEST_IN_MEMORY
 from dataset.held_out import held_out
-from dataset.image_files import DAMAGED, open_image
-from dataset.layouts import Listing, list_images
+from dataset.image_files import DAMAGED, open_image, read_images
+from dataset.layouts import Listing, list_images, refuse_among_images
 from dataset.overlap import overlaps
 from models.weights import DEFAULT, weights_file
 from training.checkpoint import BEST, LATEST
@@ -49,6 +50,7 @@ PASSED = {"supervised": (*RUN, *CIFAR), "fix": (*RUN, *CIFAR, *FIXMATCH), "cossl
 NOT_PASSED = {"data_root", "dataset", "out", "resume", "epochs", "val_iteration", "time_limit", "overwrite"}
 NOT_PASSED |= {"start_epoch", "step"}  # that nothing reads
 FLOOR_FLAGS = ("img_size", "holdout", "manualSeed", "skip_corrupt")
+NETWORK_FLAGS = ("arch", "weights", "img_size", "gpu", "skip_corrupt")
 TRIAL_STEPS = 20
 LENGTHS = ("steps", "steps_cossl", "evaluations")  # flags
 
@@ -56,15 +58,17 @@ LENGTHS = ("steps", "steps_cossl", "evaluations")  # flags
 def main() -> None:
     args, began = command_line(), time.monotonic()
     check_writable(args.out)
+    refuse_among_images(args.images, args.out)
     listing = list_images(args.images, args.chosen.get("skip_corrupt", False))
     tell(listing)
-    plan = planned(args, listing, began)
-    if args.plan:
-        return
-    floor(args, plan["choices"])
-    for part in plan["parts"]:
-        train(args, plan, part)
-    show(args, plan, listing)
+    plan, lock = planned(args, listing, began)
+    with lock:
+        if args.plan:
+            return
+        floor(args, plan["choices"])
+        for part in plan["parts"]:
+            train(args, plan, part)
+        show(args, plan, listing)
 
 
 def command_line() -> Namespace:
@@ -100,44 +104,61 @@ def tell(listing: Listing) -> None:
     same = overlaps(listing)
     if same["unlabelled"]:
         print(f"  {same['unlabelled']} of the unlabelled are labelled ones again, which does no harm")
+    if same["both"]:
+        print(
+            f"  {same['both']} of the test images are unlabelled ones, too: they are trained on, without their labels"
+        )
     if same["test"]:
         warn(f"{same['test']} of the test images are labelled ones: the test figures will be too good")
 
 
-def planned(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
-    """The plan that --out holds, or a new one. Raises UserError if that is of another command, or of other images."""
+def planned(args: Namespace, listing: Listing, began: float) -> tuple[dict[str, Any], Lock]:
+    """The plan that --out holds, or a new one; and --out, locked. Raises UserError if that plan is of another command,
+    or of other images, and where another process is at work.
+    """
     decided = {name: str(getattr(args, name)) for name in ("method", "minutes", *LENGTHS, "no_baseline")}
     decided |= {name: str(value) for name, value in args.chosen.items() if name not in with_role(PLACE)}
     asked = decided | {"images": str(args.images.resolve()), "files": files_key(args.images, listing.paths)}
-    file = args.out / PLAN
+    asked["labels"] = labels_key(listing)
+    file, lock = args.out / PLAN, Lock(args.out) if args.out.is_dir() else None
     if not file.exists() or args.overwrite:
         plan = {"asked": asked} | new_plan(args, listing, began)
         make_folder(args.out)
+        lock = lock or Lock(args.out)
+        if file.exists() and not args.overwrite:
+            raise UserError(f"--out {args.out}: another process has begun there meanwhile; take another folder")
         discard(args.out)
         atomic_write_text(file, to_json(plan))
-        return plan
+        return plan, lock
     try:
         plan = read_json(file)
         other = sorted(n for n in {*plan["asked"], *asked} if plan["asked"].get(n) != asked.get(n))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise UserError(f"{file}: not a plan; remove it, or give --overwrite") from None
     if other:
-        problem = f"holds runs of another command or of other images ({', '.join(other)} differ)"
+        problem = f"{PLAN} there is of another command or of other images ({', '.join(other)} differ)"
         raise UserError(f"--out {args.out}: {problem}; take another folder, or --overwrite")
     print(f"going on by {printable(file)}")
-    return plan
+    plan["choices"] |= {name: value for name, value in args.chosen.items() if name in with_role(PLACE)}
+    return plan, lock or Lock(args.out)
+
+
+def labels_key(listing: Listing) -> str:
+    """SHA-256 of the labels of all images, in the order of their paths, by part."""
+    labels = listing.classes, *(part.labels for part in listing[1:])
+    return hashlib.sha256(repr(labels).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def discard(out: Path) -> None:
     """Remove the runs and features that an earlier plan has left, if there was one. Raises UserError for one in use."""
     if not (out / PLAN).exists():
         return
+    folders = [folder for folder in (*(out / part for part in SCRIPTS), *(out / "floor").glob("*/")) if folder.is_dir()]
+    locks = [Lock(folder) for folder in folders]  # of all, before anything is removed
     (out / PLAN).unlink()
-    for folder in (*(out / part for part in SCRIPTS), *(out / "floor").glob("*/")):
-        if folder.is_dir():
-            lock = Lock(folder)
-            discard_run(folder)
-            lock.file.close()
+    for folder, lock in zip(folders, locks, strict=True):
+        discard_run(folder)
+        lock.file.close()
     for file in out.glob("features.*"):
         file.unlink()
 
@@ -158,7 +179,10 @@ def new_plan(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
     choices = {"ema_decay": found.ema_decay} | choices
     steps = found.by_part(parts)
     print(f"  {', '.join(f'{SCRIPTS[part]} {steps[part]} steps' for part in parts)}, each in {found.epochs} epochs")
-    print(f"forecast: all is done at {end:%H:%M}", flush=True)
+    print(
+        f"forecast: all is done at {end:{'%H:%M' if end.date() == datetime.now().date() else '%Y-%m-%d %H:%M'}}",
+        flush=True,
+    )
     return {"choices": choices, "parts": parts, "steps": steps, "epochs": found.epochs}
 
 
@@ -173,10 +197,12 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
             reasons.append(f"{' '.join(flags)}: {why}")
 
     gpu = choices.get("gpu") != "cpu" and torch.cuda.is_available()
-    if not choices.keys() & {"arch", "depth", "width"}:
+    if choices.get("arch") or not choices.keys() & {"arch", "depth", "width"}:
         choose_network(choices, gpu, take)
     choose_size(choices, gpu, listing, take)
     labels = np.array(listing.labelled.labels)
+    if choices.get("skip_corrupt"):
+        labels = labels[read_images(listing.labelled.paths, 8, True)[1]]
     if not listing.test.paths:
         take("there are no test images: a fifth of each class's labelled ones is kept apart", holdout=0.2)
     if share := choices.get("holdout"):
@@ -190,15 +216,22 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
 
 
 def choose_network(choices: dict[str, Any], gpu: bool, take: Callable[..., None]) -> None:
-    """A pre-trained network if its weights are given or can be had, else a small one. take: see `choose`."""
-    arch, weights = ("resnet50" if gpu else "efficientnet_b0"), choices.get("weights", DEFAULT)
+    """A pre-trained network if its weights are given or can be had, else a small one, or the one given untrained.
+    take: see `choose`. Raises UserError for weights that are given and can't be had.
+    """
+    arch = choices.get("arch", "resnet50" if gpu else "efficientnet_b0")
+    weights = choices.get("weights", DEFAULT)
     if weights is not None:
         try:
             weights_file(arch, weights)
             take("few labels need a network that has seen many images", arch=arch, weights=weights)
             return
         except UserError as error:
+            if "weights" in choices:
+                raise
             print(f"no pre-trained network: {error}")
+    if "arch" in choices:
+        return
     depth, width = (28, 2) if gpu else (10, 1)
     take("small enough to learn from nothing", depth=depth, width=width)
 
@@ -232,16 +265,16 @@ def measured(
     given = tuple(getattr(args, name) for name in LENGTHS)
     half = max(1, min(TRIAL_STEPS, args.steps or TRIAL_STEPS) // 2)
     with TemporaryDirectory() as folder:
-        run_script(SCRIPTS[part], *flags_of(args, choices, part, 2, half), "--out", folder)
+        run_script(SCRIPTS[part], *flags_of(args, choices, part, 2, half), "--out", folder, quiet=True)
         summary = read_json(Path(folder) / SUMMARY)
     step, evaluation = summary["step_seconds"], summary["evaluation_seconds"]  # of the second half: the first is slower
     rest = time.monotonic() - start - 2 * (half * step + evaluation)
     sizes = [len(listing.labelled.paths), len(listing.unlabelled.paths), len(listing.test.paths)]
     tested = sum(summary.get("held_out_counts", [])) if summary.get("evaluated_on") == "held-out" else sizes[2]
     speed = Speed(step / (SUPERVISED if part == "supervised" else 1), evaluation, rest, evaluation / tested)
-    left = args.minutes * 60 - (time.monotonic() - began)
-    found, seconds = lengths(left, speed, fixed_seconds(speed, *sizes), parts, given)
-    return found, datetime.now() + timedelta(seconds=seconds)
+    spent = time.monotonic() - began
+    found, seconds = lengths(args.minutes * 60, speed, spent + fixed_seconds(speed, *sizes), parts, given)
+    return found, datetime.now() + timedelta(seconds=seconds - spent)
 
 
 def flags_of(args: Namespace, choices: dict[str, Any], part: str, epochs: int, steps: int) -> list[Any]:
@@ -255,12 +288,8 @@ def floor(args: Namespace, choices: dict[str, Any]) -> None:
     folder, names = args.out / "floor", ["logistic_regression", "nearest_class_mean"]
     chosen = {name: choices[name] for name in FLOOR_FLAGS if name in choices}
     flags = ["--data_root", args.images, *as_flags(chosen, PASSED["fix"]), "--out", folder]
-    if choices.get("weights") and choices.get("skip_corrupt"):
-        print(
-            "the floor is of pixels: a file of features has a row for every image, and --skip_corrupt leaves some out"
-        )
-    elif choices.get("weights"):
-        network = {name: choices[name] for name in ("arch", "weights", "img_size", "gpu") if name in choices}
+    if choices.get("weights"):
+        network = {name: choices[name] for name in NETWORK_FLAGS if name in choices}
         features = args.out / "features.npy"
         run_script("cache_features", args.images, *as_flags(network, PASSED["fix"]), "--out", features)
         flags, names = [*flags, "--features", features], [*names, "tfe_head"]

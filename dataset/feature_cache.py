@@ -1,4 +1,4 @@
-"""Vectors of images in one file, .npy: features of a network, written once in parts, or of any origin.
+"""Features of images in one file, .npy, written once, in parts.
 
 Beside FILE.npy written here lies FILE.json: of which network, transform and files it is (its key), and how many rows
 are done.
@@ -7,6 +7,7 @@ Shape legend: N images, in the order of `list_images`: labelled, unlabelled, tes
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,7 +22,7 @@ from dataset.crops import centre_crop
 from dataset.image_files import DAMAGED, Shape, read_image, square
 from utils.errors import UserError
 from utils.files import atomic_write_text, read_json, to_json
-from utils.text import reason
+from utils.text import printable, reason
 
 PART = 32  # at a time, always: a part of another size might round otherwise
 
@@ -45,105 +46,104 @@ def weights_key(network: nn.Module) -> str:
 
 @torch.no_grad()
 def write_features(
-    out: Path, paths: Sequence[Path], features: Callable[[Tensor], Tensor], key: dict[str, Any], overwrite: bool
+    out: Path,
+    paths: Sequence[Path],
+    features: Callable[[Tensor], Tensor],
+    key: dict[str, Any],
+    overwrite: bool,
+    skip_corrupt: bool = False,
 ) -> int:
     """Write the features of images, float16 (N, D), from where a killed call with the same key left off; returns at
     which row it began. What is held in memory doesn't depend on N.
 
     features: pixels, uint8 (PART or fewer, 3, S, S) -> (PART or fewer, D); key: plain values that tell the network, the
-    transform (`img_size`: S; `resize`: see `centre_crop`, None for `square`) and the files. Raises UserError where
-    `out` holds something else, and for damaged images.
+    transform (`img_size`: S; `resize`: see `centre_crop`, None for `square`) and the files; skip_corrupt: rows of
+    damaged images are NaN, and these are named; otherwise they raise UserError. It is raised, too, where `out` holds
+    something else, and where there is no space.
     """
     beside, key = out.with_suffix(".json"), key | {"images": len(paths)}
-    done = 0 if overwrite else _rows_done(out, beside, key)
+    done = _rows_done(out, beside, key, overwrite)
     resize, size = key["resize"], key["img_size"]
-    read = partial(_read, size=size, shape=square if resize is None else partial(centre_crop, resize=resize))
+    shape = square if resize is None else partial(centre_crop, resize=resize)
+    read = partial(_read, size=size, shape=shape, skip_corrupt=skip_corrupt)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         ahead = pool.map(read, paths[done : done + PART])
         for start in range(done, len(paths), PART):
-            pixels, stop = torch.from_numpy(np.stack(list(ahead))), min(start + PART, len(paths))
+            images, stop = list(ahead), min(start + PART, len(paths))
             ahead = pool.map(read, paths[stop : stop + PART])  # while the network is busy
-            rows = features(pixels).half().cpu().numpy()
-            if not np.isfinite(rows).all():
+            rows, damaged = _rows_of(images, size, features)
+            if not np.isfinite(rows[~damaged]).all():
                 raise UserError(f"{out}: features of rows {start} to {stop - 1} aren't numbers in float16")
             if start == 0:  # first the key: without it the other file would count as another program's
                 atomic_write_text(beside, to_json(key | {"rows": 0}))
-            how: dict[str, Any] = {"mode": "r+"} if start else {"mode": "w+", "dtype": np.float16}
-            # Opened for each part: pages of one that stays open would fill the memory.
-            file = np.lib.format.open_memmap(out, **how, shape=None if start else (len(paths), rows.shape[1]))
-            file[start:stop] = rows
-            file.flush()
+            _write_rows(out, rows, start, len(paths))
             atomic_write_text(beside, to_json(key | {"rows": stop}))
             if stop % (100 * PART) == 0 or stop == len(paths):
                 print(f"{stop} of {len(paths)} images", flush=True)
     return done
 
 
-def _rows_done(out: Path, beside: Path, key: dict[str, Any]) -> int:
-    """Raises UserError where the file is of another key, or has none."""
-    if not (out.exists() or beside.exists()):
-        return 0
+def _rows_of(
+    images: Sequence[np.ndarray | None], size: int, features: Callable[[Tensor], Tensor]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features of images, float16 (B, D), NaN of those that are None; and which these are, bool (B,)."""
+    blank = np.zeros((3, size, size), np.uint8)
+    pixels = np.stack([blank if image is None else image for image in images])
+    rows, damaged = features(torch.from_numpy(pixels)).half().cpu().numpy(), np.array([one is None for one in images])
+    rows[damaged] = np.nan
+    return rows, damaged
+
+
+def _write_rows(out: Path, rows: np.ndarray, start: int, n: int) -> None:
+    """Rows from `start` on, of n, to the disk; the first ones into a new file. Raises UserError where that fails."""
     try:
-        then = read_json(beside)
-        done = then.pop("rows")
-        different = [name for name in {**key, **then} if key.get(name) != then.get(name)]
-    except (ValueError, AttributeError, LookupError, TypeError):
-        raise UserError(f"--out {out}: not written by cache_features.py; take another file, or --overwrite") from None
-    if different:
-        problem = f"of another key ({', '.join(different)} differ)"
+        if start == 0:
+            np.lib.format.open_memmap(out, "w+", rows.dtype, (n, rows.shape[1]))
+        # Not into a mapping: a store to a full disk would kill the process.
+        with out.open("r+b") as file:
+            file.seek((start - n) * rows[0].nbytes, os.SEEK_END)
+            file.write(rows.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        remedy = "see to it, then give the same command once more"
+        raise UserError(f"--out {out}: can't be written ({reason(error)}); {remedy}") from error
+
+
+def _rows_done(out: Path, beside: Path, key: dict[str, Any], overwrite: bool) -> int:
+    """Raises UserError where the files are another program's, or of another key and not to be overwritten."""
+    if out.exists() and not out.is_file():
+        raise UserError(f"--out {out}: not a file; take another name")
+    if beside.exists():
+        try:
+            then = read_json(beside)
+            done, _ = then.pop("rows"), then["images"]
+            different = [name for name in {**key, **then} if key.get(name) != then.get(name)]
+        except (ValueError, AttributeError, LookupError, TypeError):
+            problem = f"{beside.name} beside it was not written by cache_features.py"
+            raise UserError(f"--out {out}: {problem}; take another name") from None
+        problem = f"of another key ({', '.join(different)} differ)" if different else ""
+    else:
+        done, problem = 0, "not written by cache_features.py" if out.exists() else ""
+    if overwrite:
+        return 0
+    if problem:
         raise UserError(f"--out {out}: {problem}; take another file, or --overwrite")
     try:
-        whole = len(np.load(out, mmap_mode="r")) == key["images"]
+        there = np.load(out, mmap_mode="r")
+        whole = there.dtype == np.float16 and len(there) == key["images"]
     except (ValueError, OSError, EOFError):
         whole = False
     return done if whole else 0
 
 
-def _read(path: Path, size: int, shape: Shape) -> np.ndarray:
+def _read(path: Path, size: int, shape: Shape, skip_corrupt: bool) -> np.ndarray | None:
+    """None for a damaged one that is skipped."""
     try:
         return read_image(path, size, shape)
     except DAMAGED as error:
         problem = f"not a readable image ({reason(error)})"
-        raise UserError(f"{path}: {problem}; mend or remove it: there is no --skip_corrupt here") from error
-
-
-def read_vectors(file: Path, n: int, files: str = "") -> np.ndarray:
-    """Vectors of n images, floating (n, D), mapped. files: what `files_key` says of these, empty where they are none.
-
-    Raises UserError for what is no whole file of n vectors of numbers, or was written of other files.
-    """
-    name, remedy = f"--features {file}", f"give a .npy file, floating, of {n} rows"
-    try:
-        if not file.is_file():
-            raise ValueError("no such file")
-        rows = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise UserError(f"{name}: can't be read ({reason(error)}); {remedy}") from None
-    if not isinstance(rows, np.ndarray) or rows.dtype.kind != "f" or rows.ndim != 2 or not rows.size:
-        found = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else "an archive"
-        raise UserError(f"{name}: holds {found}; {remedy} (images) and 1 column or more")
-    if len(rows) != n:
-        raise UserError(f"{name}: has {len(rows)} rows for {n} images (labelled, unlabelled, test); {remedy}")
-    beside = file.with_suffix(".json")
-    if beside.is_file():
-        _check_beside(name, beside, n, files)
-    for start in range(0, n, 4096):
-        with np.errstate(over="ignore"):
-            numbers = np.isfinite(rows[start : start + 4096].astype(np.float32))
-        if not numbers.all():
-            row = start + int(np.argmin(numbers.all(axis=1)))
-            raise UserError(f"{name}: row {row} (from 0) has values that are no numbers in float32; mend them")
-    return rows
-
-
-def _check_beside(name: str, beside: Path, n: int, files: str) -> None:
-    """Raises UserError where the file beside the vectors, if it is of `write_features`, says that they don't fit."""
-    try:
-        about = read_json(beside)
-        done, then = about["rows"], about["files"]
-    except (ValueError, TypeError, LookupError):
-        return
-    if then != files:
-        raise UserError(f"{name}: of other images than --data_root holds now; run cache_features.py on these")
-    if done != n:
-        raise UserError(f"{name}: has {done} of {n} rows so far; give the command of cache_features.py once more")
+        if not skip_corrupt:
+            raise UserError(f"{path}: {problem}; mend it and begin anew, or give --skip_corrupt") from error
+        print(f"skipped {printable(path)}: {problem}", file=sys.stderr)
+        return None

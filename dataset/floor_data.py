@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from dataset import load
-from dataset.feature_cache import files_key, read_vectors
+from dataset.feature_cache import files_key
+from dataset.folder import LARGEST_IN_MEMORY
 from dataset.held_out import HELD_OUT, TEST, held_out
 from dataset.image_files import read_images
-from dataset.layouts import list_images
+from dataset.layouts import list_images, refuse_among_images
 from dataset.long_tail import ImbalanceFlags, long_tailed
 from dataset.orders import refuse_order
+from dataset.vectors import read_vectors
 from utils.errors import UserError
 
 LARGEST_SIDE = 32  # pixels, at most: a logistic regression on more takes hours
@@ -31,6 +33,7 @@ class FloorFlags(ImbalanceFlags, Protocol):
 
     dataset: str
     data_root: Path
+    out: Path
     features: Path | None
     unlabelled: str
     img_size: int
@@ -67,21 +70,16 @@ def floor_data(args: FloorFlags) -> FloorData:
 
 
 def _of_folder(args: FloorFlags) -> FloorData:
-    """Unlabelled images aren't read for their pixels, which no floor uses."""
+    """Above LARGEST_IN_MEMORY pixels damaged images count, as in training, which holds out before it reads."""
     refuse_order(args.order, "--dataset folder")
+    refuse_among_images(args.data_root, args.out)
     listing = list_images(args.data_root, args.skip_corrupt)
     part = np.repeat(range(3), [len(some.paths) for some in listing[1:]])
     paths, labels = ([one for some in listing[1:] for one in getattr(some, name)] for name in ("paths", "labels"))
-    labels, kept = np.array(labels, dtype=np.int64), np.arange(len(paths))
-    if args.features is None:
-        wanted = np.flatnonzero(part != 1)
-        rows, found = read_images([paths[i] for i in wanted], min(args.img_size, LARGEST_SIDE), args.skip_corrupt)
-        kept = wanted[found]
-    elif args.skip_corrupt:
-        raise UserError("--skip_corrupt: not with --features, which has a row for every image; leave it out")
-    else:
-        rows = read_vectors(args.features, len(paths), files_key(args.data_root, paths))
-    (labelled, tested), unlabelled, held = (kept[part[kept] == n] for n in (0, 2)), np.flatnonzero(part == 1), {}
+    labels = np.array(labels, dtype=np.int64)
+    rows, rows_of, readable = _rows(args, paths, part)
+    counting = readable | (args.img_size > LARGEST_IN_MEMORY)
+    (labelled, unlabelled, tested), held = (np.flatnonzero(counting & (part == n)) for n in range(3)), {}
     if args.holdout is not None:
         chosen = held_out(labels[labelled], args.holdout, args.manualSeed)
         counts = np.bincount(labels[labelled[chosen]], minlength=len(listing.classes)).tolist()
@@ -92,11 +90,26 @@ def _of_folder(args: FloorFlags) -> FloorData:
     if not len(tested):
         remedy = "add some, or give --holdout 0.2, which keeps a fifth of the labelled images for testing"
         raise UserError(f"--data_root {args.data_root}: has no test images; {remedy}")
-    data = _assembled(rows, kept, labels, (labelled, unlabelled, tested), listing.classes)
-    if not all(data.facts["labelled_counts"]):
-        name = listing.classes[data.facts["labelled_counts"].index(0)]
+    data = _assembled(rows, rows_of, labels, (labelled, unlabelled, tested), listing.classes)
+    labelled, unlabelled, tested = (places[readable[places]] for places in (labelled, unlabelled, tested))
+    if missing := set(range(len(listing.classes))) - set(labels[labelled].tolist()):
+        name = listing.classes[min(missing)]
         raise UserError(f"{listing.labelled.place}: no image of class {name} can be read; replace some")
-    return data._replace(facts=data.facts | held)
+    return data._replace(labelled=labelled, unlabelled=unlabelled, tested=tested, facts=data.facts | held)
+
+
+def _rows(args: FloorFlags, paths: list[Path], part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels or vectors; of which images they are, rising (K,); and which images are not damaged, bool (N,). Unlabelled
+    ones aren't read for their pixels, which no floor uses.
+    """
+    if args.features is not None:
+        rows = read_vectors(args.features, len(paths), files_key(args.data_root, paths), args.skip_corrupt)
+        return rows, np.arange(len(paths)), ~np.isnan(rows[:, 0])
+    wanted = np.flatnonzero(part != 1)
+    rows, found = read_images([paths[i] for i in wanted], min(args.img_size, LARGEST_SIDE), args.skip_corrupt)
+    readable = part == 1
+    readable[wanted[found]] = True
+    return rows, wanted[found], readable
 
 
 def _assembled(

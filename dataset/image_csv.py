@@ -31,7 +31,7 @@ def listed_images(file: Path, skip_corrupt: bool) -> list[ListedImage]:
         image = ListedImage(file.parent / cells["path"], cells["label"], cells.get("split") == "test")
         first = lines.setdefault(normpath(image.path), line)
         if wrong := _fault(image, cells, f"is on line {first}, too" if first != line else "", skip_corrupt):
-            raise UserError(f"--data_root {file}, line {line}: {wrong}")
+            raise UserError(f"{file}, line {line}: {wrong}")
         found.append(image)
     return found
 
@@ -60,19 +60,19 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
             names = [name.strip() for name in next(reader, [])]
             if sorted(names) not in (sorted(NEEDED), sorted(NEEDED + OPTIONAL)):
                 raise UserError(
-                    f"--data_root {file}: its first line is {','.join(names)!r}, and must be path,label or "
+                    f"{file}: its first line is {','.join(names)!r}, and must be path,label or "
                     "path,label,split, with commas"
                 )
             for cells in filter(any, reader):
                 if len(cells) != len(names):
                     problem = f"has {len(cells)} cells, and needs {len(names)}; put what holds a comma into quotes"
-                    raise UserError(f"--data_root {file}, line {reader.line_num}: {problem}")
+                    raise UserError(f"{file}, line {reader.line_num}: {problem}")
                 row = {name: cell if name == "path" else cell.strip() for name, cell in zip(names, cells, strict=True)}
                 rows.append((reader.line_num, row))
     except UnicodeDecodeError:
-        raise UserError(f"--data_root {file}: not text in UTF-8; save it as CSV in UTF-8") from None
+        raise UserError(f"{file}: not text in UTF-8; save it as CSV in UTF-8") from None
     except csv.Error as error:
-        raise UserError(f"--data_root {file}, line {reader.line_num}: not CSV ({error}); correct that line") from None
+        raise UserError(f"{file}, line {reader.line_num}: not CSV ({error}); correct that line") from None
     except OSError as error:
-        raise UserError(f"--data_root {file}: cannot be read ({error.strerror}); make it readable") from None
+        raise UserError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
     return rows

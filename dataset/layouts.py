@@ -16,7 +16,7 @@ from utils.errors import UserError
 UNKNOWN = -1
 _PARTS = ("labelled", "unlabelled", "test")
 _OTHER_NAMES = ("labeled", "unlabeled", "val")  # as other programs call them: no classes
-LAYOUT = "--data_root needs labelled/CLASS/*.jpg and test/CLASS/*.jpg (or .png, ...), or CLASS/*.jpg, or a CSV"
+LAYOUT = "give labelled/CLASS/*.jpg and test/CLASS/*.jpg (or .png, ...), or CLASS/*.jpg, or a CSV"
 
 
 class Listed(NamedTuple):
@@ -25,6 +25,11 @@ class Listed(NamedTuple):
     place: Path
     paths: list[Path]
     labels: list[int]
+
+    def some(self, rows: Iterable[int]) -> "Listed":
+        """Those with these numbers."""
+        chosen = list(rows)
+        return Listed(self.place, [self.paths[i] for i in chosen], [self.labels[i] for i in chosen])
 
 
 class Listing(NamedTuple):
@@ -52,8 +57,8 @@ def list_images(root: Path, skip_corrupt: bool) -> Listing:
         return _in_csv(root, skip_corrupt)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder or file; {LAYOUT}")
-    alone = not any((root / part).is_dir() for part in _PARTS + _OTHER_NAMES)
-    places = [root] if alone else [root / part for part in _PARTS]
+    places = _places(root)
+    alone = places == [root]
     paths = {place: image_files(place, skip_corrupt) if place.is_dir() else [] for place in places}
     classes = _classes(places[0], paths[places[0]], 2)
     found = {place: _by_folder(place, some, classes) for place, some in paths.items()}
@@ -61,6 +66,18 @@ def list_images(root: Path, skip_corrupt: bool) -> Listing:
     if test.place.is_dir():
         _refuse_unknown(test.place, _classes(test.place, test.paths, 1), classes)
     return Listing(classes, found[root] if alone else labelled, unlabelled, test)
+
+
+def refuse_among_images(root: Path, out: Path) -> None:
+    """Raise UserError if results would lie in a folder of images, and count as a class or as images later on."""
+    if root.is_dir() and any(out.resolve().is_relative_to(place.resolve()) for place in _places(root)):
+        raise UserError(f"--out {out}: lies among the images in {root}; take a folder elsewhere")
+
+
+def _places(root: Path) -> list[Path]:
+    """Where images lie: in the parts, or in class folders alone."""
+    alone = not any((root / part).is_dir() for part in _PARTS + _OTHER_NAMES)
+    return [root] if alone else [root / part for part in _PARTS]
 
 
 def _in_csv(file: Path, skip_corrupt: bool) -> Listing:
@@ -71,7 +88,7 @@ def _in_csv(file: Path, skip_corrupt: bool) -> Listing:
     )
     classes = tuple(sorted({one.label for one in labelled}))
     if len(classes) < 2:
-        raise UserError(f"--data_root {file}: has labelled images of {len(classes)} classes, and needs two or more")
+        raise UserError(f"{file}: has labelled images of {len(classes)} classes, and needs two or more")
     _refuse_unknown(file, {one.label for one in test}, classes)
     number = {name: c for c, name in enumerate(classes)} | {"": UNKNOWN}
     parts = (

@@ -12,15 +12,19 @@ from dataset.layouts import Listing
 
 
 def overlaps(listing: Listing) -> dict[str, int]:
-    """Of the unlabelled and of the test images, how many have the bytes of a labelled one; by the part's name."""
-    labelled = _by_size(listing.labelled.paths)
-    digests: dict[int, set[bytes]] = {}
-    found = {}
-    for part in ("unlabelled", "test"):
-        same = {size: paths for size, paths in _by_size(getattr(listing, part).paths).items() if size in labelled}
-        for size in same.keys() - digests.keys():
-            digests[size] = set(map(_digest, labelled[size]))
-        found[part] = sum(_digest(path) in digests[size] for size, paths in same.items() for path in paths)
+    """How many images have the bytes of one in another part: `unlabelled` and `test` ones those of a labelled one,
+    `both`: test ones those of an unlabelled one.
+    """
+    labelled, unlabelled, test = (_by_size(part.paths) for part in listing[1:])
+    pairs = {"unlabelled": (unlabelled, labelled), "test": (test, labelled), "both": (test, unlabelled)}
+    return {name: _shared(*pair) for name, pair in pairs.items()}
+
+
+def _shared(some: dict[int, list[Path]], others: dict[int, list[Path]]) -> int:
+    found = 0
+    for size in some.keys() & others.keys():
+        digests = set(map(_digest, others[size]))
+        found += sum(_digest(path) in digests for path in some[size])
     return found
 
 

@@ -14,6 +14,7 @@ from dataset.folder import load_folder
 from dataset.held_out import held_out_words
 from dataset.image_loader import ImageLoader
 from dataset.images import Dataset, Files, Views
+from dataset.layouts import refuse_among_images
 from dataset.long_tail import ImbalanceFlags, LongTailed, long_tailed
 from dataset.orders import refuse_order
 from dataset.pixels import Pixels
@@ -43,6 +44,7 @@ class DataFlags(ImbalanceFlags, Protocol):
 
     dataset: str
     data_root: Path
+    out: Path
     img_size: int
     skip_corrupt: bool
     holdout: float | None
@@ -61,7 +63,7 @@ def open_data(args: DataFlags, wanted: Views, loader: ImageLoader, joined: Joine
     """
     dataset, split = _chosen(args, include_labelled=args.unlabelled == "included")
     if args.weights:
-        mean, std = look_of(str(args.arch))
+        mean, std = look_of(args.arch)
         dataset = dataset._replace(mean=mean, std=std)
     dataset, split = (dataset, split) if joined is None else with_joined(dataset, split, joined)
     sampling = Sampling(args.batch_size, args.manualSeed if joined is None else joined.seed)
@@ -82,6 +84,7 @@ def _chosen(args: DataFlags, include_labelled: bool) -> tuple[Dataset, LongTaile
     """The data set, and which of its images are labelled and which unlabelled."""
     if args.dataset == "folder":
         refuse_order(args.order, "--dataset folder")
+        refuse_among_images(args.data_root, args.out)
         chosen = include_labelled, args.skip_corrupt, args.holdout, args.manualSeed
         return load_folder(args.data_root, args.img_size, *chosen)
     if args.holdout is not None:

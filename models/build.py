@@ -5,7 +5,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from models.library import NORMS, LibraryNetwork, check_body, take_off_classifier, whole_network
-from models.weights import load_weights
+from models.weights import NO_ARCH, load_weights
 from models.wrn import WideResNet
 from utils.errors import UserError
 
@@ -31,7 +31,7 @@ def build_network(flags: NetworkFlags, num_classes: int, fresh: bool = False) ->
     """
     if flags.arch is None:
         if flags.weights or flags.tune or flags.lr_body:
-            raise UserError("--weights, --tune, --lr_body: only with a network of --arch, such as resnet18")
+            raise UserError(f"--weights, --tune, --lr_body: {NO_ARCH}")
         return WideResNet(num_classes, flags.depth, flags.width)
     if flags.weights is None and flags.tune not in (None, "all"):
         raise UserError(f"--tune {flags.tune}: parts of an untrained network would never learn; give --weights")

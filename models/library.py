@@ -43,9 +43,7 @@ class LibraryNetwork(nn.Module):
         return self.output(self.features(x))
 
     def train(self, mode: bool = True) -> "LibraryNetwork":
-        """As ever, but BatchNorm of a pre-trained body keeps its statistics. Those of small batches of augmented images
-        would be others than those that the body has learned with, and its features would be lost.
-        """
+        """But BatchNorm of a pre-trained body keeps its statistics: those of small batches would spoil its features."""
         super().train(mode)
         for module in self.body.modules():
             if self.pretrained and isinstance(module, NORMS):
@@ -109,13 +107,20 @@ def without_dropout(network: nn.Module) -> nn.Module:
     return network
 
 
-def _torchvision(name: str, size: int) -> nn.Module:
+def refuse_unknown(name: str) -> None:
+    """Raise UserError for a name that isn't one of torchvision's networks."""
     from torchvision import models  # here, for most runs don't need it
 
     known = models.list_models(module=models)
     if name not in known:
         near = ", ".join(get_close_matches(name, known)) or "resnet18, efficientnet_b0, vit_b_16"
         raise UserError(f"--arch {name}: torchvision has no such network; take {near}, ..., or timm:NAME")
+
+
+def _torchvision(name: str, size: int) -> nn.Module:
+    from torchvision import models
+
+    refuse_unknown(name)
     sized = {"image_size": size} if name.startswith("vit_") else {}
     try:
         return models.get_model(name, weights=None, **sized)

@@ -2,17 +2,22 @@
 
 import hashlib
 import pickle
+import re
+import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from models.library import TIMM, classifier_of, import_timm
+from models.library import TIMM, classifier_of, import_timm, refuse_unknown
 from utils.errors import UserError
 
 DEFAULT = "default"
+NO_ARCH = "only with a network of --arch, such as resnet18"
 IMAGENET_LOOK = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_OLDER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # names in torchvision's files of DenseNet
 # What files raise that aren't what they seem.
 _WRONG = (pickle.UnpicklingError, RuntimeError, OSError, ValueError, LookupError, EOFError, TypeError, AttributeError)
 
@@ -43,9 +48,10 @@ def _misfit(network: Any, state: dict[str, Tensor], classifier: str, size: int) 
         if hasattr(network, "patch_size"):  # one of torchvision's vision transformers
             from torchvision.models.vision_transformer import interpolate_embeddings
 
-            state = dict(interpolate_embeddings(size, network.patch_size, state))
-        rest = {name: value for name, value in state.items() if not name.startswith(classifier)}
-        missing, unexpected = network.load_state_dict(rest, strict=False)
+            state.update(interpolate_embeddings(size, network.patch_size, state))
+        for name in [name for name in state if name.startswith(classifier)]:
+            del state[name]
+        missing, unexpected = network.load_state_dict(state, strict=False)
     except _WRONG as error:
         return " ".join(str(error).split("\n\t")[-1].split())
     missing = [name for name in missing if not name.startswith(classifier)]
@@ -61,7 +67,9 @@ def _read(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             state: Any = _read_safetensors(file)
         else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of files that are refused below
+                state = torch.load(file, map_location="cpu", weights_only=True)
     except ImportError:
         raise UserError(f"--weights {file}: safetensors is not installed; pip install safetensors") from None
     except _WRONG as error:
@@ -72,7 +80,9 @@ def _read(file: Path) -> dict[str, Tensor]:
         _refuse(file, "it holds something else")
     if not all(value.isfinite().all() for value in state.values()):
         _refuse(file, "not all that it holds are numbers")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    found = OrderedDict((_OLDER.sub(r"\1\2", name.removeprefix("module.")), value) for name, value in state.items())
+    found._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]  # versions of the layers
+    return found
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -111,11 +121,16 @@ def _download(arch: str) -> Path:
         raise UserError(f"--weights default: {problem}; get {url}, and give --weights FILE") from None
 
 
-def look_of(arch: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, (3,) each, of the images that its published weights learned from."""
+def look_of(arch: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, (3,) each, of the images that its published weights learned from.
+    Raises UserError for a network that isn't the library's.
+    """
+    if arch is None:
+        raise UserError(f"--weights: {NO_ARCH}")
     if not arch.startswith(TIMM):
         from torchvision.models import get_model_weights
 
+        refuse_unknown(arch)
         published: Any = get_model_weights(arch).DEFAULT.transforms()
         return tuple(published.mean), tuple(published.std)
     config = import_timm().get_pretrained_cfg(arch.removeprefix(TIMM))

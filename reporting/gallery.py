@@ -60,7 +60,8 @@ def gallery(predictions: Predictions, reference: Reference, facts: dict[str, Any
     class at most.
     """
     classes, counts = facts["classes"], np.bincount(predictions.classes[:, 0], minlength=len(facts["classes"]))
-    doubtful, passed = to_label(predictions, per_class)
+    labelled = {i for i, file in enumerate(predictions.files) if file.resolve() in reference.labelled}
+    doubtful, passed = to_label(predictions, per_class, labelled)
     judged = None if isinstance(reference.evaluated, str) else reference.evaluated
     known = predictions if judged is None else judged.predictions
     threshold = float(np.quantile(known.distance, QUANTILE))
@@ -77,6 +78,7 @@ def gallery(predictions: Predictions, reference: Reference, facts: dict[str, Any
         n=len(predictions.files),
         doubtful=[pictures.card(i, f"margin {margins[i]:.1f} %") for i in doubtful],
         limits={"per_class": per_class, "most": MOST_TO_LABEL, "passed": passed, "alike": ALIKE},
+        labelled=len(labelled),
         strange=[pictures.card(i, f"distance {distances[i]:.3f}") for i in strange[:MOST_SHOWN]],
         distance={"above": len(strange), "threshold": f"{threshold:.3f}", "quantile": QUANTILE},
         means_of=reference.images,

@@ -53,8 +53,10 @@ class Group:
 
     @property
     def labelled_only(self) -> bool:
-        """Whether its runs learn from labelled images alone, or on frozen features."""
-        return self.method == "supervised" or self.runs[0].is_floor
+        """Whether its runs learn from labelled images alone, or on frozen features that have seen no unlabelled one."""
+        first = self.runs[0]
+        trained_by = first.about.get("features_of", "supervised")
+        return self.method == "supervised" or (first.is_floor and trained_by == "supervised")
 
     @property
     def seeds(self) -> list[int]:

@@ -47,7 +47,8 @@ def floor_verdict(groups: list[Group]) -> str:
         points = others[best].mean - floors[floor].mean
         reached = f"reaches {show(floors[floor])} % balanced accuracy on {heading}"
         if points <= 0:
-            won.append(f"The floor wins: {floor} {reached}, {abs(points):.2f} points above {best}.")
+            words = f"{-points:.2f} points above" if round(points, 2) else "as much as"
+            won.append(f"The floor wins: {floor} {reached}, {words} {best}.")
         else:
             lost.append(f"The floor, {floor}, {reached}; {best} is {points:.2f} points above it.")
     return " ".join(won + lost[:_SETTINGS])

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from dataset.held_out import HELD_OUT, TEST, held_out
-from dataset.layouts import Listed, list_images
+from dataset.layouts import Listed, Listing, list_images
 from reporting.predictions import Predictions, class_means, predict_files
 from reporting.predictor import Predictor
 from reporting.trained import Model
@@ -31,12 +31,13 @@ class Evaluated(NamedTuple):
 
 class Reference(NamedTuple):
     """means: see `class_means`, (M, D); images: how many they are of, labelled ones where `evaluated` is known;
-    evaluated: or why it can't be had.
+    evaluated: or why it can't be had; labelled: the images whose classes are known by now, by their real paths.
     """
 
     means: Tensor
     images: int
     evaluated: Evaluated | str
+    labelled: frozenset[Path]
 
 
 def reference_of(
@@ -45,52 +46,57 @@ def reference_of(
     """Of the run's labelled images, and of its held-out part (or without one of its test part), less what can't be
     read; where these can't be had, of `files`, by their likeliest classes. Raises UserError as `predict_files` does.
     """
+    known = frozenset[Path]()
     try:
-        labelled, part, tested = _images_of_run(model, predictor)
-        means, n = class_means(predictor, labelled.paths, labelled.labels, batch_size, True)
+        listing = _images_of_run(model)
+        known = frozenset(path.resolve() for part in (listing.labelled, listing.test) for path in part.paths)
+        learned, part, tested = _parts_of_run(model, listing, predictor)
+        means, n = class_means(predictor, learned.paths, learned.labels, batch_size, True)
         predictions = predict_files(predictor, tested.paths, batch_size, True, means)
     except UserError as error:
         sample = files[:: -(-len(files) // SAMPLE)]
-        return Reference(*class_means(predictor, sample, None, batch_size, skip_corrupt), printable(error))
+        return Reference(*class_means(predictor, sample, None, batch_size, skip_corrupt), printable(error), known)
     label = dict(zip(tested.paths, tested.labels, strict=True))
-    return Reference(means, n, Evaluated(part, predictions, np.array([label[path] for path in predictions.files])))
+    labels = np.array([label[path] for path in predictions.files])
+    return Reference(means, n, Evaluated(part, predictions, labels), known)
 
 
-def _images_of_run(model: Model, predictor: Predictor) -> tuple[Listed, str, Listed]:
-    """What it learned from, and by what it is judged. Raises UserError, which says why, where these can't be had."""
+def _images_of_run(model: Model) -> Listing:
+    """As they lie there now. Raises UserError, which says why, where they can't be had."""
     arguments, facts = model.arguments, model.facts
     if not facts:
         raise UserError("the checkpoint is of the published code, and doesn't tell its images")
     if arguments.get("dataset") != "folder":
         raise UserError("the network was not trained on a folder of one's own images (--dataset folder)")
-    root, skip_corrupt = Path(str(arguments["data_root"])), bool(arguments.get("skip_corrupt"))
+    root = Path(str(arguments["data_root"]))
     if not root.exists():
         raise UserError(f"the run's --data_root {root} is not there, seen from the folder that this was started in")
-    listing = list_images(root, skip_corrupt)
+    listing = list_images(root, bool(arguments.get("skip_corrupt")))
     if list(listing.classes) != list(facts["classes"]):
         raise UserError(f"the run's --data_root {root} has other classes now")
-    if "held_out_counts" not in facts:
-        return listing.labelled, TEST, listing.test
-    some, chosen = _held_out(model, listing.labelled, predictor, skip_corrupt)
-    learned, held = (
-        Listed(some.place, [some.paths[i] for i in rows], [some.labels[i] for i in rows])
-        for rows in ((~chosen).nonzero()[0], chosen.nonzero()[0])
-    )
-    return learned, HELD_OUT, held
+    return listing
 
 
-def _held_out(model: Model, labelled: Listed, predictor: Predictor, skip_corrupt: bool) -> tuple[Listed, np.ndarray]:
-    """The labelled images, all or those that can be read, and which of them the run has held out, bool (L,).
+def _parts_of_run(model: Model, listing: Listing, predictor: Predictor) -> tuple[Listed, str, Listed]:
+    """What it learned from, and by what it is judged. Raises UserError where that isn't there any more."""
+    labelled, arguments = _labelled_of_run(model, listing.labelled, predictor), model.arguments
+    if "held_out_counts" not in model.facts:
+        if not listing.test.paths:
+            raise UserError(f"{listing.test.place}: the run's test images are not there any more")
+        return labelled, TEST, listing.test
+    chosen = held_out(np.array(labelled.labels), float(arguments["holdout"]), int(arguments["manualSeed"]))
+    return labelled.some(np.flatnonzero(~chosen)), HELD_OUT, labelled.some(np.flatnonzero(chosen))
+
+
+def _labelled_of_run(model: Model, labelled: Listed, predictor: Predictor) -> Listed:
+    """The labelled images, all or those that can be read, and so those that the run has held out, too.
 
     Raises UserError where neither are as many as the run had: then some that it learned from might count as held out.
     """
-    share, seed = float(model.arguments["holdout"]), int(model.arguments["manualSeed"])
-    wanted = np.add(model.facts["labelled_counts"], model.facts["held_out_counts"])
-    for readable in (False, True) if skip_corrupt else (False,):
+    wanted = np.add(model.facts["labelled_counts"], model.facts.get("held_out_counts", 0))
+    for readable in (False, True) if model.arguments.get("skip_corrupt") else (False,):
         if readable:
-            kept = [i for _, rows in predictor.read_batches(labelled.paths, 100, True) for i in rows]
-            labelled = Listed(labelled.place, [labelled.paths[i] for i in kept], [labelled.labels[i] for i in kept])
-        labels = np.array(labelled.labels, dtype=np.int64)
-        if (np.bincount(labels, minlength=len(wanted)) == wanted).all():
-            return labelled, held_out(labels, share, seed)
+            labelled = labelled.some([i for _, rows in predictor.read_batches(labelled.paths, 100, True) for i in rows])
+        if (np.bincount(labelled.labels, minlength=len(wanted)) == wanted).all():
+            return labelled
     raise UserError(f"{labelled.place} has other numbers of labelled images than the run had")

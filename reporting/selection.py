@@ -4,6 +4,7 @@ Shape legend: N images, G x G pixels of small grey images.
 """
 
 from collections import Counter
+from collections.abc import Container
 
 import numpy as np
 
@@ -14,16 +15,16 @@ MOST_TO_LABEL = 500
 QUANTILE = 0.95  # of known images' distances, above which an image is unlike any class
 
 
-def to_label(predictions: Predictions, per_class: int) -> tuple[list[int], int]:
+def to_label(predictions: Predictions, per_class: int, labelled: Container[int] = ()) -> tuple[list[int], int]:
     """The images with the smallest margins, the smallest first, at most `per_class` of each likeliest class and
-    MOST_TO_LABEL of all; and how many near-duplicates of these were passed over.
+    MOST_TO_LABEL of all; and how many near-duplicates of these were passed over. labelled: those that are never taken.
     """
     chosen: list[int] = []
     taken: Counter[int] = Counter()
     passed, rows = 0, np.empty((MOST_TO_LABEL, SMALL**2 + 1), np.float32)
     for i in predictions.margin.argsort(kind="stable").tolist():
         c = int(predictions.classes[i, 0])
-        if taken[c] == per_class or len(chosen) == MOST_TO_LABEL:
+        if i in labelled or taken[c] == per_class or len(chosen) == MOST_TO_LABEL:
             continue
         row = _centred(predictions.grey[i])
         if (rows[: len(chosen)] @ row >= ALIKE).any():

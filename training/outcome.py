@@ -32,21 +32,25 @@ def outcome(summary: dict[str, Any]) -> str:
     return lines
 
 
-def doubts(history: History, facts: Facts, tau: float | None) -> list[str]:
-    """What is wrong with the pseudo-labels, a line each: hardly any used in five epochs by a method that selects them;
-    nearly all of one class in these; a collapsed estimate of their distribution. tau: of the flags.
+def doubts(history: History, facts: Facts, tau: float | None, epochs: int) -> list[str]:
+    """What is wrong with the pseudo-labels, a line each: hardly any used in five epochs, or all of a shorter run, by a
+    method that selects them; nearly all of one class in five; a collapsed estimate of their distribution.
+    tau, epochs: of the flags.
     """
-    found, train = [], history["train"]
-    mask = train.get("mask", torch.empty(0))[-_LONG:]
-    if len(mask) == _LONG and bool((mask < _FEW).all()):
-        found.append(f"--tau {tau}: in the last five epochs less than 1 % of the pseudo-labels were used; lower --tau")
+    found, train, n = list[str](), history["train"], max(1, min(_LONG, epochs))
+    last = f"in the last {n} epochs" if n > 1 else "in the only epoch"
+    mask = train.get("mask", torch.empty(0))[-n:]
+    if len(mask) == n and bool((mask < _FEW).all()):
+        found.append(f"--tau {tau}: {last} less than 1 % of the pseudo-labels were used; lower --tau, or train longer")
     counts, labelled = history.get("counts", torch.empty(0))[-_LONG:], torch.tensor(facts["labelled_counts"]).double()
     if len(counts) == _LONG and (labelled / labelled.sum()).max() <= _NEARLY_ALL:
         guessed, used = (counts[:, ROWS.index(name)].double() for name in ("guessed", "selected"))
         enough = used.sum(dim=1) >= _FEW * guessed.sum(dim=1)
         if (enough & (used.amax(dim=1) > _NEARLY_ALL * used.sum(dim=1))).all():
             name = printable(facts["classes"][int(used[-1].argmax())])
-            found.append(f"in the last five epochs more than 90 % of the pseudo-labels used were of one class, {name}")
+            found.append(
+                f"in the last {_LONG} epochs more than 90 % of the pseudo-labels used were of one class, {name}"
+            )
     if "prior_collapsed" in train and train["prior_collapsed"][-1] > 0:  # for a step or more
         problem = "the estimated class distribution of the unlabelled images has collapsed, and was not relied on"
         found.append(f"{problem}; give a longer --warm_prior, or another method")

@@ -3,6 +3,7 @@
 Shape legend: N images.
 """
 
+import math
 from typing import NamedTuple
 
 from utils.errors import UserError
@@ -53,8 +54,9 @@ def lengths(
 ) -> tuple[Lengths, float]:
     """As many steps as the time allows, two thirds of them in stage 1; and seconds until all is done.
 
-    fixed: see `fixed_seconds`; parts: of `supervised`, `fix` and `cossl` those that are trained; given: steps of both
-    stages and epochs, where they don't depend on the time. Raises UserError if that leaves hardly any step.
+    fixed: see `fixed_seconds`, and what was spent before; parts: of `supervised`, `fix` and `cossl` those that are
+    trained; given: steps of both stages and epochs, where they don't depend on the time. Raises UserError if that
+    leaves hardly any step.
     """
     rest = seconds - fixed
     epochs = given[2] or max(1, min(10, int(EVALUATIONS * rest / (len(parts) * speed.evaluation))))
@@ -63,9 +65,9 @@ def lengths(
     cost = speed.step * sum(stages[part] for part in parts)
     third = (rest - epochs * len(parts) * speed.evaluation) / cost
     if third < FEWEST and not given[0]:
-        least = (fixed + len(parts) * speed.evaluation + FEWEST * cost) / 60 * 1.1
+        least = math.ceil((fixed + len(parts) * speed.evaluation + FEWEST * cost) / 60 * 1.1)
         problem = "leaves hardly any step on this machine"
-        raise UserError(f"--minutes: {problem}; give {least:.0f} or more, or a smaller --img_size")
+        raise UserError(f"--minutes: {problem}; give {least} or more, or a smaller --img_size")
     first = given[0] or int(2 * third)
     second = given[1] or first // 2
     epochs = min(epochs, first) if given[2] is None else epochs

@@ -75,7 +75,7 @@ class Recorder:
         history = extended(self.history, row)
         state = on_host(self._state(self.done + 1, history, Totals()))
         self.background.start(partial(self._write_epoch, state, machine), then)
-        for line in doubts(history, self.facts, self.arguments.get("tau")):
+        for line in doubts(history, self.facts, self.arguments.get("tau"), self.epochs):
             warn_once(line)
 
     def _write_epoch(self, state: dict[str, Any], machine: dict[str, float]) -> None:

@@ -128,12 +128,12 @@ class Figures(TypedDict):
 class Summary(Facts):
     """`summary.json`. status: running, finished, stopped or failed; last_20_mean: over `epochs_averaged` epochs;
     chosen: of the best epoch on a held-out part beside the test set; step_seconds, evaluation_seconds: of the last
-    epoch that this process trained, None for none; floor: true of a floor, which has no epochs, so that all its figures
-    are the same.
+    epoch here, None for none; floor: without epochs, its figures are all the same; features_of: of which method.
     """
 
     status: str
     floor: NotRequired[bool]
+    features_of: NotRequired[str]
     reason: NotRequired[str]
     steps_per_epoch: int
     arguments: Arguments

@@ -1,5 +1,6 @@
 """Scripts of this repository, started one after another by another one."""
 
+import os
 import shlex
 import signal
 import subprocess
@@ -27,15 +28,17 @@ def as_flags(values: dict[str, Any], flags: Iterable[Flag]) -> list[str]:
     return found
 
 
-def run_script(name: str, *arguments: Any) -> None:
+def run_script(name: str, *arguments: Any, quiet: bool = False) -> None:
     """Run a script to its end, by this Python. Its output is ours; signals go to it, and it ends as by itself.
 
-    name: of its file, without its ending. If this process is killed, the script gets SIGTERM. Raises Stopped if it
-    fails or is interrupted, with its exit code; SystemExit where that is 2, after a mistake of the user's.
+    name: of its file, without its ending; quiet: only what it writes to stderr is seen. If this process is killed, the
+    script gets SIGTERM. Raises Stopped if it fails or is interrupted, with its exit code; SystemExit where that is 2,
+    after a mistake of the user's.
     """
     command = [sys.executable, str(_ROOT / f"{name}.py"), *map(str, arguments)]
-    print(f"$ python {shlex.join([f'{name}.py', *command[2:]])}", flush=True)
-    child = subprocess.Popen(command, preexec_fn=partial(end_with_parent, signal.SIGTERM))
+    print(f"$ python {shlex.join([os.path.relpath(command[1]), *command[2:]])}", flush=True)
+    output = subprocess.DEVNULL if quiet else None
+    child = subprocess.Popen(command, preexec_fn=partial(end_with_parent, signal.SIGTERM), stdout=output)
     handle_signals(lambda number, _: child.send_signal(number))
     code = child.wait()
     end_on_signals()

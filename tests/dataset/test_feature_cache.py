@@ -3,6 +3,7 @@
 import json
 import re
 from functools import partial
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import torch
 from helpers.own_images import image_folder, write_image
 
 import dataset.feature_cache
-from dataset.feature_cache import files_key, read_vectors, weights_key, write_features
+from dataset.feature_cache import _write_rows, files_key, weights_key, write_features
 from dataset.image_files import read_image
 from dataset.layouts import list_images
+from dataset.vectors import read_vectors
 from models.wrn import WideResNet
 from utils.errors import UserError
 
@@ -87,16 +89,72 @@ def test_another_key_is_refused_and_overwritten_if_asked_for(folder, name):
     assert (out.read_bytes(), beside.read_text()) == (whole, written)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"rows": 1'])
-def test_another_programs_file_is_kept(folder, content):
+def test_another_programs_vectors_are_kept_unless_they_are_to_be_overwritten(folder):
     out = folder.parent / "f.npy"
     np.save(out, np.ones((25, 2), np.float32))
     before = out.read_bytes()
-    if content:
-        out.with_suffix(".json").write_bytes(content)
     with pytest.raises(UserError, match=r"not written by cache_features\.py; take another file, or --overwrite"):
         write_features(out, paths_of(folder), means, KEY, False)
     assert out.read_bytes() == before
+    assert write_features(out, paths_of(folder), means, KEY, True) == 0
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("content", [b"{}", b"[1]", b'{"rows": 1', b'{"rows": 1}'])
+def test_another_programs_settings_are_kept(content, overwrite, folder):
+    beside = folder.parent / "f.json"
+    beside.write_bytes(content)
+    with pytest.raises(UserError, match=r"f\.npy: f\.json beside it was not written by.*take another name"):
+        write_features(folder.parent / "f.npy", paths_of(folder), means, KEY, overwrite)
+    assert beside.read_bytes() == content and not (folder.parent / "f.npy").exists()
+
+
+def test_a_folder_is_no_file_to_overwrite(folder):
+    with pytest.raises(UserError, match=r"not a file; take another name"):
+        write_features(folder, paths_of(folder), means, KEY, True)
+
+
+def test_a_full_disk_is_told_and_nothing_counts_as_done(folder, monkeypatch):
+    out, paths, full = folder.parent / "f.npy", paths_of(folder), OSError(28, "No space left on device")
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(UserError, match=r"--out .*f\.npy: .*No space left.*same command"),
+    ):
+        patch.setattr("os.fsync", Mock(side_effect=full))
+        _write_rows(out, np.ones((4, 3), np.float16), 0, 25)
+    key = KEY | {"files": ""}
+    write_features(folder.parent / "whole.npy", paths, means, key, False)
+    assert write_features(out, paths, means, key, True) == 0
+    assert out.read_bytes() == (folder.parent / "whole.npy").read_bytes()
+
+
+def test_vectors_of_another_kind_in_its_place_are_written_anew(folder):
+    out, paths, key = folder.parent / "f.npy", paths_of(folder), KEY | {"files": ""}
+    write_features(out, paths, means, key, False)
+    whole = out.read_bytes()
+    np.save(out, np.ones((25, 3), np.float32))
+    assert write_features(out, paths, means, key, False) == 0
+    assert out.read_bytes() == whole
+
+
+def test_damaged_images_have_rows_of_nan_if_asked_for(folder, capsys):
+    out, paths, key = folder.parent / "f.npy", paths_of(folder), KEY | {"files": ""}
+    write_features(out, paths, means, key, False)
+    whole = np.load(out)
+    for i in (5, 6, 24):
+        paths[i].write_bytes(b"no image")
+    write_features(out, paths, means, key, True, skip_corrupt=True)
+    assert capsys.readouterr().err.count("skipped") == 3
+    rows, fine = read_vectors(out, 25, "", skip_corrupt=True), np.delete(range(25), (5, 6, 24))
+    assert np.isnan(rows).all(axis=1).nonzero()[0].tolist() == [5, 6, 24]
+    np.testing.assert_array_equal(rows[fine], whole[fine])
+    with pytest.raises(UserError, match=r"row 5 .*--skip_corrupt"):
+        read_vectors(out, 25)
+    rows = np.array(rows)
+    rows[13, 1] = np.nan
+    np.save(out, rows)
+    with pytest.raises(UserError, match="row 13 "):  # in which not all is NaN
+        read_vectors(out, 25, "", skip_corrupt=True)
 
 
 def test_a_file_that_was_damaged_meanwhile_is_written_anew(folder):
@@ -113,7 +171,7 @@ def test_damaged_images_and_features_that_are_no_numbers(folder):
     with pytest.raises(UserError, match="rows 0 to 3 aren't numbers in float16"):
         write_features(out, paths, lambda pixels: means(pixels) * 1e6, KEY, False)
     paths[5].write_bytes(b"no image")
-    with pytest.raises(UserError, match=rf"{re.escape(str(paths[5]))}: not a readable image .*mend or remove it"):
+    with pytest.raises(UserError, match=rf"{re.escape(str(paths[5]))}: not a readable image .*give --skip_corrupt"):
         write_features(out, paths, means, KEY, False)
     write_image(paths[5], 3)
     assert write_features(out, paths, means, KEY, False) == 4

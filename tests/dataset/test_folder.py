@@ -243,7 +243,7 @@ def moved_out(part):
 
 
 CHANGES = {
-    "no root": (shutil.rmtree, "", ["data: no such folder or file", "--data_root needs labelled/CLASS/"]),
+    "no root": (shutil.rmtree, "", ["data: no such folder or file", "give labelled/CLASS/"]),
     "no labelled": (lambda root: shutil.rmtree(root / "labelled"), "", ["data/labelled: no such folder"]),
     "no test": (lambda root: shutil.rmtree(root / "test"), "", ["data: has no test images", "--holdout 0.2"]),
     "no classes": (emptied("labelled"), "", ["data/labelled: has 0 class folders"]),

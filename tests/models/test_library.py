@@ -203,6 +203,28 @@ def test_what_does_not_fit_is_refused_by_its_flag(given, words):
         build_network(flags(**given), 3)
 
 
+@pytest.mark.parametrize("arch", ["mnasnet0_5", "densenet121"])
+def test_files_of_versions_and_of_older_names(arch, tmp_path):
+    """MNASNet's tells its version; DenseNet's published ones have other names than the network."""
+    torch.manual_seed(3)
+    state = torchvision.models.get_model(arch).state_dict()
+    older = type(state)((re.sub(r"(norm|conv)([12])\.", r"\1.\2.", name), value) for name, value in state.items())
+    older._metadata = state._metadata
+    torch.save(older if arch == "densenet121" else state, tmp_path / "w.pth")
+    network = library_network(arch, 3, 32, str(tmp_path / "w.pth"))
+    found = network.body.state_dict()
+    assert len(found) == len(state) - 2 and all(torch.equal(value, state[name]) for name, value in found.items())
+
+
+def test_the_look_of_what_is_no_network_of_the_library():
+    for arch, words in (
+        (None, "--weights: only with a network of --arch"),
+        ("resnet81", "--arch resnet81: .*resnet18"),
+    ):
+        with pytest.raises(UserError, match=words):
+            look_of(arch)
+
+
 def test_timm_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(UserError, match="pip install timm"):

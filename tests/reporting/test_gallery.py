@@ -225,9 +225,15 @@ def test_mistakes_are_mistakes_and_of_the_held_out_part(run):
         ]
 
 
-def test_without_a_held_out_part_the_test_part(run):
+def without_held_out(run):
+    """As if all that can be read had been learned from."""
     facts = {name: fact for name, fact in run["facts"].items() if name not in ("held_out_counts", "evaluated_on")}
+    facts["labelled_counts"] = np.add(facts["labelled_counts"], run["facts"]["held_out_counts"]).tolist()
     changed(run, facts=facts)
+
+
+def test_without_a_held_out_part_the_test_part(run):
+    without_held_out(run)
     page, _ = predicted()
     assert "Mistakes on the test images" in page and "Of the 6 test images" in page
     assert "never trained on" not in page
@@ -243,6 +249,14 @@ REASONS = {
     "another class": (lambda run: write_image(Path("data/labelled/eel/1.png"), 1), "has other classes now"),
     "another image": (lambda run: write_image(Path("data/labelled/cat/9.png"), 1), "data/labelled has other numbers"),
     "mended": (lambda run: write_image(Path("data/labelled/cat/3.png"), 1), "data/labelled has other numbers"),
+    "another image, all learned from": (
+        lambda run: (without_held_out(run), write_image(Path("data/labelled/cat/9.png"), 1)),
+        "data/labelled has other numbers",
+    ),
+    "no test images any more": (
+        lambda run: (without_held_out(run), shutil.rmtree("data/test")),
+        "data/test: the run&#39;s test images are not there any more",
+    ),
     "emptied": (lambda run: shutil.rmtree("data/labelled/dog"), "data/labelled: has 1 class folders"),
 }
 
@@ -339,8 +353,26 @@ PLACES = {
     "folder.html": "not a file",
     "data/unlabelled/c0.jpg/page.html": "take another --gallery",
     "same.html": "is --out, too",
-    "images/0.html": "would replace the checkpoint, or an image given",
+    "images/0.html": "would replace the checkpoint, an image or a CSV given",
 }
+
+
+def test_only_what_has_no_label_is_to_be_labelled_next(run):
+    """Not what the run's own folder has in a class by now, whether the run had it or not."""
+    write_image(Path("data/labelled/cat/9.png"), 77)
+    page, _ = predicted("--skip_corrupt", images="data")
+    shown = {name for name, *_ in cards(section(page, "next"))}
+    assert shown and all(name.startswith("unlabelled/") for name in shown)
+    assert "and 15 images that have a label already" in " ".join(section(page, "next").split())
+    page, _ = predicted("--skip_corrupt", images="data/labelled")
+    assert not cards(section(page, "next")) and "All images given here have a label already" in section(page, "next")
+
+
+def test_a_list_of_images_is_not_replaced(run):
+    Path("mine.csv").write_text("path,label\ndata/unlabelled/c1.jpg,cat\n")
+    flags = ["--checkpoint", "run/checkpoint.pth.tar", "mine.csv", "--out", "mine.csv", *CPU]
+    assert_refused(run_here("predict.py", *flags), "--out mine.csv", "a CSV given")
+    assert Path("mine.csv").read_text().endswith(",cat\n")
 
 
 @pytest.mark.parametrize("place", PLACES)

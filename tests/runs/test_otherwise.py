@@ -163,19 +163,21 @@ def history(**train) -> dict:
 
 def test_what_a_run_warns_of():
     facts = {"labelled_counts": [10, 5, 2], "classes": ["a", "b", "c"]}
-    assert doubts(history(mask=[0.5] * 5), facts, 0.9) == []
-    assert doubts(history(mask=[0.001] * 4), facts, 0.9) == []
-    (line,) = doubts(history(mask=[0.001] * 5), facts, 0.9)
-    assert line.startswith("--tau 0.9: in the last five epochs")
-    (line,) = doubts(history(prior_collapsed=[0.0, 0.01]), facts, 0.9)
+    assert doubts(history(mask=[0.5] * 5), facts, 0.9, 9) == []
+    assert doubts(history(mask=[0.001] * 4), facts, 0.9, 9) == []
+    (line,) = doubts(history(mask=[0.001] * 4), facts, 0.9, 4)  # of a short run at its end
+    assert line.startswith("--tau 0.9: in the last 4 epochs")
+    (line,) = doubts(history(mask=[0.001] * 5), facts, 0.9, 9)
+    assert line.startswith("--tau 0.9: in the last 5 epochs")
+    (line,) = doubts(history(prior_collapsed=[0.0, 0.01]), facts, 0.9, 9)
     assert "has collapsed" in line and "--warm_prior" in line
     alone = history(mask=[0.5])
     alone["counts"][:, 1] = torch.tensor([3, 96, 1])
-    (line,) = doubts(alone, facts, 0.9)
+    (line,) = doubts(alone, facts, 0.9, 9)
     assert line.endswith("of one class, b")
-    assert doubts(alone, facts | {"labelled_counts": [1, 97, 2]}, 0.9) == []  # as they should be
+    assert doubts(alone, facts | {"labelled_counts": [1, 97, 2]}, 0.9, 9) == []  # as they should be
     alone["counts"][2, 1] = torch.tensor([50, 49, 1])
-    assert doubts(alone, facts, 0.9) == []
+    assert doubts(alone, facts, 0.9, 9) == []
 
 
 def test_a_collapsed_prior_is_told(flags, monkeypatch, tmp_path):

@@ -189,6 +189,13 @@ def test_weights_of_another_network_leave_nothing(weights, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("arch", [[], ["--arch", "wrn-16-1"], ["--arch", "resnet81"]])
+def test_weights_are_of_a_network_of_the_library(arch, weights, tmp_path):
+    result = run_here(FIX, *TINY, *arch, "--weights", weights, "--out", tmp_path / "out")
+    assert_refused(result, "--arch")
+    assert not (tmp_path / "out").exists()
+
+
 def test_spellings(tmp_path):
     found = handed_to_fit(FIX, *TINY, "--arch", "wrn-16-1", "--weights", "none", "--out", tmp_path).run
     assert (found.args.arch, found.args.depth, found.args.width, found.args.weights) == (None, 16, 1, None)

@@ -40,11 +40,11 @@ def images(tmp_path):
     return image_folder(tmp_path / "images")
 
 
-def start_within(name, *arguments):
+def start_within(name, *arguments, quiet=False):
     """A script that this one starts, within this process, which spares it the seconds of its start."""
     print(f"$ python {name}.py", *arguments)
     result = run_here(f"{name}.py", *arguments)
-    print(result.stdout)
+    print("" if quiet else result.stdout)
     if result.returncode:
         print(result.stderr, end="", file=sys.stderr)
         raise SystemExit(result.returncode)
@@ -185,7 +185,7 @@ def test_a_trial_decides_what_is_not_given(images, tmp_path):
     printed = run_within(*asked)
     assert "forecast: all is done at" in printed
     assert "--epochs 2 --val-iteration 10" in printed  # of which the second is measured, for a start is slow
-    assert [path.name for path in out.iterdir()] == ["plan.json"]
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "plan.json"]
     plan = json.loads((out / "plan.json").read_text())
     assert (plan["steps"]["fix"], plan["steps"]["cossl"], plan["epochs"]) == (20, 10, 10)
     assert "plan" not in plan["asked"]  # so that the same command without it goes on
@@ -240,9 +240,25 @@ def test_the_size_depends_on_the_images(images, monkeypatch):
 
 def test_what_is_given_is_not_chosen(images, monkeypatch):
     given = {"arch": "resnet18", "img_size": 64, "batch_size": 3, "max_lam": 0.8, "holdout": 0.5}
-    given |= {"channels_last": False, "schedule": "published"}
+    given |= {"channels_last": False, "schedule": "published", "weights": None}
     found, reasons = choices(images, monkeypatch, given)
     assert found == given and reasons == []
+
+
+def test_a_network_that_is_given_has_its_weights_unless_they_are_refused(images, monkeypatch):
+    found, reasons = choices(images, monkeypatch, {"arch": "resnet18"})
+    assert (found["arch"], found["weights"], found["img_size"]) == ("resnet18", "default", 64)
+    assert reasons[0].startswith("--weights default: ")
+    found, _ = choices(images, monkeypatch, {"arch": "resnet18"}, failing=True)
+    assert found["arch"] == "resnet18" and found.get("weights") is None and "depth" not in found
+    with pytest.raises(UserError, match="--weights default: no network"):  # which was asked for
+        choices(images, monkeypatch, {"weights": "default"}, failing=True)
+
+
+def test_images_that_cannot_be_read_are_no_batch(images, monkeypatch, capsys):
+    (images / "labelled" / "cat" / "5.png").write_bytes(b"no image")
+    found, _ = choices(images, monkeypatch, {"skip_corrupt": True})
+    assert found["batch_size"] == 9 and "5.png" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -280,11 +296,11 @@ def test_overwrite_discards_all_at_once(images, tmp_path):
     other = [images, *FEW, "--no-baseline", "--manualSeed", 7, "--out", out]
     begun = []
 
-    def killed(name, *arguments):
+    def killed(name, *arguments, **how):
         begun.append(name)
         if name != "train_cifar_fix":
             raise Stopped(143, "killed")
-        start_within(name, *arguments)
+        start_within(name, *arguments, **how)
 
     with patch.object(train_folder, "run_script", killed):
         assert run_here(SCRIPT, *other, "--overwrite").returncode == 143
@@ -311,8 +327,91 @@ def test_images_that_were_labelled_since_are_told(finished, tmp_path):
     run = [tmp_path / "images", *FEW, "--out", tmp_path / "out"]
     assert_refused(run_here(SCRIPT, *run), "other images", "images differ")
     write_image(images / "labelled" / "dog" / "new.png", 50)
-    assert_refused(run_here(SCRIPT, images, *FEW, "--out", out), "other images", "files differ")
+    assert_refused(run_here(SCRIPT, images, *FEW, "--out", out), "other images", "files, labels differ")
     (images / "labelled" / "dog" / "new.png").unlink()
+
+
+@pytest.mark.slow
+def test_labels_that_were_corrected_since_are_told(images, tmp_path):
+    """The paths and their order are the same."""
+    rows = [f"{path.relative_to(images)},{path.parent.name}" for path in sorted((images / "labelled").rglob("*.png"))]
+    file, run = images / "labels.csv", [images / "labels.csv", *FEW, "--plan", "--out", tmp_path / "out"]
+    file.write_text("\n".join(["path,label", *rows]))
+    run_within(*run)
+    file.write_text("\n".join(["path,label", rows[0].replace(",cat", ",dog"), *rows[1:]]))
+    assert_refused(run_here(SCRIPT, *run), "other images (labels differ)", "--overwrite")
+
+
+@pytest.mark.slow
+def test_ended_before_each_of_its_scripts_it_goes_on(finished, tmp_path):
+    """From planning to the report: each is stopped once, and all that comes out is the same."""
+    images, whole, _ = finished
+    begun, out = [], tmp_path / "out"
+
+    def stopped(name, *arguments, **how):
+        if (what := (name, str(arguments).partition("--out")[0])) in begun:
+            return start_within(name, *arguments, **how)
+        begun.append(what)
+        raise Stopped(143, "stopped")
+
+    codes = []
+    with patch.object(train_folder, "run_script", stopped):
+        while not codes or codes[-1]:
+            codes.append(run_here(SCRIPT, images, *FEW, "--out", out).returncode)
+            assert codes[-1] in (0, 143) and len(codes) < 9
+    trained = ["train_cifar_supervised", "train_cifar_fix", "train_cifar_fix_cossl"]
+    assert [name for name, _ in begun] == ["train_cifar_fix", "floor", *trained, "predict", "report"]
+    assert (out / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
+    assert (out / "report" / "tables.md").read_text() == (whole / "report" / "tables.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_second_one_in_its_folder_is_refused_and_takes_nothing_away(images, tmp_path):
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        command(SCRIPT, images, *LONG, "--out", out), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
+    ) as process:
+        begun = time.monotonic()
+        while not (out / "fix" / "checkpoint.pth.tar").exists():
+            assert process.poll() is None and time.monotonic() - begun < HANG
+            time.sleep(0.02)
+        before = (out / "plan.json").read_bytes()
+        for more in ([], ["--overwrite"]):
+            assert_refused(run_here(SCRIPT, images, *LONG, *more, "--out", out), f"--out {out}", "is training there")
+        assert (out / "plan.json").read_bytes() == before and (out / "fix" / "checkpoint.pth.tar").exists()
+        assert process.wait() == 0
+
+
+def test_one_that_has_planned_meanwhile_keeps_its_plan(images, tmp_path):
+    out = tmp_path / "out"
+
+    def other_plans(*_):
+        out.mkdir()
+        (out / "plan.json").write_text("{}")
+        return {"choices": {}, "parts": []}
+
+    with patch.object(train_folder, "new_plan", other_plans):
+        assert_refused(run_here(SCRIPT, images, *FEW, "--out", out), "has begun there meanwhile")
+    assert (out / "plan.json").read_text() == "{}"
+
+
+@pytest.mark.slow
+def test_flags_that_change_no_result_count_after_the_plan(images, tmp_path):
+    """As the one that the error over a damaged image asks for."""
+    out, run = tmp_path / "out", [images, *FEW, "--no-baseline"]
+    run_within(*run, "--plan", "--out", out)
+    (images / "unlabelled" / "c1.jpg").write_bytes(bytes((images / "unlabelled" / "c1.jpg").stat().st_size))
+    assert_refused(run_here(SCRIPT, *run, "--tau", 0.5, "--skip_corrupt", "--out", out), "tau differ")
+    with patch.object(train_folder, "run_script", start_within):
+        assert_refused(run_here(SCRIPT, *run, "--out", out), "c1.jpg", "--skip_corrupt")
+    printed = run_within(*run, "--skip_corrupt", "--out", out)
+    assert "going on by" in printed and (out / "gallery.html").exists()
+
+
+def test_results_among_the_images_are_refused(images):
+    for root, out in ((images / "labelled", images / "labelled" / "results"), (images, images / "test" / "results")):
+        assert_refused(run_here(SCRIPT, root, *FEW, "--out", out), f"--out {out}", "among the images")
+        assert not out.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Lengths of the stages out of the time that is there."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,9 +33,11 @@ def test_the_time_is_used_and_not_more(seconds, step, evaluation, parts, fixed):
     speed = Speed(step, evaluation, 5, 0.01)
     try:
         found, told = lengths(seconds, speed, fixed, parts, NONE)
-    except UserError:
+    except UserError as error:
         least = fixed + len(parts) * evaluation + FEWEST * step
         assert seconds < 10 * least
+        told = int(re.search(r"give (\d+) or more", str(error))[1])
+        assert told >= 1 and lengths(60 * told, speed, fixed, parts, NONE)
         return
     assert told == pytest.approx(fixed + cost(found, speed, parts))
     assert seconds - (5 + 3 * found.epochs) * step <= told <= seconds + 5 * step
