@@ -7,13 +7,15 @@ fashion: Fashion-MNIST as PNG files of 28 x 28 pixels, long-tailed by gamma 100:
 class, 3,000 unlabelled ones, 200 test images of each class. (Debian's dataset-fashion-mnist; MIT.)
 clipart: Debian's openclipart-png, drawings by volunteers in the public domain. Its folders are the classes, those with
 100 drawings or more but for the unsorted and the special ones. Of each class 30 are test images; of the others labelled
-are as many as a long tail of gamma 20 from 200 wants, and unlabelled up to 400; made
-smaller where they have more than 256 pixels a side.
+are as many as a long tail of gamma 20 from 200 wants, and unlabelled up to 400; made smaller where they have more than
+256 pixels a side.
 The seed chooses which image is where.
 """
 
 import argparse
 import sys
+from collections import Counter
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,22 +51,28 @@ def write_fashion(source: Path, out: Path, seed: int) -> None:
 
 
 def write_clipart(source: Path, out: Path, seed: int) -> None:
-    found = {}
-    for folder in sorted(source.iterdir()):
-        files = {file.read_bytes(): file for file in image_files(folder)}  # some are there twice, or as links
-        if len(files) >= 100 and folder.name not in LEFT_OUT:
-            found[folder.name] = sorted(files.values())
-    names = sorted(found, key=lambda name: -len(found[name]))
+    """Drawings that are the same once they are small count once, and not at all where they are in several classes."""
+    folders = [folder for folder in sorted(source.iterdir()) if folder.name not in LEFT_OUT]
+    drawn = {folder.name: list(dict.fromkeys(map(shrunk, image_files(folder)))) for folder in folders}
+    classes = Counter(drawing for some in drawn.values() for drawing in some)
+    found = {name: [drawing for drawing in some if classes[drawing] == 1] for name, some in drawn.items()}
+    names = sorted((name for name in found if len(found[name]) >= 100), key=lambda name: -len(found[name]))
     for name, labelled in zip(names, class_counts(200, len(names), 20), strict=True):
-        files = [found[name][i] for i in generator(seed, name).permutation(len(found[name]))]
-        ends = np.cumsum([30, min(labelled, len(files) - 60), 400])
-        for part, some in zip(("test", "labelled", "unlabelled"), np.split(np.array(files), ends)[:3], strict=True):
+        order = generator(seed, name).permutation(len(found[name]))
+        ends = np.cumsum([30, min(labelled, len(order) - 60), 400])
+        for part, some in zip(("test", "labelled", "unlabelled"), np.split(order, ends)[:3], strict=True):
             folder = out / part / name
             folder.mkdir(parents=True, exist_ok=True)
-            for file in some:
-                image = Image.open(file)
-                image.thumbnail((SIDE, SIDE))
-                image.save(folder / file.name)
+            for i in some:
+                (folder / f"{i}.png").write_bytes(found[name][i])
+
+
+def shrunk(file: Path) -> bytes:
+    """A drawing as a PNG file of SIDE pixels a side at most."""
+    image, written = Image.open(file), BytesIO()
+    image.thumbnail((SIDE, SIDE))
+    image.save(written, "PNG")
+    return written.getvalue()
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def test_a_run_whose_folder_was_taken_away_writes_nothing_more(taken_over, when,
                 (out / LATEST).write_bytes(b"another run's")
 
     with watched(replace):
-        result = run_here(FIX, *RUN, "--tau", 0, "--out", out)  # which uses all pseudo-labels
+        result = run_here(FIX, *RUN, "--out", out)
     assert_refused(result, f"--out {out}", "was removed")
     left = {path.name: path.read_bytes() for path in out.iterdir()} if out.exists() else {}
     assert left == ({".lock": b"", LATEST: b"another run's"} if taken_over else {})
@@ -139,7 +139,7 @@ def test_training_scripts_start_without_a_package_for_bars():
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
 def test_closed_streams_are_no_error(closed, tmp_path):
-    flags = " ".join(map(str, [*RUN, "--tau", 0, "--out", tmp_path / "out"]))
+    flags = " ".join(map(str, [*RUN, "--out", tmp_path / "out"]))
     line = f"{sys.executable} {ROOT / FIX} {flags} {closed}"
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, env=environment(), timeout=HANG, capture_output=True)
     assert done.returncode == 0 and not done.stderr

@@ -164,7 +164,7 @@ def history(**train) -> dict:
 def test_what_a_run_warns_of():
     facts = {"labelled_counts": [10, 5, 2], "classes": ["a", "b", "c"]}
     assert doubts(history(mask=[0.5] * 5), facts, 0.9, 9) == []
-    assert doubts(history(mask=[0.001] * 4), facts, 0.9, 9) == []
+    assert doubts(history(mask=[0.001] * 4), facts, 0.9, 9) == doubts(history(mask=[0.001] * 2), facts, 0.9, 2) == []
     (line,) = doubts(history(mask=[0.001] * 4), facts, 0.9, 4)  # of a short run at its end
     assert line.startswith("--tau 0.9: in the last 4 epochs")
     (line,) = doubts(history(mask=[0.001] * 5), facts, 0.9, 9)

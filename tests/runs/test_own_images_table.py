@@ -1,11 +1,16 @@
 """The table of own images: what is recorded, and that all seeds take the steps of one plan."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks import own_images_table
+from benchmarks import own_images, own_images_table
+from dataset.layouts import list_images
+from dataset.overlap import overlaps
 
 FIGURES = {"floor/logistic_regression": 70.0, "fix": 75.0, "cossl": 80.0}
 STEPS = {"supervised": {"supervised": 900}, "fix": {"fix": 400}, "cossl": {"fix": 300, "cossl": 150}}
@@ -54,3 +59,27 @@ def test_seeds_take_the_steps_that_were_planned_and_are_recorded_once(commands, 
 def test_methods_of_one_stage_are_as_long_as_planned(commands, monkeypatch, tmp_path, method, lengths):
     table(monkeypatch, "--out", tmp_path, "--only", f"fashion-10-scratch-{method}", "--seeds", 1)
     assert commands[1][commands[1].index("--steps") : -2] == [*lengths, "--evaluations", "5"]
+
+
+def test_drawings_are_in_one_place_each(tmp_path):
+    """Copies of a drawing, also larger ones, count once; in two classes they are of none, as is what is left out."""
+    rng = np.random.default_rng(0)
+    for name, n in (("animals", 104), ("food", 101), ("music", 20), ("special", 120)):
+        (tmp_path / "png" / name / "more").mkdir(parents=True)
+        for i in range(n):
+            pixels = np.kron(rng.integers(0, 256, (2, 2), dtype=np.uint8), np.ones((256, 256), np.uint8))
+            Image.fromarray(pixels).save(tmp_path / "png" / name / f"{i}.png")
+    animals, food = tmp_path / "png" / "animals", tmp_path / "png" / "food"
+    large = Image.open(animals / "0.png")
+    large.resize((256, 256)).save(animals / "more" / "0.png")
+    shutil.copy(animals / "1.png", animals / "more" / "1.png")
+    shutil.copy(animals / "2.png", food / "of-animals.png")
+    own_images.write_clipart(tmp_path / "png", tmp_path / "out", 1)
+    found = list_images(tmp_path / "out", False)
+    assert found.classes == ("animals", "food") and not any(overlaps(found).values())
+    pixels = {Image.open(path).tobytes() for path in found.paths}
+    assert len(pixels) == len(found.paths) == 103 + 101 and Image.open(found.paths[0]).size == (256, 256)
+    assert (
+        large.resize((256, 256)).tobytes() in pixels
+        and Image.open(animals / "2.png").resize((256, 256)).tobytes() not in pixels
+    )

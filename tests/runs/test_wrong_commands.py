@@ -268,7 +268,7 @@ def test_a_reader_of_the_output_that_has_ended(pretrained, tmp_path):
 def test_names_that_are_no_unicode_on_a_strict_output(pretrained, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     odd, env = tmp_path / "bad\udcff", environment(PYTHONIOENCODING="utf-8:strict")
-    training = [FIX, *TINY, *SHORT.split(), "--tau", 0, "--out", odd]
+    training = [FIX, *TINY, *SHORT.split(), "--out", odd]
     predicting = ["predict.py", "--checkpoint", pretrained / LATEST, tmp_path / "image.png", "--out", odd / "p.csv"]
     for parts in (training, [*predicting, "--gpu", "cpu"]):
         result = run_script(*parts, env=env)
