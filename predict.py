@@ -91,8 +91,8 @@ def check_places(args: Namespace) -> None:
 
 def refuse_inputs(args: Namespace, files: list[Path]) -> None:
     """Raise UserError where what is read would be replaced."""
+    read = args.checkpoint, *args.images, *files
     for flag, place in (("--out", args.out), ("--gallery", args.gallery)):
-        read = args.checkpoint, *args.images, *files
         if place is not None and place.exists() and any(place.samefile(file) for file in read if file.exists()):
             raise UserError(f"{flag} {place}: would replace the checkpoint, an image or a CSV given; take another file")
 

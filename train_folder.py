@@ -51,6 +51,7 @@ NOT_PASSED = {"data_root", "dataset", "out", "resume", "epochs", "val_iteration"
 NOT_PASSED |= {"start_epoch", "step"}  # that nothing reads
 FLOOR_FLAGS = ("img_size", "holdout", "manualSeed", "skip_corrupt")
 NETWORK_FLAGS = ("arch", "weights", "img_size", "gpu", "skip_corrupt")
+PREDICT_FLAGS = ("gpu", "skip_corrupt")
 TRIAL_STEPS = 20
 LENGTHS = ("steps", "steps_cossl", "evaluations")  # flags
 
@@ -118,8 +119,8 @@ def planned(args: Namespace, listing: Listing, began: float) -> tuple[dict[str, 
     """
     decided = {name: str(getattr(args, name)) for name in ("method", "minutes", *LENGTHS, "no_baseline")}
     decided |= {name: str(value) for name, value in args.chosen.items() if name not in with_role(PLACE)}
-    asked = decided | {"images": str(args.images.resolve()), "files": files_key(args.images, listing.paths)}
-    asked["labels"] = labels_key(listing)
+    files, labels = files_key(args.images, listing.paths), labels_key(listing)
+    asked = decided | {"images": str(args.images.resolve()), "files": files, "labels": labels}
     file, lock = args.out / PLAN, Lock(args.out) if args.out.is_dir() else None
     if not file.exists() or args.overwrite:
         plan = {"asked": asked} | new_plan(args, listing, began)
@@ -146,7 +147,7 @@ def planned(args: Namespace, listing: Listing, began: float) -> tuple[dict[str, 
 def labels_key(listing: Listing) -> str:
     """SHA-256 of the labels of all images, in the order of their paths, by part."""
     labels = listing.classes, *(part.labels for part in listing[1:])
-    return hashlib.sha256(repr(labels).encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(repr(labels).encode()).hexdigest()
 
 
 def discard(out: Path) -> None:
@@ -179,10 +180,8 @@ def new_plan(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
     choices = {"ema_decay": found.ema_decay} | choices
     steps = found.by_part(parts)
     print(f"  {', '.join(f'{SCRIPTS[part]} {steps[part]} steps' for part in parts)}, each in {found.epochs} epochs")
-    print(
-        f"forecast: all is done at {end:{'%H:%M' if end.date() == datetime.now().date() else '%Y-%m-%d %H:%M'}}",
-        flush=True,
-    )
+    today = end.date() == datetime.now().date()
+    print(f"forecast: all is done at {end.strftime('%H:%M' if today else '%Y-%m-%d %H:%M')}", flush=True)
     return {"choices": choices, "parts": parts, "steps": steps, "epochs": found.epochs}
 
 
@@ -201,7 +200,7 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
         choose_network(choices, gpu, take)
     choose_size(choices, gpu, listing, take)
     labels = np.array(listing.labelled.labels)
-    if choices.get("skip_corrupt"):
+    if choices.get("skip_corrupt") and "batch_size" not in choices:  # which is all that counts them
         labels = labels[read_images(listing.labelled.paths, 8, True)[1]]
     if not listing.test.paths:
         take("there are no test images: a fifth of each class's labelled ones is kept apart", holdout=0.2)
@@ -283,15 +282,18 @@ def flags_of(args: Namespace, choices: dict[str, Any], part: str, epochs: int, s
     return [*data, *as_flags(choices, PASSED[part])]
 
 
+def some_flags(choices: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+    """Of scripts that take only these."""
+    return as_flags(choices, (one for one in PASSED["fix"] if one.name in names))
+
+
 def floor(args: Namespace, choices: dict[str, Any]) -> None:
     """What is to be beaten: of the pre-trained network's features, else of pixels."""
     folder, names = args.out / "floor", ["logistic_regression", "nearest_class_mean"]
-    chosen = {name: choices[name] for name in FLOOR_FLAGS if name in choices}
-    flags = ["--data_root", args.images, *as_flags(chosen, PASSED["fix"]), "--out", folder]
+    flags = ["--data_root", args.images, *some_flags(choices, FLOOR_FLAGS), "--out", folder]
     if choices.get("weights"):
-        network = {name: choices[name] for name in NETWORK_FLAGS if name in choices}
         features = args.out / "features.npy"
-        run_script("cache_features", args.images, *as_flags(network, PASSED["fix"]), "--out", features)
+        run_script("cache_features", args.images, *some_flags(choices, NETWORK_FLAGS), "--out", features)
         flags, names = [*flags, "--features", features], [*names, "tfe_head"]
     if not all((folder / name / SUMMARY).exists() for name in names):
         run_script("floor", *flags)
@@ -320,8 +322,7 @@ def show(args: Namespace, plan: dict[str, Any], listing: Listing) -> None:
         with images.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([["path", "label"], *([path.absolute(), ""] for path in shown.paths)])
     results = ["--out", args.out / "predictions.csv", "--gallery", args.out / "gallery.html"]
-    chosen = {name: plan["choices"][name] for name in ("gpu", "skip_corrupt") if name in plan["choices"]}
-    run_script("predict", "--checkpoint", checkpoint, images, *results, *as_flags(chosen, PASSED["fix"]))
+    run_script("predict", "--checkpoint", checkpoint, images, *results, *some_flags(plan["choices"], PREDICT_FLAGS))
     runs = [args.out / name for name in ("floor", *plan["parts"])]
     run_script("report", *runs, "--out", args.out / "report")
 

@@ -5,7 +5,8 @@ Shape legend: N images.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 from dataset.layouts import Listing
@@ -17,14 +18,15 @@ def overlaps(listing: Listing) -> dict[str, int]:
     """
     labelled, unlabelled, test = (_by_size(part.paths) for part in listing[1:])
     pairs = {"unlabelled": (unlabelled, labelled), "test": (test, labelled), "both": (test, unlabelled)}
-    return {name: _shared(*pair) for name, pair in pairs.items()}
+    digest = cache(_digest)  # for this call: each part is in two pairs
+    return {name: _shared(*pair, digest) for name, pair in pairs.items()}
 
 
-def _shared(some: dict[int, list[Path]], others: dict[int, list[Path]]) -> int:
+def _shared(some: dict[int, list[Path]], others: dict[int, list[Path]], digest: Callable[[Path], bytes]) -> int:
     found = 0
     for size in some.keys() & others.keys():
-        digests = set(map(_digest, others[size]))
-        found += sum(_digest(path) in digests for path in some[size])
+        digests = set(map(digest, others[size]))
+        found += sum(digest(path) in digests for path in some[size])
     return found
 
 

@@ -102,11 +102,17 @@ def test_another_programs_vectors_are_kept_unless_they_are_to_be_overwritten(fol
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("content", [b"{}", b"[1]", b'{"rows": 1', b'{"rows": 1}'])
 def test_another_programs_settings_are_kept(content, overwrite, folder):
-    beside = folder.parent / "f.json"
+    out, beside = folder.parent / "f.npy", folder.parent / "f.json"
+    np.save(out, np.ones((25, 2), np.float32))
+    before = out.read_bytes()
     beside.write_bytes(content)
     with pytest.raises(UserError, match=r"f\.npy: f\.json beside it was not written by.*take another name"):
-        write_features(folder.parent / "f.npy", paths_of(folder), means, KEY, overwrite)
-    assert beside.read_bytes() == content and not (folder.parent / "f.npy").exists()
+        write_features(out, paths_of(folder), means, KEY, overwrite)
+    assert (out.read_bytes(), beside.read_bytes()) == (before, content)
+    out.unlink()
+    with pytest.raises(UserError, match=r"f\.json beside it"):
+        write_features(out, paths_of(folder), means, KEY, overwrite)
+    assert beside.read_bytes() == content and not out.exists()
 
 
 def test_a_folder_is_no_file_to_overwrite(folder):

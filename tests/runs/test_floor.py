@@ -195,7 +195,8 @@ def test_features_of_a_trained_network_as_a_user_has_them(own_runs, tmp_path):
         done.stderr
     )
     printed = assert_runs("report.py", own_runs / "results", tmp_path / "floor", "--out", tmp_path / "report").stdout
-    assert printed.count("on FixMatch+CoSSL's features") >= 3 and "no checkpoint" not in printed
+    assert printed.count("on FixMatch+CoSSL's features") >= 9 and "no checkpoint" not in printed
+    assert "loor" not in printed.splitlines()[-1]
     groups = group(find_runs([own_runs / "results", tmp_path / "floor"]))
     assert not any(one.labelled_only for one in groups if "features" in one.method)  # it has seen the unlabelled images
 
