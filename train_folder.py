@@ -33,7 +33,7 @@ from dataset.layouts import Listing, list_images, refuse_among_images
 from dataset.overlap import overlaps
 from models.weights import DEFAULT, weights_file
 from training.checkpoint import BEST, LATEST
-from training.folder import Lock, discard_run, make_folder
+from training.folder import Lock, discard_run, make_folder, written
 from training.plan import SUPERVISED, Lengths, Speed, fixed_seconds, lengths
 from training.scripts import as_flags, run_script
 from utils.args import PLACE, Parser
@@ -54,6 +54,8 @@ NETWORK_FLAGS = ("arch", "weights", "img_size", "gpu", "skip_corrupt")
 PREDICT_FLAGS = ("gpu", "skip_corrupt")
 TRIAL_STEPS = 20
 LENGTHS = ("steps", "steps_cossl", "evaluations")  # flags
+RESULTS = ("features.npy", "features.json", "shown.csv", "predictions.csv", "gallery.html")  # in --out, beside the runs
+RESULTS += ("report/report.html", "report/tables.*", "report/*.csv")
 
 
 def main() -> None:
@@ -77,7 +79,7 @@ def command_line() -> Namespace:
     parser = Parser(" ".join(str(__doc__).split("\n\n")[0].split()))
     add = parser.add_argument
     add("images", metavar="IMAGES", type=path, help="a folder of images, or a CSV (docs/own-images.md)")
-    add("--minutes", type=minutes, default=30, help="time for everything on this machine")
+    add("--minutes", type=minutes, default=30.0, help="time for everything on this machine")
     add("--out", type=path, default=Path("results/folder"), help="folder for the runs, the report and the gallery")
     add("--steps", type=positive_int, help="steps of stage 1; unless given, what --minutes allows")
     add("--steps_cossl", type=positive_int, help="steps of stage 2; unless given, half of those")
@@ -91,6 +93,7 @@ def command_line() -> Namespace:
     for one in passed.values():
         add(*one.names, **one.options | {"default": SUPPRESS})
     args = parser.parse_args()
+    args.images = args.images.absolute()  # checkpoints and printed commands are read in other folders, too
     args.chosen = {name: vars(args).pop(name) for name in passed if name in args}
     return args
 
@@ -115,7 +118,7 @@ def tell(listing: Listing) -> None:
 
 def planned(args: Namespace, listing: Listing, began: float) -> tuple[dict[str, Any], Lock]:
     """The plan that --out holds, or a new one; and --out, locked. Raises UserError if that plan is of another command,
-    or of other images, and where another process is at work.
+    or of other images, for runs and results without a plan, and where another process is at work.
     """
     decided = {name: str(getattr(args, name)) for name in ("method", "minutes", *LENGTHS, "no_baseline")}
     decided |= {name: str(value) for name, value in args.chosen.items() if name not in with_role(PLACE)}
@@ -123,6 +126,9 @@ def planned(args: Namespace, listing: Listing, began: float) -> tuple[dict[str, 
     asked = decided | {"images": str(args.images.resolve()), "files": files, "labels": labels}
     file, lock = args.out / PLAN, Lock(args.out) if args.out.is_dir() else None
     if not file.exists() or args.overwrite:
+        if not args.overwrite and (held := held_by(args.out)):
+            problem = f"holds {held[0].relative_to(args.out)} and no {PLAN}"
+            raise UserError(f"--out {args.out}: {problem}; take another folder, or --overwrite")
         plan = {"asked": asked} | new_plan(args, listing, began)
         make_folder(args.out)
         lock = lock or Lock(args.out)
@@ -135,7 +141,7 @@ def planned(args: Namespace, listing: Listing, began: float) -> tuple[dict[str, 
         plan = read_json(file)
         other = sorted(n for n in {*plan["asked"], *asked} if plan["asked"].get(n) != asked.get(n))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        raise UserError(f"{file}: not a plan; remove it, or give --overwrite") from None
+        raise UserError(f"{file}: not a plan; take another --out, or give --overwrite") from None
     if other:
         problem = f"{PLAN} there is of another command or of other images ({', '.join(other)} differ)"
         raise UserError(f"--out {args.out}: {problem}; take another folder, or --overwrite")
@@ -150,18 +156,27 @@ def labels_key(listing: Listing) -> str:
     return hashlib.sha256(repr(labels).encode()).hexdigest()
 
 
+def run_folders(out: Path) -> list[Path]:
+    """Of trained parts and floors, those that are there."""
+    return [folder for folder in (*(out / part for part in SCRIPTS), *(out / "floor").glob("*/")) if folder.is_dir()]
+
+
+def held_by(out: Path) -> list[Path]:
+    """Files of runs, and their results, that would be taken for those of a plan, or replaced."""
+    results = [file for name in RESULTS for file in out.glob(name)]
+    return [file for folder in run_folders(out) for file in written(folder)] + results
+
+
 def discard(out: Path) -> None:
-    """Remove the runs and features that an earlier plan has left, if there was one. Raises UserError for one in use."""
-    if not (out / PLAN).exists():
-        return
-    folders = [folder for folder in (*(out / part for part in SCRIPTS), *(out / "floor").glob("*/")) if folder.is_dir()]
+    """Remove the plan that --out holds, its runs and their results. Raises UserError for a run in use."""
+    folders = run_folders(out)
     locks = [Lock(folder) for folder in folders]  # of all, before anything is removed
-    (out / PLAN).unlink()
     for folder, lock in zip(folders, locks, strict=True):
         discard_run(folder)
         lock.file.close()
-    for file in out.glob("features.*"):
+    for file in held_by(out):
         file.unlink()
+    (out / PLAN).unlink(missing_ok=True)  # last: without it, what is left would be nobody's
 
 
 def new_plan(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
@@ -207,7 +222,7 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
     if share := choices.get("holdout"):
         labels = labels[~held_out(labels, share, choices.get("manualSeed", 0))]
     most = 64 if gpu else 32
-    take("all labelled images" if len(labels) < most else "as many as fit", batch_size=min(most, len(labels)))
+    take("all labelled images" if len(labels) < most else "as many as fit", batch_size=max(1, min(most, len(labels))))
     if not gpu:
         take("faster on a CPU", channels_last=True)
     take("blends stay close to rare classes", max_lam=0.6)
@@ -290,13 +305,15 @@ def some_flags(choices: dict[str, Any], names: tuple[str, ...]) -> list[str]:
 def floor(args: Namespace, choices: dict[str, Any]) -> None:
     """What is to be beaten: of the pre-trained network's features, else of pixels."""
     folder, names = args.out / "floor", ["logistic_regression", "nearest_class_mean"]
+    names += ["tfe_head"] if choices.get("weights") else []
+    if all((folder / name / SUMMARY).exists() for name in names):
+        return
     flags = ["--data_root", args.images, *some_flags(choices, FLOOR_FLAGS), "--out", folder]
     if choices.get("weights"):
         features = args.out / "features.npy"
         run_script("cache_features", args.images, *some_flags(choices, NETWORK_FLAGS), "--out", features)
-        flags, names = [*flags, "--features", features], [*names, "tfe_head"]
-    if not all((folder / name / SUMMARY).exists() for name in names):
-        run_script("floor", *flags)
+        flags += ["--features", features]
+    run_script("floor", *flags)
 
 
 def train(args: Namespace, plan: dict[str, Any], part: str) -> None:

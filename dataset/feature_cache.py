@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dataset.crops import centre_crop
 from dataset.image_files import DAMAGED, Shape, read_image, square
 from utils.errors import UserError
-from utils.files import atomic_write_text, read_json, to_json
+from utils.files import atomic_write_text, is_file, read_json, to_json
 from utils.text import printable, reason
 
 PART = 32  # at a time, always: a part of another size might round otherwise
@@ -31,7 +31,7 @@ def files_key(root: Path, paths: Sequence[Path]) -> str:
     """SHA-256 of a list of files: their paths from the folder (or that of the CSV) `root`, and their sizes."""
     base, digest = root if root.is_dir() else root.parent, hashlib.sha256()
     for path in paths:
-        size = path.stat().st_size if path.exists() else -1
+        size = path.stat().st_size if is_file(path) else -1
         digest.update(os.fsencode(os.path.relpath(path, base)) + f"\0{size}\0".encode())
     return digest.hexdigest()
 

@@ -95,6 +95,8 @@ def _of_folder(args: FloorFlags) -> FloorData:
     if missing := set(range(len(listing.classes))) - set(labels[labelled].tolist()):
         name = listing.classes[min(missing)]
         raise UserError(f"{listing.labelled.place}: no image of class {name} can be read; replace some")
+    if not len(tested):
+        raise UserError(f"--data_root {args.data_root}: none of its test images can be read; replace some")
     return data._replace(labelled=labelled, unlabelled=unlabelled, tested=tested, facts=data.facts | held)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import UserError
+from utils.files import is_file
 
 NEEDED, OPTIONAL = ("path", "label"), ("split",)
 SPLITS = ("", "train", "test")
@@ -46,7 +47,7 @@ def _fault(image: ListedImage, cells: dict[str, str], twice: str, skip_corrupt: 
         return f"split is {cells['split']!r}, and can be train, test or empty"
     if image.test and not image.label:
         return f"{cells['path']} is a test image, and has no label; give it one, or leave it out"
-    if not skip_corrupt and not image.path.is_file():
+    if not skip_corrupt and not is_file(image.path):
         return f"{image.path}: no such file; correct the path, or give --skip_corrupt"
     return ""
 

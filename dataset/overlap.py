@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from dataset.layouts import Listing
+from utils.files import is_file
 
 
 def overlaps(listing: Listing) -> dict[str, int]:
@@ -31,11 +32,11 @@ def _shared(some: dict[int, list[Path]], others: dict[int, list[Path]], digest: 
 
 
 def _by_size(paths: Iterable[Path]) -> dict[int, list[Path]]:
-    """Only files of one size can be the same."""
+    """Only files of one size can be the same; empty ones are no images."""
     found: dict[int, list[Path]] = {}
-    for path in paths:
-        if path.is_file():
-            found.setdefault(path.stat().st_size, []).append(path)
+    for path in filter(is_file, paths):
+        if size := path.stat().st_size:
+            found.setdefault(size, []).append(path)
     return found
 
 

@@ -71,14 +71,13 @@ def _images_of_run(model: Model) -> Listing:
     root = Path(str(arguments["data_root"]))
     if not root.exists():
         raise UserError(f"the run's --data_root {root} is not there, seen from the folder that this was started in")
-    listing = list_images(root, bool(arguments.get("skip_corrupt")))
-    if list(listing.classes) != list(facts["classes"]):
-        raise UserError(f"the run's --data_root {root} has other classes now")
-    return listing
+    return list_images(root, bool(arguments.get("skip_corrupt")))
 
 
 def _parts_of_run(model: Model, listing: Listing, predictor: Predictor) -> tuple[Listed, str, Listed]:
     """What it learned from, and by what it is judged. Raises UserError where that isn't there any more."""
+    if list(listing.classes) != list(model.facts["classes"]):
+        raise UserError(f"the run's --data_root {model.arguments['data_root']} has other classes now")
     labelled, arguments = _labelled_of_run(model, listing.labelled, predictor), model.arguments
     if "held_out_counts" not in model.facts:
         if not listing.test.paths:

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from training.folder import WRITTEN, discard_run, make_folder
+from training.folder import discard_run, make_folder, written
 from training.history import versions
 from training.resume import differing
 from utils.args import PLACE
@@ -18,7 +18,7 @@ def refuse_other_floor(out: Path, arguments: Mapping[str, Any]) -> None:
     """Raise UserError if a folder holds what a run left, unless that is a floor with the same arguments, but for their
     place.
     """
-    found = sorted(path.name for pattern in WRITTEN for path in out.glob(pattern))
+    found = sorted(path.name for path in written(out))
     difference = f"{found[0]} of a run" if found else ""
     if found == ["summary.json"]:
         try:

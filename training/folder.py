@@ -33,10 +33,15 @@ def generation_folder(out: Path, generation: int) -> Path:
     return out / f"{GENERATION}{generation}"
 
 
+def written(out: Path) -> list[Path]:
+    """What a run, or a floor, has left in a folder."""
+    return [path for pattern in WRITTEN for path in out.glob(pattern)]
+
+
 def discard_run(out: Path) -> None:
     """Remove what an earlier run left in a folder, and the generations that came of it, and nothing else."""
     for folder in (*reversed(_later_generations(out)), out):
-        for path in (path for pattern in WRITTEN for path in folder.glob(pattern)):
+        for path in written(folder):
             path.unlink()
 
 
@@ -56,7 +61,7 @@ def refuse_results(out: Path) -> None:
     with suppress(ValueError, TypeError, LookupError):
         if read_json(out / "summary.json")["best"] is None:
             return
-    for path in (path for pattern in WRITTEN for path in out.glob(pattern)):
+    for path in written(out):
         if not path.name.endswith(".tmp"):
             remedy = "take another folder, or --overwrite"
             raise UserError(f"--out {out}: holds {path.name} of another run, and no last checkpoint; {remedy}")

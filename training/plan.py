@@ -55,8 +55,8 @@ def lengths(
     """As many steps as the time allows, two thirds of them in stage 1; and seconds until all is done.
 
     fixed: see `fixed_seconds`, and what was spent before; parts: of `supervised`, `fix` and `cossl` those that are
-    trained; given: steps of both stages and epochs, where they don't depend on the time. Raises UserError if that
-    leaves hardly any step.
+    trained; given: steps of both stages and epochs, where they don't depend on the time. Steps of stage 1 alone are all
+    where no stage is trained; an epoch has one step or more. Raises UserError if the time leaves hardly any step.
     """
     rest = seconds - fixed
     epochs = given[2] or max(1, min(10, int(EVALUATIONS * rest / (len(parts) * speed.evaluation))))
@@ -69,8 +69,8 @@ def lengths(
         problem = "leaves hardly any step on this machine"
         raise UserError(f"--minutes: {problem}; give {least} or more, or a smaller --img_size")
     first = given[0] or int(2 * third)
-    second = given[1] or first // 2
-    epochs = min(epochs, first) if given[2] is None else epochs
+    second = given[1] or (0 if given[0] and parts == ["supervised"] else first // 2)
+    epochs = min(epochs, first, second if "cossl" in parts else first)
     found = Lengths(first, second, epochs, decay(first))
     costs = {"supervised": SUPERVISED, "fix": 1.0, "cossl": CO_LEARNING_COST}
     trained = speed.step * sum(n * costs[part] for part, n in found.by_part(parts).items())

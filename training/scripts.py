@@ -23,7 +23,7 @@ def as_flags(values: dict[str, Any], flags: Iterable[Flag]) -> list[str]:
         value = values.get(one.name)
         if value is True:
             found.append(one.names[0])
-        elif value not in (None, False):
+        elif value is not None and value is not False:  # 0 is a value, and equals False
             found += [one.names[0], str(value)]
     return found
 

@@ -42,6 +42,11 @@ def _no_json(text: str) -> NoReturn:
     raise ValueError(text)  # NaN and the like
 
 
+def is_file(path: Path) -> bool:
+    """Also of a name that no file can have, because it is too long."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file may raise
+
+
 def walk(root: Path, left_out: Callable[[str], bool] | None = None) -> tuple[dict[Path, list[str]], dict[Path, str]]:
     """{folder: names of its files} of a folder and those below it; {path: problem} of folders that can't be read, and
     of links to nothing. Links are followed, and each folder comes once, by a path without links if it has one.

@@ -89,6 +89,7 @@ WRONG = {
     "only a header": (HEADER, ["labelled images of 0 classes"]),
     "no such image": (HEADER + TWO + "labelled/cat/99.png,cat\n", ["line 4", "labelled/cat/99.png: no such file"]),
     "a folder": (HEADER + TWO + "labelled/cat,cat\n", ["line 4", "labelled/cat: no such file"]),
+    "a name too long": (HEADER + TWO + "x" * 300 + ".png,cat\n", ["line 4", "x.png: no such file"]),
     "no path": (HEADER + TWO + ",cat\n", ["line 4: has no path"]),
     "twice": (HEADER + TWO + "./labelled/../labelled/cat/0.png,dog\n", ["line 4", "is on line 2, too"]),
     "too few cells": (HEADER + "labelled/cat/0.png\n", ["line 2: has 1 cells, and needs 2"]),

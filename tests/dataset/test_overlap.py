@@ -25,6 +25,10 @@ def test_equal_sizes_are_no_equal_files(tmp_path):
     root = image_folder(tmp_path)
     for i, part in enumerate(("labelled/cat/a.jpg", "unlabelled/b.jpg", "test/dog/c.jpg")):
         (root / part).write_bytes(bytes([i]) * 50)
+    for part in ("labelled/cat", "unlabelled", "test/dog"):
+        (root / part / "empty.png").touch()  # no image, and not the same one
     before = overlaps(list_images(root, False))
     (root / "unlabelled" / "b.jpg").write_bytes(bytes(50))
+    assert overlaps(list_images(root, False)) == before | {"unlabelled": before["unlabelled"] + 1}
+    (root / "test" / "dog" / "empty.png").unlink()
     assert overlaps(list_images(root, False)) == before | {"unlabelled": before["unlabelled"] + 1}

@@ -366,6 +366,9 @@ def test_only_what_has_no_label_is_to_be_labelled_next(run):
     assert "and 15 images that have a label already" in " ".join(section(page, "next").split())
     page, _ = predicted("--skip_corrupt", images="data/labelled")
     assert not cards(section(page, "next")) and "All images given here have a label already" in section(page, "next")
+    write_image(Path("data/labelled/zebra/0.png"), 78)  # a new class of what was unlike any
+    page, _ = predicted("--skip_corrupt", images="data/labelled")
+    assert not cards(section(page, "next")) and "has other classes now" in section(page, "mistakes")
 
 
 def test_a_list_of_images_is_not_replaced(run):

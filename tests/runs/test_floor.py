@@ -160,6 +160,22 @@ def test_damaged_images_are_left_out_of_the_features_too(images, tmp_path, monke
     assert summary(tmp_path / "out" / "tfe_head")["labelled_counts"] == [5, 4]
 
 
+@pytest.mark.parametrize("by", ["features", "pixels"])
+def test_a_test_part_that_cannot_be_read(by, images, tmp_path):
+    flags = ["--data_root", images, "--img_size", 72, "--skip_corrupt", "--out", tmp_path / "out"]
+    if by == "features":
+        rows = np.random.default_rng(0).normal(size=(25, 2))
+        rows[19:] = np.nan
+        np.save(tmp_path / "f.npy", rows)
+        flags += ["--features", tmp_path / "f.npy"]
+    else:
+        for path in (images / "test").rglob("*.*g"):
+            path.write_bytes(b"no image")
+    result = run_here("floor.py", *flags)
+    assert result.returncode == 2 and "none of its test images can be read" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("script", ["floor.py", FIX])
 def test_results_among_the_images_are_refused(script, images):
     """There they would be a class, or images, from then on."""

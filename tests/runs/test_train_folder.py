@@ -117,7 +117,7 @@ def test_another_command_is_refused(finished):
     assert_refused(run_here(SCRIPT, images, *FEW, "--out", copy), "plan.json", "--overwrite")
 
 
-LONG = [*SMALL, "--steps", 40, "--steps_cossl", 4, "--evaluations", 8, "--no-baseline"]
+LONG = [*SMALL, "--steps", 40, "--steps_cossl", 8, "--evaluations", 8, "--no-baseline"]
 
 
 def ended_by(number, out, *arguments):
@@ -286,6 +286,9 @@ def test_the_floor_of_a_pre_trained_network(images, tmp_path):
     methods = {json.loads(path.read_text())["method"] for path in (tmp_path / "out").glob("**/summary.json")}
     floors = {f"{name} on mobilenet_v3_small" for name in ("logistic regression", "nearest class mean")}
     assert methods >= {*floors, "TFE head on mobilenet_v3_small", "FixMatch+CoSSL"}
+    (tmp_path / "w.pth").unlink()  # which isn't needed any more
+    printed = run_within(images, *network, *lengths, "--no-baseline", "--out", tmp_path / "out")
+    assert "going on by" in printed and "cache_features" not in printed
 
 
 @pytest.mark.slow
@@ -305,7 +308,7 @@ def test_overwrite_discards_all_at_once(images, tmp_path):
     with patch.object(train_folder, "run_script", killed):
         assert run_here(SCRIPT, *other, "--overwrite").returncode == 143
     assert begun == ["train_cifar_fix", "floor"]
-    assert not list(out.glob("*/summary.json")) and (out / "gallery.html").exists()
+    assert sorted(path.name for path in out.rglob("*.*") if path.is_file()) == [*[".lock"] * 5, "plan.json"]
     run_within(*other)
     assert json.loads((out / "cossl" / "summary.json").read_text())["arguments"]["manualSeed"] == 7
 
@@ -380,6 +383,50 @@ def test_a_second_one_in_its_folder_is_refused_and_takes_nothing_away(images, tm
             assert_refused(run_here(SCRIPT, images, *LONG, *more, "--out", out), f"--out {out}", "is training there")
         assert (out / "plan.json").read_bytes() == before and (out / "fix" / "checkpoint.pth.tar").exists()
         assert process.wait() == 0
+
+
+@pytest.mark.slow
+def test_runs_without_a_plan_are_not_taken_for_those_of_a_new_one(finished, tmp_path):
+    """Of other images, perhaps, or by the scripts of the stages."""
+    images, out, _ = finished
+    for kept in ("fix/summary.json", "floor/nearest_class_mean/summary.json", "predictions.csv", "report/tables.md"):
+        (tmp_path / kept).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(out / kept, tmp_path / kept)
+        assert_refused(run_here(SCRIPT, images, *FEW, "--out", tmp_path), f"holds {kept} and no plan.json")
+        (tmp_path / kept).unlink()
+    shutil.copytree(out / "fix", tmp_path / "fix", dirs_exist_ok=True)
+    assert "$ python train_cifar_fix.py" in run_within(images, *FEW, "--plan", "--overwrite", "--out", tmp_path)
+    assert not (tmp_path / "fix" / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_killed_while_it_discards_the_plan_is_the_last_to_go(finished, tmp_path, monkeypatch):
+    images, whole, _ = finished
+    shutil.copytree(whole, out := tmp_path / "out")
+
+    def killed(folder):
+        raise Stopped(137, "killed")
+
+    monkeypatch.setattr(train_folder, "run_script", start_within)
+    with patch.object(train_folder, "discard_run", killed):
+        assert run_here(SCRIPT, images, *FEW, "--plan", "--tau", 0.5, "--overwrite", "--out", out).returncode == 137
+    assert_refused(run_here(SCRIPT, images, *FEW, "--tau", 0.5, "--out", out), "tau differ")
+
+
+@pytest.mark.slow
+def test_the_same_command_from_another_folder_and_with_the_default_given(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed = run_within("images", *FEW, "--plan", "--out", "out")
+    assert f"--data_root {images} " in printed  # as it stands in checkpoints, too
+    monkeypatch.chdir(images)
+    assert "going on by" in run_within("../images", *FEW, "--minutes", 30, "--plan", "--out", "../out")
+
+
+def test_a_flag_of_the_value_0_is_handed_on():
+    values = {"tau": 0.0, "workers": 0, "max_lam": 0.0, "channels_last": False, "weights": None, "graph": True}
+    found = train_folder.as_flags(values, train_folder.PASSED["cossl"])
+    assert found.count("0.0") == 2 and found.count("0") == 1
+    assert {word for word in found if word.startswith("--")} == {"--tau", "--workers", "--max_lam", "--graph"}
 
 
 def test_one_that_has_planned_meanwhile_keeps_its_plan(images, tmp_path):

@@ -66,6 +66,20 @@ def test_what_is_given_counts():
     assert lengths(600, speed, 7, ALL, (100, None, None))[0].steps_cossl == 50
 
 
+def test_steps_that_are_given_are_all_where_no_stage_is_trained():
+    speed = Speed(0.1, 1, 1, 0.01)
+    assert lengths(600, speed, 7, ALL[:1], (100, None, 1))[0].by_part(ALL[:1]) == {"supervised": 100}
+    assert lengths(600, speed, 7, ALL[:1], (100, 30, 1))[0].by_part(ALL[:1]) == {"supervised": 130}
+
+
+@pytest.mark.parametrize("epochs", [None, 10])
+def test_an_epoch_has_a_step_in_both_stages(epochs):
+    found, _ = lengths(600, Speed(0.1, 1, 1, 0.01), 7, ALL, (100, 5, epochs))
+    assert found.epochs == 5 and found.by_part(ALL) == {"supervised": 105, "fix": 100, "cossl": 5}
+    found, _ = lengths(600, Speed(0.1, 1, 1, 0.01), 7, ALL[:2], (6, None, epochs))
+    assert found.epochs == 6
+
+
 def test_too_little_time_is_refused_with_what_is_enough():
     speed = Speed(1, 10, 10, 0.01)
     with pytest.raises(UserError, match=r"--minutes: .*give (\d+)") as found:
