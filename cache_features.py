@@ -20,6 +20,7 @@ from dataset.augment import normalise
 from dataset.crops import resized
 from dataset.feature_cache import files_key, weights_key, write_features
 from dataset.folder import LARGEST_IN_MEMORY
+from dataset.held_out import learned_from
 from dataset.layouts import list_images
 from models.build import library_network
 from models.weights import look_of
@@ -66,10 +67,10 @@ def of_checkpoint(args: Namespace, device: torch.device) -> tuple[Any, dict[str,
         problem = "is of the published code, and doesn't tell how its images were prepared"
         raise UserError(f"--checkpoint {args.checkpoint}: {problem}; give one of a run made here")
     about = {name: model.facts.get(name) for name in ("img_size", "resize", "mean", "std")}
-    return model.predict, {
-        "architecture": model.facts.get("arch", type(model.predict).__name__),
-        "method": model.method,
-    } | about
+    about |= {"architecture": model.facts.get("arch", type(model.predict).__name__), "method": model.method}
+    if model.arguments.get("dataset") == "folder":
+        about["learned"] = learned_from(model.facts, model.arguments)
+    return model.predict, about
 
 
 def of_library(args: Namespace) -> tuple[Any, dict[str, Any]]:

@@ -221,7 +221,7 @@ def evaluated(
     took += "; balanced accuracy {:.2f} %, without the classifier's bias {:.2f} %".format(*pair)
     about = {"run": model.named, "method": model.method, "dataset": args.dataset, "epoch": model.epoch}
     about |= {"seed": model.arguments.get("manualSeed")}
-    about |= {"protocol": deciding(model.arguments, model.facts.get("start_epoch"))}
+    about |= {"protocol": deciding(model.arguments, model.facts)}
     about |= {"balanced": pair[0], "balanced_without_bias": pair[1]}
     about |= {"data_root": printable(args.data_root.absolute()), "checkpoint": printable(model.checkpoint)}
     return about | figures, took

@@ -9,6 +9,7 @@ leaves a folder that report.py reads beside those of the runs on the same images
 
 from utils.start import run_main
 
+import hashlib
 import time
 from functools import partial
 from pathlib import Path
@@ -55,14 +56,21 @@ def main() -> None:
 
 
 def described(file: Path) -> tuple[str, dict[str, str]]:
-    """Whose features a file holds, by the key beside it, else its name; and what the summary says of their training."""
+    """Whose features a file holds, by the key beside it, else its name; and what the summary says of that: of which
+    training here they are, or by which weights and size of images; of others by their content.
+    """
     try:
         key = read_json(file.with_suffix(".json"))
         if method := key.get("method"):
             return f"{method}'s features", {"features_of": method}
-        return str(key["architecture"]).removeprefix(TIMM), {}
+        by = f"{key['weights'][:12]}, {key['img_size']} pixels"
+        return str(key["architecture"]).removeprefix(TIMM), {"features_by": by}
     except (ValueError, LookupError, TypeError, AttributeError):
-        return file.name, {}
+        with file.open("rb") as content:
+            digest = hashlib.sha256()
+            while part := content.read(2**20):
+                digest.update(part)
+        return file.name, {"features_by": digest.hexdigest()[:12]}
 
 
 def fitted(name: str, data: FloorData, seed: int) -> Network:

@@ -28,9 +28,9 @@ from methods.step import cossl_step
 from methods.strength import FittedStrength, fitting
 from methods.warmup import warm_up
 from models.build import build_network, learning_parameters
-from training.resume import stage1_arguments
 from training.run import open_run
 from training.speed import accelerate
+from training.stage1 import stage1_arguments
 from utils.args import recipe_args
 from utils.flags import CIFAR, RUN
 from utils.method_flags import COSSL, FIXMATCH, PRIOR_COSSL

@@ -21,9 +21,9 @@ from methods.remixmatch import VIEWS, RunningMean, remixmatch
 from methods.step import cossl_step
 from methods.warmup import warm_up
 from models.build import build_network, learning_parameters
-from training.resume import stage1_arguments
 from training.run import open_run
 from training.speed import accelerate
+from training.stage1 import stage1_arguments
 from utils.args import recipe_args
 from utils.flags import CIFAR, RUN
 from utils.method_flags import CIFAR_COSSL, REMIXMATCH

@@ -55,13 +55,15 @@ PREDICT_FLAGS = ("gpu", "skip_corrupt")
 TRIAL_STEPS = 20
 LENGTHS = ("steps", "steps_cossl", "evaluations")  # flags
 RESULTS = ("features.npy", "features.json", "shown.csv", "predictions.csv", "gallery.html")  # in --out, beside the runs
-RESULTS += ("report/report.html", "report/tables.*", "report/*.csv")
+RESULTS += ("report/report.html", "report/tables.md", "report/tables.tex", "report/figures.csv", "report/classes.csv")
 
 
 def main() -> None:
     args, began = command_line(), time.monotonic()
     check_writable(args.out)
     refuse_among_images(args.images, args.out)
+    if any(args.images.samefile(file) for file in held_by(args.out) if args.images.exists()):
+        raise UserError(f"IMAGES {args.images}: results would replace it; give it another name, or take another --out")
     listing = list_images(args.images, args.chosen.get("skip_corrupt", False))
     tell(listing)
     plan, lock = planned(args, listing, began)
@@ -163,7 +165,7 @@ def run_folders(out: Path) -> list[Path]:
 
 def held_by(out: Path) -> list[Path]:
     """Files of runs, and their results, that would be taken for those of a plan, or replaced."""
-    results = [file for name in RESULTS for file in out.glob(name)]
+    results = [out / name for name in RESULTS if (out / name).exists()]
     return [file for folder in run_folders(out) for file in written(folder)] + results
 
 

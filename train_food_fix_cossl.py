@@ -24,9 +24,9 @@ from methods.fixmatch import VIEWS, fixmatch
 from methods.step import cossl_step
 from methods.warmup import warm_up_on_batches
 from models.torchvision_resnet import TorchvisionResNet
-from training.resume import stage1_arguments
 from training.run import open_run
 from training.speed import accelerate
+from training.stage1 import stage1_arguments
 from utils.args import recipe_args
 from utils.flags import FOOD, FOOD_DEFAULTS, RUN
 from utils.method_flags import COSSL, FIXMATCH

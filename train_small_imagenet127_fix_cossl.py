@@ -19,9 +19,9 @@ from methods.fixmatch import fixmatch
 from methods.step import cossl_step
 from methods.warmup import warm_up_on_batches
 from models.resnet import ResNet50
-from training.resume import stage1_arguments
 from training.run import open_run
 from training.speed import accelerate
+from training.stage1 import stage1_arguments
 from utils.args import recipe_args
 from utils.flags import RUN, SMALL_IMAGENET
 from utils.method_flags import COSSL, FIXMATCH

@@ -15,12 +15,12 @@ from torch import Tensor
 from dataset import load
 from dataset.feature_cache import files_key
 from dataset.folder import LARGEST_IN_MEMORY
-from dataset.held_out import HELD_OUT, TEST, held_out
+from dataset.held_out import HELD_OUT, TEST, held_out, learned_from
 from dataset.image_files import read_images
 from dataset.layouts import list_images, refuse_among_images
 from dataset.long_tail import ImbalanceFlags, long_tailed
 from dataset.orders import refuse_order
-from dataset.vectors import read_vectors
+from dataset.vectors import read_vectors, refuse_seen
 from utils.errors import UserError
 
 LARGEST_SIDE = 32  # pixels, at most: a logistic regression on more takes hours
@@ -91,6 +91,8 @@ def _of_folder(args: FloorFlags) -> FloorData:
         remedy = "add some, or give --holdout 0.2, which keeps a fifth of the labelled images for testing"
         raise UserError(f"--data_root {args.data_root}: has no test images; {remedy}")
     data = _assembled(rows, rows_of, labels, (labelled, unlabelled, tested), listing.classes)
+    if args.features is not None and held.get("evaluated_on") == HELD_OUT:
+        refuse_seen(args.features, learned_from(data.facts | held, vars(args)))
     labelled, unlabelled, tested = (places[readable[places]] for places in (labelled, unlabelled, tested))
     if missing := set(range(len(listing.classes))) - set(labels[labelled].tolist()):
         name = listing.classes[min(missing)]

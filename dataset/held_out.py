@@ -30,6 +30,12 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     return chosen
 
 
+def learned_from(facts: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells which of a folder's labelled images are held out, from the facts of its data and the flags."""
+    told = {name: facts.get(name) for name in ("classes", "labelled_counts", "held_out_counts")}
+    return told | {name: arguments.get(name) for name in ("holdout", "manualSeed")}
+
+
 def held_out_words(share: float, facts: Mapping[str, Any]) -> str:
     """What is held out, in a sentence. facts: of the data, see `dataset.data.Data.facts`."""
     counts, left = np.array(facts["held_out_counts"]), sum(facts["labelled_counts"])

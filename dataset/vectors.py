@@ -4,6 +4,7 @@ Shape legend: N images, in the order of `list_images`: labelled, unlabelled, tes
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,20 @@ def read_vectors(file: Path, n: int, files: str = "", skip_corrupt: bool = False
             row = start + int(np.argmin(fine))
             raise UserError(f"{name}: row {row} (from 0) has values that are no numbers in float32; {mend}")
     return rows
+
+
+def refuse_seen(file: Path, learned: dict[str, Any]) -> None:
+    """Raise UserError if the features are of a network that was trained here on images that are held out now, by the
+    file beside them. learned: see `learned_from`, of now. (A network that knows other classes learned from others.)
+    """
+    try:
+        then = read_json(file.with_suffix(".json"))["learned"]
+        other = [name for name in learned if then.get(name) != learned[name]]
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return
+    if other and "classes" not in other:
+        problem = f"of a network that may have learned from images held out now ({', '.join(other)} differ)"
+        raise UserError(f"--features {file}: {problem}; give those of its training, or test images")
 
 
 def _check_beside(name: str, beside: Path, n: int, files: str) -> None:

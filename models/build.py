@@ -1,18 +1,21 @@
 """The network that flags name, and which of its parameters learn how fast."""
 
+from copy import deepcopy
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from models.library import NORMS, LibraryNetwork, check_body, take_off_classifier, whole_network
 from models.weights import NO_ARCH, load_weights
 from models.wrn import WideResNet
 from utils.errors import UserError
+from utils.ranks import world_size
 
 
 class NetworkFlags(Protocol):
     """The flags of a recipe that are read here. arch: None for a Wide ResNet of this depth and width; weights: None for
-    untrained ones; tune: all, last:N, norm or none; lr_body: None for `lr`.
+    untrained ones; tune: all, last:N, norm or none; batch_size: of all processes; lr_body: None for `lr`.
     """
 
     arch: str | None
@@ -21,6 +24,7 @@ class NetworkFlags(Protocol):
     depth: int
     width: int
     img_size: int
+    batch_size: int
     lr: float
     lr_body: float | None
 
@@ -38,6 +42,8 @@ def build_network(flags: NetworkFlags, num_classes: int, fresh: bool = False) ->
     network = library_network(flags.arch, num_classes, flags.img_size, flags.weights if fresh else None)
     network.pretrained = flags.weights is not None
     _choose_learning(network.body, flags.tune or "all", flags.arch)
+    if not network.pretrained and flags.batch_size == world_size():
+        _refuse_one_row(network.body, flags.arch, flags.img_size)
     return network
 
 
@@ -52,6 +58,16 @@ def library_network(arch: str, num_classes: int, size: int, weights: str | None 
     width = take_off_classifier(body)
     check_body(body, arch, width, size)
     return LibraryNetwork(body, width, num_classes, facts, weights is not None)
+
+
+def _refuse_one_row(body: nn.Module, arch: str, size: int) -> None:
+    """Raise UserError if the network can't learn from one image at a time: BatchNorm of one pixel is of nothing."""
+    try:
+        with torch.no_grad():
+            deepcopy(body).train()(torch.zeros(1, 3, size, size))
+    except ValueError as error:
+        problem = f"{arch} can't learn from one image a process at --img_size {size}"
+        raise UserError(f"--batch-size: {problem}; give 2 or more for each process") from error
 
 
 def _choose_learning(body: nn.Module, tune: str, arch: str) -> None:

@@ -45,9 +45,9 @@ def weights_file(arch: str, weights: str) -> Path:
 def _misfit(network: Any, state: dict[str, Tensor], classifier: str, size: int) -> str:
     """Load a state; in words why it doesn't fit, empty if it does."""
     try:
-        if hasattr(network, "patch_size"):  # one of torchvision's vision transformers
-            from torchvision.models.vision_transformer import interpolate_embeddings
+        from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
+        if isinstance(network, VisionTransformer):
             state.update(interpolate_embeddings(size, network.patch_size, state))
         for name in [name for name in state if name.startswith(classifier)]:
             del state[name]
@@ -62,7 +62,8 @@ def _misfit(network: Any, state: dict[str, Tensor], classifier: str, size: int) 
 def _read(file: Path) -> dict[str, Tensor]:
     """The state dict in a file, or under `state_dict` or `model` in it; names without a wrapper's `module.`."""
     if not file.is_file():
-        raise UserError(f"--weights {file}: no such file; give that of a state dict, default or none")
+        problem = "a folder, or no file" if file.exists() else "no such file"
+        raise UserError(f"--weights {file}: {problem}; give that of a state dict, default or none")
     try:
         if file.suffix == ".safetensors":
             state: Any = _read_safetensors(file)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -80,14 +80,20 @@ def colour_of(method: str) -> int:
 
 def protocol_of(run: FinishedRun) -> dict[str, Any]:
     """All that decides a run's numbers but its seed."""
-    return deciding(run.arguments, run.about.get("start_epoch")) or {"folder": run.folder}
+    return deciding(run.arguments, run.about) or {"folder": run.folder}
 
 
-def deciding(arguments: dict[str, Any], start_epoch: int | None) -> dict[str, Any]:
-    """Those of a run's arguments, and the epoch at which co-learning began, that decide its numbers, but for its seed;
-    false and none count as not there. Empty without arguments.
+def deciding(arguments: dict[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a run's arguments that decide its numbers, but for its seed; false and none count as not there. Empty
+    without arguments. about: facts of it, of which the epoch at which co-learning began is added, and those that tell
+    what files of weights and features hold take the place of their paths.
     """
-    arguments = arguments | {"start_epoch": start_epoch} if arguments else {}
+    if not arguments:
+        return {}
+    facts = {"start_epoch": about.get("start_epoch"), "features": about.get("features_by")}
+    if "weights_sha256" in about:
+        facts["weights"] = about["weights_sha256"][:12]
+    arguments = arguments | facts
     order = arguments.get("order")
     if order == "reversed" and isinstance(arguments.get("imb_ratio_u"), int):
         arguments = arguments | {"imb_ratio_u": -arguments["imb_ratio_u"]}

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from copy import copy
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from training.faults import fault
 from training.schema import Checkpoint, Published
 from utils.errors import UserError
 from utils.files import replacing
+from utils.text import warn
 
 LATEST, BEST = "checkpoint.pth.tar", "checkpoint_best.pth.tar"  # the latter by the held-out part, where there is one
 # What a file raises that isn't a whole archive of PyTorch's.
@@ -39,6 +41,18 @@ def save_checkpoint(state: dict[str, Any], paths: Iterable[Path]) -> None:
             kept = "the file before it is kept; " if path.exists() else ""
             remedy = f"{kept}free some space, or take another folder"
             raise UserError(f"--out {path.parent}: cannot write {path.name} ({reason}); {remedy}") from error
+
+
+def bring_best(out: Path, start: Path, epoch: int) -> None:
+    """Copy the checkpoint of an epoch, the best so far, to the folder of a run that goes on from `start`: that file, or
+    one beside it. Warns where none is of that epoch. Raises UserError for damaged ones.
+    """
+    for file in (start, start.with_name(BEST), start.with_name(f"checkpoint_{epoch}.pth.tar")):
+        if file.is_file() and (state := read_checkpoint(file, ""))["epoch"] == epoch and not state.get("step"):
+            with replacing(out / BEST) as temporary:
+                copyfile(file, temporary)
+            return
+    warn(f"epoch {epoch} was the best on the held-out part so far, and its checkpoint is not beside {start}")
 
 
 def read_checkpoint(path: Path, source: str) -> dict[str, Any]:

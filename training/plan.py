@@ -69,7 +69,7 @@ def lengths(
         problem = "leaves hardly any step on this machine"
         raise UserError(f"--minutes: {problem}; give {least} or more, or a smaller --img_size")
     first = given[0] or int(2 * third)
-    second = given[1] or (0 if given[0] and parts == ["supervised"] else first // 2)
+    second = given[1] or (0 if given[0] and parts == ["supervised"] else max(1, first // 2))
     epochs = min(epochs, first, second if "cossl" in parts else first)
     found = Lengths(first, second, epochs, decay(first))
     costs = {"supervised": SUPERVISED, "fix": 1.0, "cossl": CO_LEARNING_COST}

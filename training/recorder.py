@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from training.background import Background
-from training.checkpoint import BEST, LATEST, finite, on_host, read_checkpoint, save_checkpoint
+from training.checkpoint import BEST, LATEST, bring_best, finite, on_host, read_checkpoint, save_checkpoint
 from training.diagnostics import pseudo_columns, selects, write_diagnostics
 from training.folder import Lock, writing
 from training.history import Log, chosen_epoch, extended, length, summarise, versions
@@ -42,8 +42,8 @@ class Recorder:
         self.out, self.epochs = Path(arguments["out"]), arguments["epochs"]
         self.done: int = start["epoch"]
         self.history: History | None = start.get("history")
-        over = self.done >= self.epochs  # then nothing is trained with the versions of today
-        self.versions = start.get("versions", versions()) if over else versions()
+        self.origin = Path(start["file"]) if "file" in start else None
+        self.versions = versions() if self.done < self.epochs else start.get("versions", versions())
         self.began: float = monotonic() - start.get("seconds", 0.0)  # with the wall time of the parts before
         shown = {name: value for name, value in arguments.items() if name not in with_role(PLACE)}
         about = {"method": facts["method"], "start_epoch": facts["start_epoch"]} | shown
@@ -62,6 +62,8 @@ class Recorder:
         """Bring the files of the folder to the state of the checkpoint. Raises UserError for a damaged BEST."""
         if (self.out / BEST).exists() and read_checkpoint(self.out / BEST, "--out")["epoch"] > self.done:
             (self.out / BEST).unlink()  # its epoch is to be trained once more
+        if self.history and self.origin and "held_out_counts" in self.facts and not (self.out / BEST).exists():
+            bring_best(self.out, self.origin, self.done - length(self.history) + chosen_epoch(self.history) + 1)
         self._write_history()
         self.summarise("running")
 

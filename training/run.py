@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from methods.averaged import STUDENT, TEACHER, Averaged, load_states
 from methods.schedules import on_schedule
 from methods.step import Step
-from training import resume
+from training import resume, stage1
 from training.checkpoint import LATEST, read_checkpoint
 from training.folder import Lock, discard_run, make_folder, refuse_results
 from training.graphs import by_number
@@ -77,7 +77,7 @@ class Run:
             return self.start
         self.arguments["resume"] = str(path.resolve())
         self.stage1 = read_checkpoint(path, "--resume")
-        resume.check_pretraining(self.stage1, self.arguments, path)
+        stage1.check_pretraining(self.stage1, self.arguments, path)
         return self.stage1
 
     def fit(
@@ -138,7 +138,7 @@ class Run:
             facts["start_epoch"], before = self.stage1["epoch"], self.stage1.get("facts", facts)["method"]
             if not facts["method"].startswith(before):
                 facts["method"] += f", after {before}"
-            resume.same_classes(self.stage1, facts)
+            stage1.same_classes(self.stage1, facts)
         if start is None:
             recorder = Recorder(self.arguments, facts, objects, steps, None)
         else:

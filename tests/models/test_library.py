@@ -17,7 +17,15 @@ SMALL = "mobilenet_v3_small"
 
 
 def flags(**given):
-    usual = {"arch": SMALL, "weights": None, "tune": None, "img_size": 32, "lr": 0.01, "lr_body": None}
+    usual = {
+        "arch": SMALL,
+        "weights": None,
+        "tune": None,
+        "img_size": 32,
+        "batch_size": 64,
+        "lr": 0.01,
+        "lr_body": None,
+    }
     return SimpleNamespace(**usual | {"depth": 10, "width": 1} | given)
 
 
@@ -163,6 +171,8 @@ def bad_file(kind, folder):
     elif kind == "safetensors":
         file = folder / "w.safetensors"
         file.write_bytes(b"x" * 100)
+    elif kind == "folder":
+        file.mkdir()
     elif kind == "cut":
         torch.save(torch.zeros(100), file)
         file.write_bytes(file.read_bytes()[:300])
@@ -171,7 +181,9 @@ def bad_file(kind, folder):
     return file
 
 
-@pytest.mark.parametrize("kind", ["code", "text", "other", "numbers", "nan", "cut", "shape", "safetensors", "none"])
+@pytest.mark.parametrize(
+    "kind", ["code", "text", "other", "numbers", "nan", "cut", "shape", "safetensors", "none", "folder"]
+)
 def test_a_file_of_other_weights_is_refused_in_one_line(kind, tmp_path, capsys):
     file = bad_file(kind, tmp_path)
     with pytest.raises(UserError, match=re.escape(f"--weights {file}")) as found:
@@ -194,6 +206,7 @@ def test_a_file_of_other_weights_is_refused_in_one_line(kind, tmp_path, capsys):
         ({"tune": "none"}, "--tune none.*--weights"),
         ({"weights": "x", "tune": "last:99"}, "--tune last:99.*at most last:5[0-9]"),
         ({"arch": "vgg11", "weights": "x", "tune": "norm", "img_size": 32}, "--tune norm"),
+        ({"arch": "resnet18", "batch_size": 1}, "--batch-size: resnet18 can't learn from one image.*--img_size 32"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_its_flag(given, words):
@@ -201,6 +214,21 @@ def test_what_does_not_fit_is_refused_by_its_flag(given, words):
         pytest.importorskip("timm")
     with pytest.raises(UserError, match=words):
         build_network(flags(**given), 3)
+
+
+def test_one_image_is_enough_where_batch_norm_sees_more_pixels():
+    build_network(flags(arch="resnet18", batch_size=1, img_size=64), 3)
+    build_network(flags(arch="resnet18", batch_size=1, weights="x"), 3)  # which keeps its statistics
+
+
+def test_weights_of_a_network_of_timm_that_has_patches_too(tmp_path):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(2)
+    network = timm.create_model("nest_tiny_jx")
+    assert hasattr(network, "patch_size")
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    found = library_network("timm:nest_tiny_jx", 3, 224, str(tmp_path / "w.pth"))
+    assert torch.equal(found.body.patch_embed.proj.weight, network.patch_embed.proj.weight)
 
 
 @pytest.mark.parametrize("arch", ["mnasnet0_5", "densenet121"])

@@ -27,6 +27,7 @@ from helpers.scripts import (
 import floor
 from dataset.floor_data import floor_data
 from dataset.folder import load_folder
+from methods.floors import nearest_class_mean
 from reporting.groups import group
 from reporting.headline import floor_verdict, headline
 from reporting.runs import find_runs
@@ -174,6 +175,57 @@ def test_a_test_part_that_cannot_be_read(by, images, tmp_path):
     result = run_here("floor.py", *flags)
     assert result.returncode == 2 and "none of its test images can be read" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+def test_features_of_a_network_that_has_seen_what_is_held_out(images, tmp_path, monkeypatch):
+    """Refused, but for a network of other classes, and where there are test images."""
+    monkeypatch.setattr(floor, "tfe_head", lambda x, y, **_: nearest_class_mean(x, y))  # which is quicker
+    shutil.copytree(images, tmp_path / "apart")
+    shutil.rmtree(images / "test")
+    data = ["--data_root", images, "--img_size", 16, "--holdout", 0.3, "--manualSeed"]
+    train = ["--dataset", "folder", "--gpu", "cpu", "--depth", 10, "--width", 1, "--batch-size", 2]
+    train += ["--epochs", 1, "--val-iteration", 1]
+    assert_runs("train_cifar_supervised.py", *train, *data, 4, "--out", tmp_path / "run")
+    for place in (images, tmp_path / "apart"):
+        cache = [place, "--checkpoint", tmp_path / "run" / "checkpoint.pth.tar", "--gpu", "cpu"]
+        assert_runs("cache_features.py", *cache, "--out", place.with_suffix(".npy"))
+    features = ["--features", images.with_suffix(".npy"), "--out", tmp_path / "out"]
+    for other in ([*data, 5], [*data[:4], "--holdout", 0.4, "--manualSeed", 4]):
+        assert_refused(run_here("floor.py", *other, *features), "--features", "may have learned from images held out")
+    assert_runs("floor.py", *data, 4, *features)
+    apart = ["--data_root", tmp_path / "apart", "--features", tmp_path / "apart.npy", "--out", tmp_path / "apart_out"]
+    assert_runs("floor.py", *data, 5, *apart)
+    beside = json.loads((about := images.with_suffix(".json")).read_text())
+    beside["learned"]["classes"] = ["others"]
+    about.write_text(json.dumps(beside))
+    assert_runs("floor.py", *data, 5, *features, "--overwrite")
+
+
+def test_floors_of_several_seeds_are_one_row_wherever_their_features_lie(tmp_path, monkeypatch):
+    """And of several weights or sizes they are not."""
+    monkeypatch.setattr(floor, "tfe_head", lambda x, y, **_: nearest_class_mean(x, y))  # which is quicker
+    x = np.random.default_rng(0).normal(size=(1797, 3))
+    runs = {"a": (1, "f" * 64, 32), "b": (2, "f" * 64, 32), "c": (1, "e" * 64, 32), "d": (1, "f" * 64, 64)}
+    for name, (seed, weights, size) in runs.items():
+        (place := tmp_path / name).mkdir()
+        np.save(place / "f.npy", x)
+        key = {"architecture": "resnet18", "weights": weights, "img_size": size, "rows": len(x), "files": ""}
+        (place / "f.json").write_text(json.dumps(key))
+        flags = [*DIGITS, "--manualSeed", seed, "--features", place / "f.npy"]
+        assert_runs("floor.py", *flags, "--out", place / "floor")
+    for name, (seed, values) in {"e": (1, x), "f": (2, x), "g": (1, -x)}.items():  # another program's
+        (place := tmp_path / name).mkdir()
+        np.save(place / "own.npy", values)
+        flags = [*DIGITS, "--manualSeed", seed, "--features", place / "own.npy"]
+        assert_runs("floor.py", *flags, "--out", place / "floor")
+    found = [one for one in group(find_runs([tmp_path])) if one.method.startswith("nearest")]
+    own, groups = ([one for one in found if ("own.npy" in one.method) == is_own] for is_own in (True, False))
+    assert sorted(sorted(run.seed for run in one.runs) for one in own) == [[1], [1, 2]]
+    assert sorted(sorted(run.seed for run in one.runs) for one in groups) == [[1], [1], [1, 2]]
+    assert {words for one in groups for words in ("e" * 12, "64 pixels") if words in one.name} == {
+        "e" * 12,
+        "64 pixels",
+    }
 
 
 @pytest.mark.parametrize("script", ["floor.py", FIX])

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import re
+import shutil
 import signal
 
 import numpy as np
@@ -137,6 +138,18 @@ def test_a_run_that_goes_on_needs_neither_stage_1_nor_weights(stage1, tmp_path):
     assert_runs(FIX_COSSL, *flags, "--epochs", 1, "--out", out)
     first.unlink()
     assert "mean balanced" in assert_runs(FIX_COSSL, *flags, "--epochs", 1, "--out", out).stdout
+
+
+def test_weights_that_were_moved_are_the_same_and_others_are_not(stage1, flags, weights, tmp_path):
+    moved, other = tmp_path / "moved.pth", tmp_path / "other.pth"
+    shutil.copy(weights, moved)
+    torch.save(torchvision.models.get_model(ARCH).state_dict(), other)
+    for script, out in ((FIX, tmp_path / "longer"), (FIX_COSSL, tmp_path / "cossl")):
+        resume = ["--resume", stage1 / "checkpoint.pth.tar", *flags, *STEPS, "--epochs", 3]
+        assert_refused(run_here(script, *resume, "--weights", other, "--out", out), "--weights", str(weights))
+        warm = ["--warm_tfe", 1] if script == FIX_COSSL else []
+        assert_runs(script, *resume, *warm, "--weights", moved, "--out", out)
+        assert load_checkpoint(out / "checkpoint.pth.tar")["arguments"]["weights"] == str(moved)
 
 
 def test_killed_and_resumed_bit_for_bit(flags, two_threads, tmp_path):

@@ -399,6 +399,19 @@ def test_runs_without_a_plan_are_not_taken_for_those_of_a_new_one(finished, tmp_
     assert not (tmp_path / "fix" / "summary.json").exists()
 
 
+def test_a_list_of_images_is_no_result(images, tmp_path):
+    """shown.csv, of a run of before, is one to write labels into."""
+    rows = [f"{path},{path.parent.name}" for path in sorted((images / "labelled").rglob("*.png"))]
+    (tmp_path / "shown.csv").write_text("\n".join(["path,label", *rows]))
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "notes.csv").touch()
+    for more in ([], ["--overwrite"]):
+        run = run_here(SCRIPT, tmp_path / "shown.csv", *FEW, *more, "--out", tmp_path)
+        assert_refused(run, f"IMAGES {tmp_path / 'shown.csv'}: results would replace it")
+    train_folder.discard(tmp_path)
+    assert (tmp_path / "report" / "notes.csv").exists()
+
+
 @pytest.mark.slow
 def test_killed_while_it_discards_the_plan_is_the_last_to_go(finished, tmp_path, monkeypatch):
     images, whole, _ = finished

@@ -140,10 +140,34 @@ def test_going_back_leaves_no_best_of_later_epochs(flags, tmp_path):
         shutil.copy(out / "checkpoint_6.pth.tar", out / BEST)  # of an epoch that doesn't come to pass
         resume = ["--resume", out / f"checkpoint_{back}.pth.tar"]
         assert_runs(FIX, *copies, *resume, "--out", out)
-        after = expected > back
-        assert (out / BEST).exists() == after
-        if after:
-            assert_same(load_checkpoint(whole / BEST), load_checkpoint(out / BEST))
+        assert load_checkpoint(out / BEST)["epoch"] == expected  # of which there is a copy
+        assert_same(load_checkpoint(whole / BEST), load_checkpoint(out / BEST))
+
+
+@pytest.mark.parametrize("flags", [False], indirect=True)
+def test_a_run_made_longer_elsewhere_brings_its_best(flags, tmp_path):
+    """Where that lies beside the checkpoint which it goes on from; else it says that it doesn't."""
+    first, values = tmp_path / "first", [70.0, 40.0]
+
+    def run(out, *more):
+        def made_up(*given):
+            return evaluate(*given) | {"balanced": values.pop(0) if values else 10.0}
+
+        with patch("training.loop.evaluate", made_up):
+            return assert_runs(FIX, *flags, *more, "--out", out)
+
+    run(first, "--epoch", 2)
+    best = load_checkpoint(first / BEST)
+    assert best["epoch"] == 1
+    for name in (BEST, LATEST):
+        printed = run(tmp_path / name, "--epoch", 3, "--resume", first / name).stdout
+        assert printed.splitlines()[-1].endswith(f"held-out part: {BEST}")
+        assert_same(load_checkpoint(tmp_path / name / BEST), best)
+    (first / BEST).unlink()
+    (first / "checkpoint_1.pth.tar").unlink()
+    result = run(tmp_path / "none", "--epoch", 3, "--resume", first / LATEST)
+    assert "epoch 1 was the best on the held-out part so far" in result.stderr
+    assert not (tmp_path / "none" / BEST).exists()
 
 
 def test_overwrite_discards_it(flags, tmp_path):

@@ -78,6 +78,8 @@ def test_an_epoch_has_a_step_in_both_stages(epochs):
     assert found.epochs == 5 and found.by_part(ALL) == {"supervised": 105, "fix": 100, "cossl": 5}
     found, _ = lengths(600, Speed(0.1, 1, 1, 0.01), 7, ALL[:2], (6, None, epochs))
     assert found.epochs == 6
+    found, _ = lengths(600, Speed(0.1, 1, 1, 0.01), 7, ALL[1:], (1, None, epochs))
+    assert found[:3] == (1, 1, 1)
 
 
 def test_too_little_time_is_refused_with_what_is_enough():

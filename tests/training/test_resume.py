@@ -24,7 +24,8 @@ from helpers.scripts import (
 )
 
 from training.checkpoint import read_checkpoint
-from training.resume import check_pretraining, refuse_other_run
+from training.resume import refuse_other_run
+from training.stage1 import check_pretraining
 from utils.args import DATA, PLACE, REFUSE, RESULT, SPEED, WARN
 from utils.errors import UserError
 from utils.flags import FLAGS, spelled, with_role
