@@ -115,13 +115,13 @@ def test_without_a_held_out_part_there_is_none(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("step", "flags"), [(1, False), (16, True)], indirect=["flags"])
-def test_a_killed_run_keeps_the_same_best(step, flags, tmp_path):
+def test_a_killed_run_keeps_the_same_best(step, flags, two_threads, tmp_path):
     """Killed before a step, and gone on with: bit for bit as the run that wasn't."""
     whole, out = tmp_path / "whole", tmp_path / "out"
-    assert run_script(FIX, *flags, "--out", whole).returncode == 0
+    assert_runs(FIX, *flags, "--out", whole)
     killed = run_script("tests/helpers/dies_at.py", 0, step, FIX, *flags, "--out", out)
     assert killed.returncode == -9
-    assert run_script(FIX, *flags, "--out", out).returncode == 0
+    assert_runs(FIX, *flags, "--out", out)
     for name in (BEST, LATEST):
         assert_same(load_checkpoint(whole / name), load_checkpoint(out / name))
     assert log_lines(whole) == log_lines(out)
