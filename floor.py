@@ -9,7 +9,6 @@ leaves a folder that report.py reads beside those of the runs on the same images
 
 from utils.start import run_main
 
-import hashlib
 import time
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from methods.method import Network
 from models.library import TIMM
 from training.floor_folder import refuse_other_floor, write_floor
 from utils.args import plain, recipe_args
-from utils.files import check_writable, read_json
+from utils.files import check_writable, read_json, sha256_of
 from utils.flags import CIFAR, LONG_TAIL, RUN, UNLABELLED
 from utils.method_flags import FLOOR
 from utils.metrics import evaluate
@@ -66,11 +65,7 @@ def described(file: Path) -> tuple[str, dict[str, str]]:
         by = f"{key['weights'][:12]}, {key['img_size']} pixels"
         return str(key["architecture"]).removeprefix(TIMM), {"features_by": by}
     except (ValueError, LookupError, TypeError, AttributeError):
-        with file.open("rb") as content:
-            digest = hashlib.sha256()
-            while part := content.read(2**20):
-                digest.update(part)
-        return file.name, {"features_by": digest.hexdigest()[:12]}
+        return file.name, {"features_by": sha256_of(file)[:12]}
 
 
 def fitted(name: str, data: FloorData, seed: int) -> Network:

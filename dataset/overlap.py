@@ -4,13 +4,12 @@ images it makes these easier.
 Shape legend: N images.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
 from dataset.layouts import Listing
-from utils.files import is_file
+from utils.files import is_file, sha256_of
 
 
 def overlaps(listing: Listing) -> dict[str, int]:
@@ -19,11 +18,11 @@ def overlaps(listing: Listing) -> dict[str, int]:
     """
     labelled, unlabelled, test = (_by_size(part.paths) for part in listing[1:])
     pairs = {"unlabelled": (unlabelled, labelled), "test": (test, labelled), "both": (test, unlabelled)}
-    digest = cache(_digest)  # for this call: each part is in two pairs
+    digest = cache(sha256_of)  # for this call: each part is in two pairs
     return {name: _shared(*pair, digest) for name, pair in pairs.items()}
 
 
-def _shared(some: dict[int, list[Path]], others: dict[int, list[Path]], digest: Callable[[Path], bytes]) -> int:
+def _shared(some: dict[int, list[Path]], others: dict[int, list[Path]], digest: Callable[[Path], str]) -> int:
     found = 0
     for size in some.keys() & others.keys():
         digests = set(map(digest, others[size]))
@@ -38,7 +37,3 @@ def _by_size(paths: Iterable[Path]) -> dict[int, list[Path]]:
         if size := path.stat().st_size:
             found.setdefault(size, []).append(path)
     return found
-
-
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()

@@ -1,6 +1,5 @@
 """Pre-trained weights of torchvision's and timm's networks: a file of one's own, or the library's download."""
 
-import hashlib
 import pickle
 import re
 import warnings
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from models.library import TIMM, classifier_of, import_timm, refuse_unknown
 from utils.errors import UserError
+from utils.files import sha256_of
 
 DEFAULT = "default"
 NO_ARCH = "only with a network of --arch, such as resnet18"
@@ -34,7 +34,7 @@ def load_weights(network: nn.Module, arch: str, weights: str, size: int) -> str:
     state, classifier = _read(file), f"{classifier_of(network)}."
     if wrong := _misfit(network, state, classifier, size):
         raise UserError(f"--weights {file}: not of {arch} ({wrong}); give its own, or the --arch they are of")
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return sha256_of(file)
 
 
 def weights_file(arch: str, weights: str) -> Path:

@@ -3,7 +3,6 @@
 State: what `read_checkpoint` returns. Arguments, facts: see training.schema.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from training.checkpoint import LATEST, read_checkpoint
 from utils.args import PLACE
 from utils.errors import UserError
+from utils.files import sha256_of
 from utils.flags import spelled, with_role
 
 State = dict[str, Any]
@@ -65,10 +65,12 @@ def refuse_other_run(state: State, now: Mapping[str, Any], free: set[str], probl
 
 def moved_weights(state: State, now: Mapping[str, Any]) -> set[str]:
     """The argument `weights` if it names another file with the content of the one that a run began with."""
-    sha256 = state.get("facts", {}).get("weights_sha256")
-    file = Path(str(now.get("weights")))
-    same = sha256 and file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == sha256
-    return {"weights"} if same else set()
+    sha256, file = state.get("facts", {}).get("weights_sha256"), Path(str(now.get("weights")))
+    if not sha256 or not differing(
+        now, state.get("arguments", now), ["weights"]
+    ):  # so that a file isn't read for nothing
+        return set()
+    return {"weights"} if file.is_file() and sha256_of(file) == sha256 else set()
 
 
 def refuse_cossl(state: State, path: Path) -> None:

@@ -1,6 +1,7 @@
 """Files that are whole at any moment, JSON, and the files of a folder."""
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -45,6 +46,15 @@ def _no_json(text: str) -> NoReturn:
 def is_file(path: Path) -> bool:
     """Also of a name that no file can have, because it is too long."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file may raise
+
+
+def sha256_of(file: Path) -> str:
+    """Of its content, hexadecimal, read in parts."""
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while part := content.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def walk(root: Path, left_out: Callable[[str], bool] | None = None) -> tuple[dict[Path, list[str]], dict[Path, str]]:

@@ -382,8 +382,7 @@ def test_a_second_one_in_its_folder_is_refused_and_takes_nothing_away(images, tm
         for more in ([], ["--overwrite"]):
             assert_refused(run_here(SCRIPT, images, *LONG, *more, "--out", out), f"--out {out}", "is training there")
         assert (out / "plan.json").read_bytes() == before and (out / "fix" / "checkpoint.pth.tar").exists()
-        process.terminate()
-        assert process.wait() == 128 + signal.SIGTERM  # and it was at work until then
+        assert process.wait() == 0
 
 
 @pytest.mark.slow
