@@ -204,16 +204,16 @@ def bits(stage: Stage) -> None:
 
 def graph(stage: Stage) -> None:
     """Eager and replayed steps leave the same bits."""
-    recipes = RECIPES[: stage.number(6, 2)]
+    recipes, steps = RECIPES[: stage.number(6, 2)], stage.number(12, 3)
     for recipe, words in [*((recipe, "") for recipe in recipes), *((recipe, " schedule") for recipe in FIX)]:
         logs, states = [], []
         for setting in ("eager", "graph"):
             it, step = stage.stepping(recipe, setting + words)
-            logs.append([{name: value.clone() for name, value in step().items()} for _ in range(12)])
+            logs.append([{name: value.clone() for name, value in step().items()} for _ in range(steps)])
             states.append([thing.state_dict() for thing in it.objects.values()])
         tensors = [[leaf.cpu() for leaf in tree_leaves(state) if isinstance(leaf, Tensor)] for state in states]
         differ = sum(not torch.equal(a, b) for a, b in zip(*tensors, strict=True))
-        stage.found(f"{recipe}{words}: tensors that differ", differ, "after 12 steps", differ == 0)
+        stage.found(f"{recipe}{words}: tensors that differ", differ, f"after {steps} steps", differ == 0)
         equal = all(torch.equal(a[k], b[k]) for a, b in zip(*logs, strict=True) for k in a)
         stage.check(f"{recipe}{words}: sums of the logs equal", equal)
 

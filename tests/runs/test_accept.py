@@ -12,6 +12,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from helpers.forked import run_forked
 from helpers.scripts import HANG, ROOT
 
 from benchmarks import accept, stages
@@ -34,8 +35,13 @@ def found_by(name: str, folder: Path, end: float = math.inf) -> list[dict]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES)
-def test_stages_of_acceptance_in_their_small_form(name, tmp_path):
-    """Each finds what it looks for."""
+def test_stages_of_acceptance_in_their_small_form(name, tmp_path, monkeypatch):
+    """Each finds what it looks for. Scripts are forked; modules (torchrun, pytest) are started."""
+
+    def forked(*words, run=stages.run, **options):
+        return run(*words, **options) if words[0] == "-m" else run_forked(*words, **options)
+
+    monkeypatch.setattr(stages, "run", forked)
     found = found_by(name, tmp_path)
     assert found and not [one for one in found if one["ok"] is False]
 

@@ -6,13 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from helpers.data_files import imbalance
+from helpers.forked import assert_ranks_run, forked_ranks
 from helpers.ranks import STEPS, composed, result
 from helpers.scripts import (
     FIX,
@@ -28,7 +28,6 @@ from helpers.scripts import (
     run_ranks,
     steps,
 )
-from torch.distributed import TCPStore
 
 from dataset.batches import Batches, Minibatch
 from dataset.crop_views import draw_crop_views
@@ -53,18 +52,6 @@ SCRIPTS += [*OTHERWISE, CDMAD]
 SCRIPTS += ["train_cifar_fix_prior.py --preset adello", "train_cifar_fix_prior.py --published_prior"]
 SCRIPTS += ["train_cifar_fix_abc.py --keep published", "train_cifar_fix_cossl.py --classifier abc"]
 SCRIPTS += ["train_cifar_fix_cossl.py --classifier caa", "train_cifar_fix_acr.py --labels_by live"]
-
-
-def started_ranks(of: int, script: Path, *arguments: object, **how: object) -> list[subprocess.Popen]:
-    """The same with the settings of torchrun alone, as another launcher would make them; starts faster."""
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    shared = environment(WORLD_SIZE=str(of), **address)
-    command = [sys.executable, script, *map(str, arguments)]
-    places = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(of)]
-    processes = [subprocess.Popen(command, cwd=ROOT, env=place, **how) for place in places]
-    processes[0].store = store  # which lives as long
-    return processes
 
 
 def own_lines(stderr: str) -> list[str]:
@@ -148,8 +135,7 @@ def both_ranks(tiny, pretrained_by, tmp_path_factory):
         all_of_it = [*tiny(script), *align, *tau, *crt, *steps(script, STEPS), "--out", folder / "none", *start, *more]
         flags[one] = [str(flag) for flag in all_of_it]
     (folder / "flags.json").write_text(json.dumps(flags))
-    ranks = started_ranks(2, ROOT / "tests" / "helpers" / "ranks.py", folder / "flags.json", folder / "result")
-    assert [process.wait(timeout=HANG) for process in ranks] == [0, 0]
+    assert_ranks_run("tests/helpers/ranks.py", folder / "flags.json", folder / "result")
     return flags, *(torch.load(folder / f"result.{rank}") for rank in (0, 1))
 
 
@@ -357,17 +343,14 @@ def test_killed_rank_ends_the_run_which_goes_on_with_one_rank_or_two(tmp_path):
 def test_a_rank_that_stops_answering_is_named(of, stopped, tmp_path):
     """By those that wait for it; one that ends first may end the others."""
     flags = [*TINY, "--epoch", 3, "--val-iteration", 6, "--batch-size", 12, "--rank_timeout", 0.1, "--out", tmp_path]
-    script = ROOT / "tests" / "helpers" / "dies_at.py"
-    ranks = started_ranks(of, script, stopped, "8:SIGSTOP", FIX, *flags, stderr=subprocess.PIPE, text=True)
+    ranks = forked_ranks(of, "tests/helpers/dies_at.py", stopped, "8:SIGSTOP", FIX, *flags)
     try:
-        others = [process for rank, process in enumerate(ranks) if rank != stopped]
-        lines = [process.communicate(timeout=HANG)[1].strip() for process in others]
-        assert ranks[stopped].poll() is None
+        others = [process.wait() for rank, process in enumerate(ranks) if rank != stopped]
+        assert ranks[stopped].process.is_alive()
     finally:
-        for process in ranks:
-            process.kill()
-            process.wait()
-    assert {process.returncode for process in others} == {1}
+        ranks[stopped].process.kill()
+    assert {result.returncode for result in others} == {1}
+    lines = [result.stderr.strip() for result in others]
     named = f"error: rank {stopped} has not answered for 0.1 minutes (--rank_timeout); the same command"
     told = [line for line in lines if line.removeprefix("rank 1: ").removeprefix("rank 2: ").startswith(named)]
     assert told and all("\n" not in line and (line in told or "another process of" in line) for line in lines)

@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from helpers.forked import run_forked
 from helpers.places import watched
 from helpers.scripts import (
     FIX,
@@ -88,7 +89,7 @@ def test_a_run_whose_folder_was_taken_away_writes_nothing_more(taken_over, when,
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("SIGHUP", 129), ("SIGUSR1", 138)])
 def test_a_closed_terminal_and_slurms_signal_save(name, code, tmp_path):
-    result = run_script("tests/helpers/signalled.py", "step 2", name, FIX, *RUN, "--out", tmp_path)
+    result = run_forked("tests/helpers/signalled.py", "step 2", name, FIX, *RUN, "--out", tmp_path)
     assert result.returncode == code
     (line,) = result.stderr.splitlines()
     assert f"({name})" in line and "saved after step 3 of epoch 1" in line

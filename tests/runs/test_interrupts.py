@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.forked import forked_ranks, run_forked
 from helpers.places import watched
 from helpers.scripts import (
     FIX,
@@ -28,7 +29,6 @@ from helpers.scripts import (
     load_checkpoint,
     log_lines,
     run_here,
-    run_ranks,
     run_script,
     summary,
 )
@@ -209,7 +209,7 @@ def test_two_signals_are_never_a_traceback(sent, place, whole, tmp_path):
 
 def signalled(place: str, sent: str, out: Path) -> subprocess.CompletedProcess:
     """A run as a process of its own, that gets signals at a place."""
-    return run_script("tests/helpers/signalled.py", place, sent, FIX, *RUN, "--out", out)
+    return run_forked("tests/helpers/signalled.py", place, sent, FIX, *RUN, "--out", out)
 
 
 def test_a_time_limit_beside_a_signal_is_no_second_one(clock):
@@ -414,9 +414,10 @@ def test_two_ranks_take_up_an_epoch_and_end_after_it(signals, tmp_path):
     """Their time limit acts at the epoch's end; the counts of the steps that one process did are counted once."""
     with signals(("step 2", signal.SIGTERM)):
         run_here(FIX, *RUN, "--out", tmp_path)
-    result = run_ranks(FIX, *RUN, "--time_limit", 1e-6, "--out", tmp_path)
-    assert "continuing after step 3 of epoch 1" in result.stdout, result.stderr
-    lines = [line for line in result.stderr.splitlines() if "--time_limit over" in line]
+    ended = [rank.wait() for rank in forked_ranks(2, FIX, *RUN, "--time_limit", 1e-6, "--out", tmp_path)]
+    stderr = "".join(result.stderr for result in ended)
+    assert "continuing after step 3 of epoch 1" in ended[0].stdout, stderr
+    lines = [line for line in stderr.splitlines() if "--time_limit over" in line]
     assert lines and all("saved after epoch 1" in line for line in lines)
     state = load_checkpoint(tmp_path / LATEST)
     assert (state["epoch"], state["step"]) == (1, 0)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.forked import assert_ranks_run, run_forked
 from helpers.own_images import image_folder, write_image
 from helpers.scripts import (
     COSSL,
@@ -24,8 +25,6 @@ from helpers.scripts import (
     load_checkpoint,
     log_lines,
     run_here,
-    run_ranks,
-    run_script,
     summary,
 )
 from PIL import Image
@@ -249,10 +248,10 @@ def test_a_killed_run_goes_on_bit_for_bit(folder, tmp_path):
     whole, out, start = (tmp_path / name for name in ("whole", "out", "start"))
     assert_runs(FIX, *flags, "--out", start)
     flags += ["--resume", start / LATEST, "--warm_tfe", 1]
-    assert run_script(FIX_COSSL, *flags, "--out", whole).returncode == 0
-    killed = run_script("tests/helpers/dies_at.py", 0, 4, FIX_COSSL, *flags, "--out", out)
+    assert run_forked(FIX_COSSL, *flags, "--out", whole).returncode == 0
+    killed = run_forked("tests/helpers/dies_at.py", 0, 4, FIX_COSSL, *flags, "--out", out)
     assert killed.returncode == -signal.SIGKILL
-    assert run_script(FIX_COSSL, *flags, "--out", out).returncode == 0
+    assert run_forked(FIX_COSSL, *flags, "--out", out).returncode == 0
     for name in (BEST, LATEST):
         assert_same(load_checkpoint(whole / name), load_checkpoint(out / name))
     assert log_lines(whole) == log_lines(out)
@@ -272,11 +271,9 @@ def test_within_an_epoch_it_goes_on_bit_for_bit(folder, tmp_path):
 @pytest.mark.ranks
 def test_two_ranks(folder, tmp_path):
     flags = [*FLAGS, "--data_root", folder, "--out"]
-    done = run_ranks(FIX, *flags, tmp_path / "first")
-    assert done.returncode == 0, done.stderr
+    assert_ranks_run(FIX, *flags, tmp_path / "first")
     start = ["--resume", tmp_path / "first" / LATEST, "--warm_tfe", 1]
-    done = run_ranks(FIX_COSSL, *flags, tmp_path / "second", *start)
-    assert done.returncode == 0, done.stderr
+    assert_ranks_run(FIX_COSSL, *flags, tmp_path / "second", *start)
     for run in ("first", "second"):
         assert json.loads((tmp_path / run / "summary.json").read_text())["processes"] == 2
         assert len(log_lines(tmp_path / run)) == 3

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from helpers.forked import assert_ranks_run, run_forked
 from helpers.own_images import image_folder
 from helpers.scripts import COSSL as CO_LEARNING
 from helpers.scripts import (
@@ -24,8 +25,6 @@ from helpers.scripts import (
     load_checkpoint,
     log_lines,
     run_here,
-    run_ranks,
-    run_script,
     summary,
 )
 
@@ -156,7 +155,7 @@ def test_killed_and_resumed_bit_for_bit(flags, two_threads, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     own = [*flags, *STEPS]
     assert_runs(FIX, *own, "--out", whole)
-    result = run_script("tests/helpers/dies_at.py", 0, 4, FIX, *own, "--out", killed)
+    result = run_forked("tests/helpers/dies_at.py", 0, 4, FIX, *own, "--out", killed)
     assert result.returncode == -signal.SIGKILL, result.stderr
     assert_runs(FIX, *own, "--out", killed)
     assert_same(*(load_checkpoint(out / "checkpoint.pth.tar") for out in (whole, killed)))
@@ -165,8 +164,7 @@ def test_killed_and_resumed_bit_for_bit(flags, two_threads, tmp_path):
 
 @pytest.mark.ranks
 def test_two_ranks(flags, tmp_path):
-    result = run_ranks(FIX, *flags, *STEPS, "--out", tmp_path)
-    assert result.returncode == 0, result.stderr
+    assert_ranks_run(FIX, *flags, *STEPS, "--out", tmp_path)
     assert summary(tmp_path)["arch"] == ARCH
 
 

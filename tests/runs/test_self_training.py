@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from helpers.forked import assert_ranks_run, run_forked
 from helpers.own_images import image_folder
 from helpers.scripts import (
     TINY,
@@ -17,8 +18,6 @@ from helpers.scripts import (
     handed_to_fit,
     load_checkpoint,
     run_here,
-    run_ranks,
-    run_script,
     summary,
 )
 
@@ -53,7 +52,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_killed_between_and_within_generations_it_goes_on_bit_for_bit(script, whole, two_threads, tmp_path):
-    killed = run_script("tests/helpers/dies_at.py", 0, f"{STEPS - 1}x2", script, *SHORT, "--out", tmp_path)
+    killed = run_forked("tests/helpers/dies_at.py", 0, f"{STEPS - 1}x2", script, *SHORT, "--out", tmp_path)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "generation_1" / LATEST).exists()  # it is picked anew then
     part = run_here(script, *SHORT, "--out", tmp_path, "--time_limit", 1e-9)
@@ -191,7 +190,6 @@ def test_the_report_compares_the_last_generation(whole, pretrained, tmp_path):
 @pytest.mark.ranks
 def test_two_ranks_pick_the_same_and_train_alike(tmp_path):
     flags = [*TINY, "--num_generation", 2, "--epochs", 1, "--val-iteration", 2, "--out", tmp_path]
-    result = run_ranks(FIX, *flags)
-    assert result.returncode == 0, result.stderr
+    assert_ranks_run(FIX, *flags)
     assert len(load_checkpoint(tmp_path / "generation_1" / LATEST)["picked"]["images"]) > 0
     assert_runs(FIX, *flags)  # one process reads it as finished

@@ -12,6 +12,7 @@ from unittest.mock import patch
 import pytest
 import torch
 import torchvision
+from helpers.forked import FORKS
 from helpers.own_images import image_folder, write_image
 from helpers.scripts import (
     HANG,
@@ -371,18 +372,18 @@ def test_ended_before_each_of_its_scripts_it_goes_on(finished, tmp_path):
 @pytest.mark.slow
 def test_a_second_one_in_its_folder_is_refused_and_takes_nothing_away(images, tmp_path):
     out = tmp_path / "out"
-    with subprocess.Popen(
-        command(SCRIPT, images, *LONG, "--out", out), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
-    ) as process:
-        begun = time.monotonic()
-        while not (out / "fix" / "checkpoint.pth.tar").exists():
-            assert process.poll() is None and time.monotonic() - begun < HANG
-            time.sleep(0.02)
-        before = (out / "plan.json").read_bytes()
-        for more in ([], ["--overwrite"]):
-            assert_refused(run_here(SCRIPT, images, *LONG, *more, "--out", out), f"--out {out}", "is training there")
-        assert (out / "plan.json").read_bytes() == before and (out / "fix" / "checkpoint.pth.tar").exists()
-        assert process.wait() == 0
+    process = FORKS.Process(target=run_within, args=(images, *LONG, "--out", out))
+    process.start()
+    begun = time.monotonic()
+    while not (out / "fix" / "checkpoint.pth.tar").exists():
+        assert process.exitcode is None and time.monotonic() - begun < HANG
+        time.sleep(0.02)
+    before = (out / "plan.json").read_bytes()
+    for more in ([], ["--overwrite"]):
+        assert_refused(run_here(SCRIPT, images, *LONG, *more, "--out", out), f"--out {out}", "is training there")
+    assert (out / "plan.json").read_bytes() == before and (out / "fix" / "checkpoint.pth.tar").exists()
+    process.join(HANG)
+    assert process.exitcode == 0
 
 
 @pytest.mark.slow

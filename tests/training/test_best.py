@@ -5,6 +5,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from helpers.forked import run_forked
 from helpers.own_images import image_folder, write_image
 from helpers.places import saved_at_once
 from helpers.scripts import (
@@ -17,7 +18,6 @@ from helpers.scripts import (
     load_checkpoint,
     log_lines,
     run_here,
-    run_script,
     summary,
 )
 
@@ -119,7 +119,7 @@ def test_a_killed_run_keeps_the_same_best(step, flags, two_threads, tmp_path):
     """Killed before a step, and gone on with: bit for bit as the run that wasn't."""
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert_runs(FIX, *flags, "--out", whole)
-    killed = run_script("tests/helpers/dies_at.py", 0, step, FIX, *flags, "--out", out)
+    killed = run_forked("tests/helpers/dies_at.py", 0, step, FIX, *flags, "--out", out)
     assert killed.returncode == -9
     assert_runs(FIX, *flags, "--out", out)
     for name in (BEST, LATEST):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.forked import run_forked
 from helpers.scripts import (
     HANG,
     ROOT,
@@ -18,7 +19,6 @@ from helpers.scripts import (
     load_checkpoint,
     log_lines,
     run_here,
-    run_script,
     steps,
     summary,
 )
@@ -72,7 +72,7 @@ def recipe(request, tiny, pretrained_by):
 
 def run_and_kill(out: Path, t: int, script: str, flags: list) -> None:
     """Run a script until kill -9 ends it before step t."""
-    result = run_script("tests/helpers/dies_at.py", 0, t, script, *flags, "--out", out)
+    result = run_forked("tests/helpers/dies_at.py", 0, t, script, *flags, "--out", out)
     assert result.returncode == -signal.SIGKILL, result.stderr
 
 
