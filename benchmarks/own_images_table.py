@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Collection
 from itertools import product, starmap
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ STARTS = {
     "pre-trained": ["--arch", "timm:tf_efficientnet_lite0", "--img_size", 64, "--weights"],
 }
 METHODS = ("supervised", "fix", "cossl")
+FLOORS = ("logistic_regression", "nearest_class_mean", "tfe_head")
 RECORD, PLANNED, LENGTHS = "figures.csv", "lengths.csv", ("steps", "steps_cossl", "evaluations")
 
 
@@ -86,17 +88,38 @@ def run(args: argparse.Namespace, cell: Cell, seed: int) -> None:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """Markdown: mean and standard deviation over seeds, of the last epochs, in percent. A floor takes no minutes."""
-    found = defaultdict(dict)
+    """Markdown: balanced accuracy, percent, mean and standard deviation over seeds; how many, where some are missing.
+
+    First the floors, then the methods. Differences are seed by seed, of FixMatch+CoSSL.
+    """
+    found = defaultdict[tuple[str, ...], dict[str, float]](dict)
     for row in rows:
-        trained = row["part"] in METHODS
-        if not trained or row["part"] == row["method"]:
-            key = row["images"], row["start"], row["minutes"] if trained else "-", row["part"]
-            found[key][row["seed"]] = float(row["balanced"])
-    rows_shown = [
-        [*key, mean_and_spread(list(seeds.values())), str(len(seeds))] for key, seeds in sorted(found.items())
-    ]
-    return markdown_table(["images", "start", "minutes", "method", "balanced accuracy", "seeds"], *rows_shown)
+        if row["part"] in (*FLOORS, row["method"]):
+            minutes = row["minutes"] if row["part"] in METHODS else ""
+            found[row["images"], row["start"], minutes, row["part"]][row["seed"]] = float(row["balanced"])
+    seeds = len({row["seed"] for row in rows})
+
+    def cell(values: Collection[float], sign: str = "") -> str:
+        return mean_and_spread(list(values), sign) + (f" ({len(values)})" if 0 < len(values) < seeds else "")
+
+    def above(key: tuple[str, ...], other: tuple[str, ...]) -> str:
+        ours, theirs = found[(*key, "cossl")], found[other]
+        return cell([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())], "+")
+
+    places = sorted({key[:2] for key in found})
+    floors = [[*place, *(cell(found[(*place, "", part)].values()) for part in FLOORS)] for place in places]
+    trained = []
+    for key in sorted({key[:3] for key in found if key[2]}):
+        values = [cell(found[(*key, part)].values()) for part in METHODS]
+        trained.append([*key, *values, above(key, (*key[:2], "", FLOORS[0])), above(key, (*key, "supervised"))])
+    heading = ["images", "start"]
+    more = ["minutes", "labelled-only", "FixMatch", "FixMatch+CoSSL", "above the floor", "above labelled-only"]
+    return "\n\n".join(
+        [
+            markdown_table([*heading, "floor: logistic regression", "nearest class mean", "TFE head"], *floors),
+            markdown_table([*heading, *more], *trained),
+        ]
+    )
 
 
 def main() -> None:
