@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from dataset.floor_data import FloorData, floor_data
+from dataset.held_out import held_out_words
 from methods.floors import logistic_regression, nearest_class_mean, tfe_head
 from methods.method import Network
 from models.library import TIMM
@@ -42,6 +43,8 @@ def main() -> None:
         if not args.overwrite:
             refuse_other_floor(args.out / name, arguments)
     data = floor_data(args)
+    if args.holdout is not None:
+        print(held_out_words(args.holdout, data.facts))
     on, trained = ("pixels", {}) if args.features is None else described(args.features)
     for name in names:
         began = time.monotonic()

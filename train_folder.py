@@ -61,11 +61,12 @@ RESULTS += ("report/report.html", "report/tables.md", "report/tables.tex", "repo
 def main() -> None:
     args, began = command_line(), time.monotonic()
     check_writable(args.out)
-    refuse_among_images(args.images, args.out)
+    for folder in (args.out, *(args.out / part for part in (*SCRIPTS, "floor", "report"))):
+        refuse_among_images(args.images, folder)
     if any(args.images.samefile(file) for file in held_by(args.out) if args.images.exists()):
         raise UserError(f"IMAGES {args.images}: results would replace it; give it another name, or take another --out")
-    listing = list_images(args.images, args.chosen.get("skip_corrupt", False))
-    tell(listing)
+    listing = list_images(args.images, skips_corrupt(args))
+    tell(listing, bool(args.chosen.get("holdout")) or not listing.test.paths)
     plan, lock = planned(args, listing, began)
     with lock:
         if args.plan:
@@ -96,12 +97,22 @@ def command_line() -> Namespace:
         add(*one.names, **one.options | {"default": SUPPRESS})
     args = parser.parse_args()
     args.images = args.images.absolute()  # checkpoints and printed commands are read in other folders, too
+    args.out = args.out.absolute() if str(args.out).startswith("-") else args.out  # no flag of the scripts
     args.chosen = {name: vars(args).pop(name) for name in passed if name in args}
     return args
 
 
-def tell(listing: Listing) -> None:
-    """Print what was found."""
+def skips_corrupt(args: Namespace) -> bool:
+    """As given, or as the plan in --out has it."""
+    try:
+        planned = not args.overwrite and read_json(args.out / PLAN)["choices"].get("skip_corrupt", False)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        planned = False  # no plan, or none that `planned` takes
+    return bool(args.chosen.get("skip_corrupt", planned))
+
+
+def tell(listing: Listing, holds_out: bool) -> None:
+    """Print what was found. holds_out: whether some of the labelled images are kept apart."""
     counts = Counter(listing.labelled.labels)
     found = {"labelled": len(listing.labelled.paths), "unlabelled": len(listing.unlabelled.paths)}
     numbers = ", ".join(f"{n} {part}" for part, n in (found | {"test": len(listing.test.paths)}).items())
@@ -109,7 +120,11 @@ def tell(listing: Listing) -> None:
     print(printable("  " + ", ".join(f"{counts[c]} {name}" for c, name in enumerate(listing.classes))))
     same = overlaps(listing)
     if same["unlabelled"]:
-        print(f"  {same['unlabelled']} of the unlabelled are labelled ones again, which does no harm")
+        harm = "those held out are trained on, without their labels" if holds_out else "which does no harm"
+        print(f"  {same['unlabelled']} of the unlabelled are labelled ones again, {harm}")
+    if same["labelled"] and holds_out:
+        copies = f"{same['labelled']} of the labelled images are copies of each other"
+        warn(f"{copies}: held-out figures will be too good; remove them")
     if same["both"]:
         print(
             f"  {same['both']} of the test images are unlabelled ones, too: they are trained on, without their labels"

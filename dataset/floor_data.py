@@ -15,9 +15,9 @@ from torch import Tensor
 from dataset import load
 from dataset.feature_cache import files_key
 from dataset.folder import LARGEST_IN_MEMORY
-from dataset.held_out import HELD_OUT, TEST, held_out, learned_from
+from dataset.held_out import HELD_OUT, HELD_OUT_FILES, TEST, held_out, learned_from
 from dataset.image_files import read_images
-from dataset.layouts import list_images, refuse_among_images
+from dataset.layouts import Listing, list_images, refuse_among_images
 from dataset.long_tail import ImbalanceFlags, long_tailed
 from dataset.orders import refuse_order
 from dataset.vectors import read_vectors, refuse_seen
@@ -84,6 +84,7 @@ def _of_folder(args: FloorFlags) -> FloorData:
         chosen = held_out(labels[labelled], args.holdout, args.manualSeed)
         counts = np.bincount(labels[labelled[chosen]], minlength=len(listing.classes)).tolist()
         held = {"held_out_counts": counts, "evaluated_on": TEST if len(tested) else HELD_OUT}
+        held |= {HELD_OUT_FILES: files_key(args.data_root, [paths[i] for i in labelled[chosen]])}
         labelled, tested = labelled[~chosen], tested if len(tested) else labelled[chosen]
     if args.unlabelled == "included":
         unlabelled = np.concatenate([labelled, unlabelled])
@@ -94,12 +95,17 @@ def _of_folder(args: FloorFlags) -> FloorData:
     if args.features is not None and held.get("evaluated_on") == HELD_OUT:
         refuse_seen(args.features, learned_from(data.facts | held, vars(args)))
     labelled, unlabelled, tested = (places[readable[places]] for places in (labelled, unlabelled, tested))
-    if missing := set(range(len(listing.classes))) - set(labels[labelled].tolist()):
+    _refuse_unreadable(listing, labels[labelled], tested, args.data_root)
+    return data._replace(labelled=labelled, unlabelled=unlabelled, tested=tested, facts=data.facts | held)
+
+
+def _refuse_unreadable(listing: Listing, labels: np.ndarray, tested: np.ndarray, root: Path) -> None:
+    """Raise UserError if no labelled image of a class is left, or no tested one."""
+    if missing := set(range(len(listing.classes))) - set(labels.tolist()):
         name = listing.classes[min(missing)]
         raise UserError(f"{listing.labelled.place}: no image of class {name} can be read; replace some")
     if not len(tested):
-        raise UserError(f"--data_root {args.data_root}: none of its test images can be read; replace some")
-    return data._replace(labelled=labelled, unlabelled=unlabelled, tested=tested, facts=data.facts | held)
+        raise UserError(f"--data_root {root}: none of its test images can be read; replace some")
 
 
 def _rows(args: FloorFlags, paths: list[Path], part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

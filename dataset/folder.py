@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dataset.feature_cache import files_key
 from dataset.held_out import held_out
 from dataset.image_files import read_images
 from dataset.images import Dataset, Files, Images
@@ -38,12 +39,13 @@ def load_folder(
     if not listing.test.paths and holdout is None:
         remedy = "add some, or give --holdout 0.2, which keeps a fifth of the labelled images for testing"
         raise UserError(f"--data_root {root}: has no test images; {remedy}")
-    labelled, unlabelled, test = (_images(part, size, skip_corrupt) for part in listing[1:])
+    (labelled, paths), (unlabelled, _), (test, _) = (_images(part, size, skip_corrupt) for part in listing[1:])
     _refuse_empty(labelled, listing.labelled, listing.classes)
-    held = None
+    held, known_by = None, ""
     if holdout is not None:
         chosen = held_out(labelled.labels, holdout, seed)
         labelled, held = labelled.some(~chosen), labelled.some(chosen)
+        known_by = files_key(root, [paths[i] for i in np.flatnonzero(chosen)])
 
     if (unlabelled.labels == UNKNOWN).any():
         unlabelled.labels[:] = UNKNOWN
@@ -55,19 +57,21 @@ def load_folder(
     known = None if UNKNOWN in found else np.bincount(found, minlength=len(listing.classes))
     tested = held if held is not None and not listing.test.paths else test
     look = IMAGENET_LOOK if isinstance(train, Files) else _statistics(train.pixels)
-    dataset = Dataset(train, tested, *look, listing.classes, held_out=held)
+    dataset = Dataset(train, tested, *look, listing.classes, held_out=held, held_out_files=known_by)
     return dataset, LongTailed(everything[:n], members, counts, known)
 
 
-def _images(part: Listed, size: int, skip_corrupt: bool) -> Any:
-    """`Images`, or above LARGEST_IN_MEMORY `Files`."""
+def _images(part: Listed, size: int, skip_corrupt: bool) -> tuple[Any, list[Path]]:
+    """`Images`, or above LARGEST_IN_MEMORY `Files`; and where they lie."""
     if size > LARGEST_IN_MEMORY:
         sweep = max(1, SWEPT_PIXELS // size**2)
-        return Files([*map(str, part.paths)], np.array(part.labels, dtype=np.int64), upright=True, sweep=sweep)
+        labels = np.array(part.labels, dtype=np.int64)
+        return Files([*map(str, part.paths)], labels, upright=True, sweep=sweep), part.paths
     pixels, kept = read_images(part.paths, size, skip_corrupt)
     if part.paths and not kept:
         raise UserError(f"{part.place}: holds no readable image; {LAYOUT}")
-    return Images(pixels, np.array([part.labels[i] for i in kept], dtype=np.int64))
+    labels = np.array([part.labels[i] for i in kept], dtype=np.int64)
+    return Images(pixels, labels), [part.paths[i] for i in kept]
 
 
 def _refuse_empty(images: Images | Files, part: Listed, classes: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ from utils.errors import UserError
 from utils.seeding import generator
 
 TEST, HELD_OUT = "test", "held-out"  # what test figures may be of
+HELD_OUT_FILES = "held_out_files"
 
 
 def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -32,8 +33,15 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 def learned_from(facts: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What tells which of a folder's labelled images are held out, from the facts of its data and the flags."""
-    told = {name: facts.get(name) for name in ("classes", "labelled_counts", "held_out_counts")}
+    told = {name: facts.get(name) for name in ("classes", "labelled_counts", "held_out_counts", HELD_OUT_FILES)}
     return told | {name: arguments.get(name) for name in ("holdout", "manualSeed")}
+
+
+def same_held_out(facts: Mapping[str, Any], files: str) -> bool:
+    """Whether a run held out the images that are held out now. facts: of its data; files: see `Dataset`. (Checkpoints
+    of before these were among the facts are taken to agree.)
+    """
+    return bool(facts.get(HELD_OUT_FILES, files) == files)
 
 
 def held_out_words(share: float, facts: Mapping[str, Any]) -> str:

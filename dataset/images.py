@@ -50,7 +50,8 @@ class Dataset(NamedTuple):
     mean, std: per-channel statistics of pixels scaled to 0..1; classes: C names in label order;
     flip: whether a mirrored image keeps its meaning (digits don't);
     pixel_scale: factor on RandAugment's magnitudes given in pixels, which were published for 32-pixel images;
-    held_out: labelled images that are in neither set, None for none; the test set itself where there is no other.
+    held_out: labelled images that are in neither set, None for none; the test set itself where there is no other;
+    held_out_files: by what these are known, see `files_key`.
     """
 
     train: Images | Files
@@ -61,3 +62,4 @@ class Dataset(NamedTuple):
     flip: bool = True
     pixel_scale: float = 1.0
     held_out: Images | Files | None = None
+    held_out_files: str = ""

@@ -1,9 +1,10 @@
 """Files that stand in two parts of a user's images: a labelled one among the unlabelled is harmless, among the test
-images it makes these easier.
+images, or the held-out ones, it makes these easier.
 
 Shape legend: N images.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -14,12 +15,14 @@ from utils.files import is_file, sha256_of
 
 def overlaps(listing: Listing) -> dict[str, int]:
     """How many images have the bytes of one in another part: `unlabelled` and `test` ones those of a labelled one,
-    `both`: test ones those of an unlabelled one.
+    `both`: test ones those of an unlabelled one; and `labelled` ones those of another labelled one.
     """
     labelled, unlabelled, test = (_by_size(part.paths) for part in listing[1:])
     pairs = {"unlabelled": (unlabelled, labelled), "test": (test, labelled), "both": (test, unlabelled)}
     digest = cache(sha256_of)  # for this call: each part is in two pairs
-    return {name: _shared(*pair, digest) for name, pair in pairs.items()}
+    same = Counter(digest(path) for paths in labelled.values() if len(paths) > 1 for path in paths)
+    found = {name: _shared(*pair, digest) for name, pair in pairs.items()}
+    return found | {"labelled": sum(n for n in same.values() if n > 1)}
 
 
 def _shared(some: dict[int, list[Path]], others: dict[int, list[Path]], digest: Callable[[Path], str]) -> int:

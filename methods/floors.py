@@ -93,7 +93,7 @@ def standardisation(x: Tensor) -> Network:
     a constant one becomes 0.
     """
     mean, sd = x.mean(dim=0), x.std(dim=0, correction=0)
-    scale = torch.where(sd > 1e-6 * x.abs().max(), 1 / sd, 0)
+    scale = torch.where(sd > 1e-6 * x.abs().amax(dim=0), 1 / sd, 0)
 
     def scaled(v: Tensor) -> Tensor:
         return (v - mean) * scale

@@ -32,13 +32,16 @@ def dataset_of(run: FinishedRun) -> str:
     if name != "folder":
         return name
     labelled = f", {sum(counts)} labelled" if counts else ""
-    tested = f", tested on {HELD_OUT}" if tested_on(run) == HELD_OUT else ""
+    tested = f", tested on {tested_on(run)}" if run.about.get("evaluated_on") == "held-out" else ""
     return f"folder {Path(str(run.arguments.get('data_root', ''))).name}: {len(classes)} classes{labelled}{tested}"
 
 
 def tested_on(run: FinishedRun) -> str:
     """What its test figures are of, in words."""
-    return HELD_OUT if run.about.get("evaluated_on") == "held-out" else "the test set"
+    if run.about.get("evaluated_on") != "held-out":
+        return "the test set"
+    counts = run.about.get("held_out_counts", [])
+    return HELD_OUT + (f" of {len(counts) - counts.count(0)} of {len(counts)} classes" if 0 in counts else "")
 
 
 def content_of(run: FinishedRun) -> str:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from dataset.held_out import HELD_OUT, TEST, held_out
+from dataset.feature_cache import files_key
+from dataset.held_out import HELD_OUT, TEST, held_out, same_held_out
 from dataset.layouts import Listed, Listing, list_images
 from reporting.predictions import Predictions, class_means, predict_files
 from reporting.predictor import Predictor
@@ -84,7 +85,10 @@ def _parts_of_run(model: Model, listing: Listing, predictor: Predictor) -> tuple
             raise UserError(f"{listing.test.place}: the run's test images are not there any more")
         return labelled, TEST, listing.test
     chosen = held_out(np.array(labelled.labels), float(arguments["holdout"]), int(arguments["manualSeed"]))
-    return labelled.some(np.flatnonzero(~chosen)), HELD_OUT, labelled.some(np.flatnonzero(chosen))
+    held = labelled.some(np.flatnonzero(chosen))
+    if not same_held_out(model.facts, files_key(Path(str(arguments["data_root"])), held.paths)):
+        raise UserError(f"{labelled.place}: its files have other names or sizes now; the run held out others of them")
+    return labelled.some(np.flatnonzero(~chosen)), HELD_OUT, held
 
 
 def _labelled_of_run(model: Model, labelled: Listed, predictor: Predictor) -> Listed:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dataset.held_out import HELD_OUT_FILES
 from training.checkpoint import LATEST, read_checkpoint
 from utils.args import PLACE
 from utils.errors import UserError
@@ -83,13 +84,16 @@ def refuse_cossl(state: State, path: Path) -> None:
 
 def same_data(state: State, facts: Mapping[str, Any]) -> None:
     """Raise UserError if a run would go on with other classes, or other numbers of images, than its checkpoint has."""
-    counts = ("labelled_counts", "held_out_counts", "unlabelled_counts", "unlabelled")
+    counts = ("labelled_counts", "held_out_counts", HELD_OUT_FILES, "unlabelled_counts", "unlabelled")
     if other := differing_facts(state, facts, ("classes", *counts, "evaluated_on")):
         problem = f"--data_root: not the images that the run began with ({other} differ)"
         raise UserError(f"{problem}; bring those back, or start anew in another --out")
 
 
 def differing_facts(state: State, facts: Mapping[str, Any], names: Iterable[str]) -> str:
-    """Those of the facts `names` that differ, in words. Published checkpoints lack them, and are taken to agree."""
+    """Those of the facts `names` that differ, in words. Published checkpoints lack them, and are taken to agree; so are
+    those of before files were among them.
+    """
     then = state.get("facts", facts)
-    return ", ".join(name.replace("_", " ") for name in names if then.get(name) != facts.get(name))
+    told = [name for name in names if name != HELD_OUT_FILES or name in then]
+    return ", ".join(name.replace("_", " ") for name in told if then.get(name) != facts.get(name))

@@ -41,9 +41,7 @@ class Row(TypedDict):
 
 
 class History(TypedDict):
-    """The rows of all epochs, a tensor per figure: float64 (E,), NaN where undefined; `recall` float64 (E, C); counts
-    int64 (E, K, C); confusion of the last epoch only.
-    """
+    """Rows of all epochs, a tensor per figure: float64 (E,) or NaN; recall float64 (E, C); counts int64 (E, K, C)."""
 
     train: dict[str, Tensor]
     test: dict[str, Tensor]
@@ -55,7 +53,8 @@ class History(TypedDict):
 
 class Facts(TypedDict):
     """Of a run and its data. start_epoch, start_step: of pre-training; unlabelled_counts: None where not known, of them
-    labelled_again labelled ones; evaluated_on: "test" or "held-out"; arch, weights_sha256: of a pre-trained network.
+    labelled_again labelled ones; held_out_files: see `Dataset`; evaluated_on: "test" or "held-out"; arch,
+    weights_sha256: of a pre-trained network.
     """
 
     method: str
@@ -72,6 +71,7 @@ class Facts(TypedDict):
     std: list[float]
     resize: NotRequired[int]
     held_out_counts: NotRequired[list[int]]
+    held_out_files: NotRequired[str]
     evaluated_on: NotRequired[str]
     arch: NotRequired[str]
     weights_sha256: NotRequired[str]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from dataset.held_out import HELD_OUT_FILES
 from training.checkpoint import LATEST, read_checkpoint
 from training.resume import State, differing, differing_facts, moved_weights, refuse_cossl
 from utils.args import DATA, REFUSE, WARN, Flag
@@ -74,7 +75,7 @@ def same_classes(state: State, facts: Mapping[str, Any]) -> None:
     name = f"--resume {state['file']}"
     if differing_facts(state, facts, ("classes",)):
         raise UserError(f"{name}: pre-trained on other classes; pre-train on those of --data_root")
-    if other := differing_facts(state, facts, ("labelled_counts", "held_out_counts")):
+    if other := differing_facts(state, facts, ("labelled_counts", "held_out_counts", HELD_OUT_FILES)):
         if "held_out_counts" in facts:
             problem = f"pre-trained on other images ({other} differ), maybe on those that are held out now"
             raise UserError(f"{name}: {problem}; pre-train on those of --data_root")

@@ -1,9 +1,11 @@
 """Where a user's images may lie: class folders alone, or a CSV; without unlabelled images, without a test set."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from helpers.own_images import image_folder, write_image
 from helpers.scripts import assert_refused, assert_runs, load_checkpoint, run_here, summary
 
@@ -248,6 +250,35 @@ def test_images_that_were_added_since_pre_training(alone, tmp_path):
     start = ["--resume", tmp_path / "first" / "checkpoint.pth.tar", "--warm_tfe", 1, "--out", tmp_path / "second"]
     assert_refused(run_here(FIX_COSSL, *flags, *start), "held out counts", "maybe on those that are held out now")
     assert_refused(run_here(FIX, *flags, "--out", tmp_path / "first"), "--data_root: not the images", "held out counts")
+
+
+def test_images_that_were_renamed_since_are_other_ones_to_hold_out(alone, tmp_path):
+    """Of as many in each class others are drawn, which the run has learned from."""
+    flags, first = [*FLAGS, "--data_root", alone, "--holdout", 0.25], tmp_path / "first"
+    assert_runs(FIX, *flags, "--out", first)
+    assert_runs("floor.py", "--data_root", alone, "--img_size", 16, "--holdout", 0.25, "--out", tmp_path / "floor")
+    key = json.loads((first / "summary.json").read_text())["held_out_files"]
+    floor = json.loads((tmp_path / "floor" / "nearest_class_mean" / "summary.json").read_text())
+    assert floor["held_out_files"] == key
+    for name in ("cat", "dog"):
+        (alone / name / "0.png").rename(alone / name / "z.png")
+    start, other = ["--resume", first / "checkpoint.pth.tar", "--out", tmp_path / "second"], "held out files differ"
+    assert_refused(run_here(FIX_COSSL, *flags, "--warm_tfe", 1, *start), other, "maybe on those that are held out now")
+    assert_refused(run_here(FIX, *flags, "--epochs", 2, "--out", first), "--data_root: not the images", other)
+    shifted = ["eval_shifted_test_distribution.py", first, "--gpu", "cpu", "--out", tmp_path / "shifted"]
+    assert_refused(run_here(*shifted), "may have been trained on images that are held out now")
+    page = ["--gallery", tmp_path / "g.html", "--out", tmp_path / "p.csv", "--gpu", "cpu"]
+    assert_runs("predict.py", "--checkpoint", first / "checkpoint.pth.tar", alone, *page)
+    assert "the run held out others of them" in (tmp_path / "g.html").read_text()
+
+
+def test_runs_of_before_files_were_told_go_on(alone, tmp_path):
+    flags = [*FLAGS, "--data_root", alone, "--holdout", 0.25, "--out", tmp_path]
+    assert_runs(FIX, *flags)
+    state = load_checkpoint(tmp_path / "checkpoint.pth.tar")
+    del state["facts"]["held_out_files"]
+    torch.save(state, tmp_path / "checkpoint.pth.tar")
+    assert_runs(FIX, *flags)
 
 
 def test_generations_hold_out_the_same(folder, tmp_path):

@@ -100,3 +100,11 @@ def test_a_constant_dimension_says_nothing():
     x = torch.tensor([[0.1, 1.0], [0.1, 3.0], [0.1, 2.0]])
     z = standardisation(x)(torch.tensor([[0.1, 2.0], [7.0, 3.0]]))
     torch.testing.assert_close(z, torch.tensor([[0.0, 0.0], [0.0, 1.5**0.5]]))
+
+
+def test_a_column_of_large_numbers_takes_nothing_away():
+    """What is constant is judged in each column by itself."""
+    x, _ = made(9, 4, 3)
+    wide = torch.cat([x, 1e7 * x[:, :1], torch.full((len(x), 1), 3e6)], dim=1)
+    scaled = standardisation(wide)(wide)
+    torch.testing.assert_close(scaled.std(dim=0, correction=0), torch.tensor([1.0] * 7 + [0.0]))

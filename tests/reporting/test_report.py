@@ -748,6 +748,15 @@ def test_what_was_tested_on_held_out_images_says_so(tmp_path):
     assert "Figures of held-out images" in printed
 
 
+def test_classes_without_a_held_out_image_are_told(tmp_path):
+    """For their recall is not in the mean."""
+    own = {"dataset": "folder", "data_root": "/x/birds", "holdout": 0.2, "tested_on": "held-out"}
+    summary = make_run(tmp_path / "a", start=0, **own) / "summary.json"
+    about = json.loads(summary.read_text())
+    summary.write_text(json.dumps(about | {"held_out_counts": [2, 0, 1] + [0] * (len(about["classes"]) - 3)}))
+    assert "tested on held-out images of 2 of 10 classes" in headline(group(find_runs([tmp_path])))
+
+
 def test_on_balanced_test_sets_top1_and_balanced_accuracy_are_shown_once(tmp_path):
     """Also beside a run of the published code, whose balanced accuracy is not known; figures.csv has both."""
     balanced = make_run(tmp_path / "runs" / "a", offset=0)

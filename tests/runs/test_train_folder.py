@@ -338,11 +338,12 @@ def test_images_that_were_labelled_since_are_told(finished, tmp_path):
 @pytest.mark.slow
 def test_labels_that_were_corrected_since_are_told(images, tmp_path):
     """The paths and their order are the same."""
-    rows = [f"{path.relative_to(images)},{path.parent.name}" for path in sorted((images / "labelled").rglob("*.png"))]
+    rows = [f"{path.relative_to(images)},{path.parent.name}," for path in sorted((images / "labelled").rglob("*.png"))]
+    rows.append("test/cat/0.png,cat,test")
     file, run = images / "labels.csv", [images / "labels.csv", *FEW, "--plan", "--out", tmp_path / "out"]
-    file.write_text("\n".join(["path,label", *rows]))
+    file.write_text("\n".join(["path,label,split", *rows]))
     run_within(*run)
-    file.write_text("\n".join(["path,label", rows[0].replace(",cat", ",dog"), *rows[1:]]))
+    file.write_text("\n".join(["path,label,split", rows[0].replace(",cat", ",dog"), *rows[1:]]))
     assert_refused(run_here(SCRIPT, *run), "other images (labels differ)", "--overwrite")
 
 
@@ -434,6 +435,42 @@ def test_the_same_command_from_another_folder_and_with_the_default_given(images,
     assert f"--data_root {images} " in printed  # as it stands in checkpoints, too
     monkeypatch.chdir(images)
     assert "going on by" in run_within("../images", *FEW, "--minutes", 30, "--plan", "--out", "../out")
+
+
+def test_copies_of_labelled_images_are_told_where_some_are_held_out(images, capsys):
+    """The pictures of cats and dogs of one number are the same."""
+    shutil.copy(images / "labelled" / "cat" / "0.png", images / "unlabelled" / "again.png")
+    for holds_out in (False, True):
+        train_folder.tell(list_images(images, False), holds_out)
+        printed = capsys.readouterr()
+        assert ("held out are trained on" in printed.out) == holds_out == ("which does no harm" not in printed.out)
+        copies = "8 of the labelled images are copies of each other: held-out figures will be too good"
+        assert (copies in printed.err) == holds_out
+
+
+@pytest.mark.slow
+def test_what_is_not_there_is_left_out_as_planned(images, tmp_path):
+    """A CSV's missing image stops no command that goes on, whether or not it says `--skip_corrupt` once more."""
+    rows = [f"{path.relative_to(images)},{path.parent.name}" for path in sorted((images / "labelled").rglob("*.png"))]
+    (images / "labels.csv").write_text("\n".join(["path,label", *rows, "gone.png,cat"]))
+    run = [images / "labels.csv", *FEW, "--plan", "--out", tmp_path / "out"]
+    assert_refused(run_here(SCRIPT, *run), "gone.png", "--skip_corrupt")
+    run_within(*run, "--skip_corrupt")
+    assert "going on by" in run_within(*run)
+    assert_refused(run_here(SCRIPT, *run, "--overwrite"), "gone.png", "--skip_corrupt")
+
+
+@pytest.mark.parametrize("name", ["floor", "fix", "report"])
+def test_images_where_results_of_a_part_would_lie_are_refused(name, images, tmp_path):
+    shutil.move(images / "labelled", tmp_path / name)
+    result = run_here(SCRIPT, tmp_path / name, *FEW, "--out", tmp_path)
+    assert_refused(result, f"--out {tmp_path / name}", "among the images")
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_a_folder_whose_name_begins_as_a_flag_is_no_flag_of_a_script(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert f"--out {tmp_path / '-x'}" in run_within(images, *FEW, "--no-baseline", "--out=-x")
 
 
 def test_a_flag_of_the_value_0_is_handed_on():
