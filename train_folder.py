@@ -31,6 +31,7 @@ from dataset.held_out import held_out
 from dataset.image_files import DAMAGED, open_image, read_images
 from dataset.layouts import Listing, list_images, refuse_among_images
 from dataset.overlap import overlaps
+from models.build import only_size
 from models.weights import DEFAULT, weights_file
 from training.checkpoint import BEST, LATEST
 from training.folder import Lock, discard_run, make_folder, written
@@ -273,6 +274,8 @@ def choose_size(choices: dict[str, Any], gpu: bool, listing: Listing, take: Call
         take("larger images would take too long to learn from nothing", img_size=32)
         if not gpu and hasattr(torch.optim, "Muon"):  # tried on CPUs
             take("few steps get further", schedule="short")
+    elif size := only_size(choices.get("arch")):
+        take("the network takes no other", img_size=size)
     elif typical_side(listing) <= LARGEST_IN_MEMORY:
         take("most images are not larger", img_size=LARGEST_IN_MEMORY)
     else:

@@ -19,7 +19,7 @@ class Data(NamedTuple):
     labelled, unlabelled: with the views the SSL method wants; for the classifier learner `balanced` (labelled images,
     classes equally likely) and `partners` (labelled + unlabelled images), one view each. tested: the test set;
     held_out: the held-out part, None without one; the same as `tested` where there is no test set. counts: (C,);
-    unlabelled_counts: (C,), None if not known. mean, std: of the images' normalisation. held_out_files: see `Dataset`.
+    unlabelled_counts: (C,), None if not known. mean, std: of the images' normalisation. files: see `Dataset`.
     """
 
     labelled: Stream
@@ -33,7 +33,7 @@ class Data(NamedTuple):
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    held_out_files: str
+    files: dict[str, str]
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The test set once, in (images, labels)."""
@@ -93,13 +93,13 @@ class Data(NamedTuple):
             "mean": list(self.mean),
             "std": list(self.std),
             **({} if self.held_out is None else self._held_out(self.held_out)),
+            **self.files,
             **self.labelled.images.facts(),
         }
 
     def _held_out(self, part: Stream) -> dict[str, Any]:
         return {
             "held_out_counts": np.bincount(part.images.labels, minlength=len(self.counts)).tolist(),
-            "held_out_files": self.held_out_files,
             "evaluated_on": HELD_OUT if part is self.tested else TEST,
         }
 

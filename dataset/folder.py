@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dataset.feature_cache import files_key
-from dataset.held_out import held_out
+from dataset.held_out import HELD_OUT_FILES, TEST_FILES, held_out
 from dataset.image_files import read_images
 from dataset.images import Dataset, Files, Images
 from dataset.layouts import LAYOUT, UNKNOWN, Listed, list_images
@@ -41,11 +41,12 @@ def load_folder(
         raise UserError(f"--data_root {root}: has no test images; {remedy}")
     (labelled, paths), (unlabelled, _), (test, _) = (_images(part, size, skip_corrupt) for part in listing[1:])
     _refuse_empty(labelled, listing.labelled, listing.classes)
-    held, known_by = None, ""
+    held = None
+    known_by = {TEST_FILES: files_key(root, listing.test.paths)} if listing.test.paths else {}
     if holdout is not None:
         chosen = held_out(labelled.labels, holdout, seed)
         labelled, held = labelled.some(~chosen), labelled.some(chosen)
-        known_by = files_key(root, [paths[i] for i in np.flatnonzero(chosen)])
+        known_by[HELD_OUT_FILES] = files_key(root, [paths[i] for i in np.flatnonzero(chosen)])
 
     if (unlabelled.labels == UNKNOWN).any():
         unlabelled.labels[:] = UNKNOWN
@@ -57,7 +58,7 @@ def load_folder(
     known = None if UNKNOWN in found else np.bincount(found, minlength=len(listing.classes))
     tested = held if held is not None and not listing.test.paths else test
     look = IMAGENET_LOOK if isinstance(train, Files) else _statistics(train.pixels)
-    dataset = Dataset(train, tested, *look, listing.classes, held_out=held, held_out_files=known_by)
+    dataset = Dataset(train, tested, *look, listing.classes, held_out=held, files=known_by)
     return dataset, LongTailed(everything[:n], members, counts, known)
 
 

@@ -12,7 +12,7 @@ from utils.errors import UserError
 from utils.seeding import generator
 
 TEST, HELD_OUT = "test", "held-out"  # what test figures may be of
-HELD_OUT_FILES = "held_out_files"
+HELD_OUT_FILES, TEST_FILES = "held_out_files", "test_files"  # facts, see `files_key`
 
 
 def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -37,11 +37,11 @@ def learned_from(facts: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict
     return told | {name: arguments.get(name) for name in ("holdout", "manualSeed")}
 
 
-def same_held_out(facts: Mapping[str, Any], files: str) -> bool:
-    """Whether a run held out the images that are held out now. facts: of its data; files: see `Dataset`. (Checkpoints
-    of before these were among the facts are taken to agree.)
+def same_files(facts: Mapping[str, Any], part: str, files: str | None) -> bool:
+    """Whether a run had the images of a part (HELD_OUT_FILES, TEST_FILES) that are there now. facts: of its data;
+    files: see `files_key`. (Checkpoints of before these were among the facts are taken to agree.)
     """
-    return bool(facts.get(HELD_OUT_FILES, files) == files)
+    return bool(facts.get(part, files) == files)
 
 
 def held_out_words(share: float, facts: Mapping[str, Any]) -> str:

@@ -51,7 +51,7 @@ class Dataset(NamedTuple):
     flip: whether a mirrored image keeps its meaning (digits don't);
     pixel_scale: factor on RandAugment's magnitudes given in pixels, which were published for 32-pixel images;
     held_out: labelled images that are in neither set, None for none; the test set itself where there is no other;
-    held_out_files: by what these are known, see `files_key`.
+    files: of one's own images, facts by which parts are known, see `files_key`.
     """
 
     train: Images | Files
@@ -62,4 +62,4 @@ class Dataset(NamedTuple):
     flip: bool = True
     pixel_scale: float = 1.0
     held_out: Images | Files | None = None
-    held_out_files: str = ""
+    files: dict[str, str] | None = None

@@ -56,7 +56,8 @@ def list_images(root: Path, skip_corrupt: bool) -> Listing:
     if root.is_file():
         return _in_csv(root, skip_corrupt)
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder or file; {LAYOUT}")
+        seen = "" if root.is_absolute() else f", seen from {Path.cwd()}"
+        raise UserError(f"{root}: no such folder or file{seen}; {LAYOUT}")
     places = _places(root)
     alone = places == [root]
     paths = {place: image_files(place, skip_corrupt) if place.is_dir() else [] for place in places}

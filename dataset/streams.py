@@ -130,7 +130,7 @@ def _assembled(
         dataset.classes,
         dataset.mean,
         dataset.std,
-        dataset.held_out_files,
+        dataset.files or {},
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from models.library import NORMS, LibraryNetwork, check_body, take_off_classifier, whole_network
+from models.library import NORMS, TIMM, LibraryNetwork, check_body, import_timm, take_off_classifier, whole_network
 from models.weights import NO_ARCH, load_weights
 from models.wrn import WideResNet
 from utils.errors import UserError
@@ -106,3 +106,11 @@ def learning_parameters(network: nn.Module, flags: NetworkFlags, *others: nn.Mod
 def shrink_of(flags: NetworkFlags) -> float:
     """By what share weights shrink after a step of stage 1: 0.02 lr (published code); pre-trained ones don't."""
     return 0.0 if flags.weights else 0.02 * flags.lr
+
+
+def only_size(arch: str | None) -> int | None:
+    """Side of the images that a network of timm takes, where it takes no other; None for any other network."""
+    if arch is None or not arch.startswith(TIMM):
+        return None
+    config = import_timm().get_pretrained_cfg(arch.removeprefix(TIMM))
+    return int(config.input_size[-1]) if config and config.fixed_input_size else None

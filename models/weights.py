@@ -51,6 +51,9 @@ def _misfit(network: Any, state: dict[str, Tensor], classifier: str, size: int) 
             state.update(interpolate_embeddings(size, network.patch_size, state))
         for name in [name for name in state if name.startswith(classifier)]:
             del state[name]
+        for name, value in network.state_dict().items():
+            if name in state and state[name].is_floating_point() != value.is_floating_point():
+                return f"its {name} is of {state[name].dtype}".replace("torch.", "")
         missing, unexpected = network.load_state_dict(state, strict=False)
     except _WRONG as error:
         return " ".join(str(error).split("\n\t")[-1].split())
@@ -77,13 +80,20 @@ def _read(file: Path) -> dict[str, Tensor]:
         unsafe = isinstance(error, pickle.UnpicklingError)
         _refuse(file, "it holds code, or is of another program" if unsafe else "it is damaged")
     state = next((state[key] for key in ("state_dict", "model") if isinstance(state, dict) and key in state), state)
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not state or not all(_is_named_tensor(*item) for item in state.items()):
         _refuse(file, "it holds something else")
-    if not all(value.isfinite().all() for value in state.values()):
+    if not all(value.double().isfinite().all() for value in state.values()):
         _refuse(file, "not all that it holds are numbers")
     found = OrderedDict((_OLDER.sub(r"\1\2", name.removeprefix("module.")), value) for name, value in state.items())
     found._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]  # versions of the layers
     return found
+
+
+def _is_named_tensor(name: object, value: object) -> bool:
+    """Whether these are a parameter or buffer with its values: not quantised, sparse, or without them."""
+    if not (isinstance(name, str) and isinstance(value, Tensor)):
+        return False
+    return value.layout == torch.strided and not (value.is_quantized or value.is_meta or value.is_complex())
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:

@@ -52,9 +52,8 @@ class History(TypedDict):
 
 
 class Facts(TypedDict):
-    """Of a run and its data. start_epoch, start_step: of pre-training; unlabelled_counts: None where not known, of them
-    labelled_again labelled ones; held_out_files: see `Dataset`; evaluated_on: "test" or "held-out"; arch,
-    weights_sha256: of a pre-trained network.
+    """Of a run and its data. start_...: of pre-training; unlabelled_counts: None where not known, of them
+    labelled_again labelled ones; ..._files: see `Dataset`; evaluated_on: "test", "held-out"; arch, ...: if pre-trained.
     """
 
     method: str
@@ -72,6 +71,7 @@ class Facts(TypedDict):
     resize: NotRequired[int]
     held_out_counts: NotRequired[list[int]]
     held_out_files: NotRequired[str]
+    test_files: NotRequired[str]
     evaluated_on: NotRequired[str]
     arch: NotRequired[str]
     weights_sha256: NotRequired[str]
@@ -126,9 +126,9 @@ class Figures(TypedDict):
 
 
 class Summary(Facts):
-    """`summary.json`. status: running, finished, stopped or failed; last_20_mean: over `epochs_averaged` epochs;
-    chosen: of the best epoch on a held-out part beside the test set; step_seconds, evaluation_seconds: of the last
-    epoch here, None for none; floor: without epochs, its figures are all the same; features_of: of which method.
+    """`summary.json`. status: running, finished, stopped, failed; last_20_mean: over `epochs_averaged` epochs; chosen:
+    of the best epoch on a held-out part beside the test set; ..._seconds: of the last epoch here, None for none;
+    floor: without epochs, its figures are all the same; features_of: of which method.
     """
 
     status: str

@@ -31,9 +31,9 @@ def as_flags(values: dict[str, Any], flags: Iterable[Flag]) -> list[str]:
 def run_script(name: str, *arguments: Any, quiet: bool = False) -> None:
     """Run a script to its end, by this Python. Its output is ours; signals go to it, and it ends as by itself.
 
-    name: of its file, without its ending; quiet: only what it writes to stderr is seen. If this process is killed, the
-    script gets SIGTERM. Raises Stopped if it fails or is interrupted, with its exit code; SystemExit where that is 2,
-    after a mistake of the user's.
+    name: of its file, without its ending; quiet: a trial, of which only what it writes to stderr is seen. If this
+    process is killed, the script gets SIGTERM. Raises Stopped if it fails or is interrupted, with its exit code;
+    SystemExit where that is 2, after a mistake of the user's.
     """
     command = [sys.executable, str(_ROOT / f"{name}.py"), *map(str, arguments)]
     print(f"$ python {shlex.join([os.path.relpath(command[1]), *command[2:]])}", flush=True)
@@ -45,4 +45,6 @@ def run_script(name: str, *arguments: Any, quiet: bool = False) -> None:
     if code == 2:  # it has said what is wrong
         raise SystemExit(code)
     if code:
-        raise Stopped(code if code > 0 else 128 - code, f"{name}.py has ended; {GOES_ON}")
+        words = GOES_ON if name.startswith("train_") else "the same command goes on"
+        words = "it was a trial, of which nothing is kept: the same command begins anew" if quiet else words
+        raise Stopped(code if code > 0 else 128 - code, f"{name}.py has ended; {words}")

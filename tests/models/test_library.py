@@ -156,6 +156,16 @@ class Code:
         return (print, ("code of the file was run",))
 
 
+# What else a tensor of weights may be.
+KINDS_OF_TENSORS = {
+    "integers": lambda value: (100 * value).int(),
+    "complex": lambda value: value.to(torch.complex64),
+    "sparse": lambda value: value.to_sparse(),
+    "without values": lambda value: value.to("meta"),
+    "quantised": lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8),
+}
+
+
 def bad_file(kind, folder):
     file = folder / "w.pth"
     if kind == "code":
@@ -176,13 +186,32 @@ def bad_file(kind, folder):
     elif kind == "cut":
         torch.save(torch.zeros(100), file)
         file.write_bytes(file.read_bytes()[:300])
+    elif kind in KINDS_OF_TENSORS:
+        state = torchvision.models.get_model(SMALL).state_dict()
+        torch.save({n: KINDS_OF_TENSORS[kind](v) if v.ndim == 4 else v for n, v in state.items()}, file)
+    elif kind == "keys":
+        torch.save({0: torch.zeros(2)}, file)
     elif kind == "shape":
         torch.save(torchvision.models.get_model(SMALL, width_mult=0.5).state_dict(), file)
     return file
 
 
 @pytest.mark.parametrize(
-    "kind", ["code", "text", "other", "numbers", "nan", "cut", "shape", "safetensors", "none", "folder"]
+    "kind",
+    [
+        "code",
+        "text",
+        "other",
+        "numbers",
+        "nan",
+        "cut",
+        "shape",
+        "safetensors",
+        "none",
+        "folder",
+        "keys",
+        *KINDS_OF_TENSORS,
+    ],
 )
 def test_a_file_of_other_weights_is_refused_in_one_line(kind, tmp_path, capsys):
     file = bad_file(kind, tmp_path)

@@ -237,6 +237,9 @@ def test_without_a_held_out_part_the_test_part(run):
     page, _ = predicted()
     assert "Mistakes on the test images" in page and "Of the 6 test images" in page
     assert "never trained on" not in page
+    Path("data/test/cat/0.png").rename("data/test/cat/other.png")
+    page, _ = predicted()
+    assert not cards(section(page, "mistakes")) and "test images are not there any more, or not as" in page
 
 
 REASONS = {

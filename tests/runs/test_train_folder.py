@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -28,6 +29,7 @@ from helpers.scripts import (
 
 import train_folder
 from dataset.layouts import list_images
+from training.scripts import run_script
 from utils.errors import UserError
 from utils.stop import Stopped
 
@@ -529,6 +531,24 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(flags, word, images, tmp_p
         result = run_here(SCRIPT, images, *given, "--gpu", "cpu", "--out", tmp_path / "out")
     assert_refused(result, word)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_one_size_gets_images_of_it(images, monkeypatch):
+    pytest.importorskip("timm")
+    for arch, size in (("timm:vit_tiny_patch16_224", 224), ("timm:tf_efficientnet_lite0", 64)):
+        found, _ = choices(images, monkeypatch, {"arch": arch, "weights": "/w.pth"})
+        assert found["img_size"] == size
+
+
+def test_what_is_said_of_a_script_that_has_ended_is_true(monkeypatch):
+    """Of a trial nothing is kept; training goes on from a checkpoint; others have none."""
+    monkeypatch.setattr("training.scripts.subprocess.Popen", lambda *_, **__: SimpleNamespace(wait=lambda: -15))
+    said = []
+    for name, quiet in (("train_cifar_fix", True), ("train_cifar_fix", False), ("floor", False)):
+        with pytest.raises(Stopped) as ended:
+            run_script(name, quiet=quiet)
+        said.append(str(ended.value))
+    assert "begins anew" in said[0] and "its last checkpoint" in said[1] and "checkpoint" not in said[2]
 
 
 def test_weights_without_a_network_are_of_the_usual_one(images, monkeypatch):
