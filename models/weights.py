@@ -79,6 +79,8 @@ def _read(file: Path) -> dict[str, Tensor]:
     except _WRONG as error:
         unsafe = isinstance(error, pickle.UnpicklingError)
         _refuse(file, "it holds code, or is of another program" if unsafe else "it is damaged")
+    if isinstance(state, dict) and "ema_state_dict" in state:
+        raise UserError(f"--weights {file}: a checkpoint of a run of these scripts; start from it by --resume")
     state = next((state[key] for key in ("state_dict", "model") if isinstance(state, dict) and key in state), state)
     if not isinstance(state, dict) or not state or not all(_is_named_tensor(*item) for item in state.items()):
         _refuse(file, "it holds something else")

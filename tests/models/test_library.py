@@ -220,6 +220,13 @@ def test_a_file_of_other_weights_is_refused_in_one_line(kind, tmp_path, capsys):
     assert "\n" not in str(found.value) and "code of" not in capsys.readouterr().out
 
 
+def test_a_checkpoint_of_ours_is_no_file_of_weights(tmp_path):
+    state = torchvision.models.get_model(SMALL).state_dict()
+    torch.save({"state_dict": state, "ema_state_dict": state}, tmp_path / "checkpoint.pth.tar")
+    with pytest.raises(UserError, match=r"a checkpoint of a run of these scripts; start from it by --resume"):
+        build_network(flags(weights=str(tmp_path / "checkpoint.pth.tar")), 3, fresh=True)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
