@@ -106,10 +106,10 @@ def command_line() -> Namespace:
 def skips_corrupt(args: Namespace) -> bool:
     """As given, or as the plan in --out has it."""
     try:
-        planned = not args.overwrite and read_json(args.out / PLAN)["choices"].get("skip_corrupt", False)
+        there = not args.overwrite and read_json(args.out / PLAN)["choices"].get("skip_corrupt", False)
     except (ValueError, LookupError, TypeError, AttributeError):
-        planned = False  # no plan, or none that `planned` takes
-    return bool(args.chosen.get("skip_corrupt", planned))
+        there = False  # no plan, or none that `planned` takes
+    return bool(args.chosen.get("skip_corrupt", there))
 
 
 def tell(listing: Listing, holds_out: bool) -> None:
@@ -119,11 +119,11 @@ def tell(listing: Listing, holds_out: bool) -> None:
     numbers = ", ".join(f"{n} {part}" for part, n in (found | {"test": len(listing.test.paths)}).items())
     print(f"found {numbers} images, of {len(listing.classes)} classes; labelled:")
     print(printable("  " + ", ".join(f"{counts[c]} {name}" for c, name in enumerate(listing.classes))))
-    same = overlaps(listing)
+    same = overlaps(listing, among_labelled=holds_out)
     if same["unlabelled"]:
         harm = "those held out are trained on, without their labels" if holds_out else "which does no harm"
         print(f"  {same['unlabelled']} of the unlabelled are labelled ones again, {harm}")
-    if same["labelled"] and holds_out:
+    if same["labelled"]:
         copies = f"{same['labelled']} of the labelled images are copies of each other"
         warn(f"{copies}: held-out figures will be too good; remove them")
     if same["both"]:

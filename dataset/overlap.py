@@ -13,14 +13,16 @@ from dataset.layouts import Listing
 from utils.files import is_file, sha256_of
 
 
-def overlaps(listing: Listing) -> dict[str, int]:
+def overlaps(listing: Listing, among_labelled: bool = True) -> dict[str, int]:
     """How many images have the bytes of one in another part: `unlabelled` and `test` ones those of a labelled one,
-    `both`: test ones those of an unlabelled one; and `labelled` ones those of another labelled one.
+    `both`: test ones those of an unlabelled one; and `labelled` ones those of another labelled one, 0 unless
+    `among_labelled`, for which all labelled files of one size are read.
     """
     labelled, unlabelled, test = (_by_size(part.paths) for part in listing[1:])
     pairs = {"unlabelled": (unlabelled, labelled), "test": (test, labelled), "both": (test, unlabelled)}
     digest = cache(sha256_of)  # for this call: each part is in two pairs
-    same = Counter(digest(path) for paths in labelled.values() if len(paths) > 1 for path in paths)
+    alike = [paths for paths in labelled.values() if among_labelled and len(paths) > 1]
+    same = Counter(digest(path) for paths in alike for path in paths)
     found = {name: _shared(*pair, digest) for name, pair in pairs.items()}
     return found | {"labelled": sum(n for n in same.values() if n > 1)}
 

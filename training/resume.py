@@ -67,11 +67,8 @@ def refuse_other_run(state: State, now: Mapping[str, Any], free: set[str], probl
 def moved_weights(state: State, now: Mapping[str, Any]) -> set[str]:
     """The argument `weights` if it names another file with the content of the one that a run began with."""
     sha256, file = state.get("facts", {}).get("weights_sha256"), Path(str(now.get("weights")))
-    if not sha256 or not differing(
-        now, state.get("arguments", now), ["weights"]
-    ):  # so that a file isn't read for nothing
-        return set()
-    return {"weights"} if file.is_file() and sha256_of(file) == sha256 else set()
+    elsewhere = differing(now, state.get("arguments", now), ["weights"])  # else the file isn't read
+    return {"weights"} if sha256 and elsewhere and file.is_file() and sha256_of(file) == sha256 else set()
 
 
 def refuse_cossl(state: State, path: Path) -> None:

@@ -45,6 +45,8 @@ def run_script(name: str, *arguments: Any, quiet: bool = False) -> None:
     if code == 2:  # it has said what is wrong
         raise SystemExit(code)
     if code:
-        words = GOES_ON if name.startswith("train_") else "the same command goes on"
-        words = "it was a trial, of which nothing is kept: the same command begins anew" if quiet else words
+        if quiet:
+            words = "it was a trial, of which nothing is kept: the same command begins anew"
+        else:
+            words = GOES_ON if name.startswith("train_") else "the same command goes on"
         raise Stopped(code if code > 0 else 128 - code, f"{name}.py has ended; {words}")
