@@ -1,5 +1,6 @@
 """Fixtures that tests of several packages use."""
 
+import os
 from functools import cache
 from pathlib import Path
 from unittest.mock import patch
@@ -17,7 +18,8 @@ from utils.device import pick_device
 def pytest_sessionstart():
     """What differs between machines decides nothing: how long an example of Hypothesis takes, nor which ones it draws.
 
-    One thread: on small tensors a second one mostly waits, on a busy machine for seconds.
+    One thread, also in processes that tests start: on small tensors a second one mostly waits, on a busy machine for
+    seconds, and the last bits of sums may differ.
     """
     from hypothesis import HealthCheck, settings
 
@@ -25,6 +27,7 @@ def pytest_sessionstart():
     settings.register_profile("same", deadline=None, suppress_health_check=slow, derandomize=True, database=None)
     settings.load_profile("same")
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_addoption(parser):
