@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dataset.held_out import HELD_OUT_FILES
 from utils.errors import UserError
 from utils.files import read_json
 from utils.text import reason
@@ -48,11 +49,13 @@ def read_vectors(file: Path, n: int, files: str = "", skip_corrupt: bool = False
 
 def refuse_seen(file: Path, learned: dict[str, Any]) -> None:
     """Raise UserError if the features are of a network that was trained here on images that are held out now, by the
-    file beside them. learned: see `learned_from`, of now. (A network that knows other classes learned from others.)
+    file beside them. learned: see `learned_from`, of now. (A network that knows other classes learned from others;
+    one of before files were among the facts is taken to agree in these.)
     """
     try:
         then = read_json(file.with_suffix(".json"))["learned"]
-        other = [name for name in learned if then.get(name) != learned[name]]
+        told = [name for name in learned if name != HELD_OUT_FILES or then.get(name)]
+        other = [name for name in told if then.get(name) != learned[name]]
     except (ValueError, TypeError, LookupError, AttributeError):
         return
     if other and "classes" not in other:

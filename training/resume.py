@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dataset.held_out import HELD_OUT_FILES
+from dataset.held_out import HELD_OUT_FILES, TEST_FILES
 from training.checkpoint import LATEST, read_checkpoint
 from utils.args import PLACE
 from utils.errors import UserError
@@ -80,8 +80,8 @@ def refuse_cossl(state: State, path: Path) -> None:
 
 
 def same_data(state: State, facts: Mapping[str, Any]) -> None:
-    """Raise UserError if a run would go on with other classes, or other numbers of images, than its checkpoint has."""
-    counts = ("labelled_counts", "held_out_counts", HELD_OUT_FILES, "unlabelled_counts", "unlabelled")
+    """Raise UserError if a run would go on with other classes, numbers of images or test images than its own."""
+    counts = ("labelled_counts", "held_out_counts", HELD_OUT_FILES, "unlabelled_counts", "unlabelled", TEST_FILES)
     if other := differing_facts(state, facts, ("classes", *counts, "evaluated_on")):
         problem = f"--data_root: not the images that the run began with ({other} differ)"
         raise UserError(f"{problem}; bring those back, or start anew in another --out")
@@ -92,5 +92,5 @@ def differing_facts(state: State, facts: Mapping[str, Any], names: Iterable[str]
     those of before files were among them.
     """
     then = state.get("facts", facts)
-    told = [name for name in names if name != HELD_OUT_FILES or name in then]
+    told = [name for name in names if name in then or name not in (HELD_OUT_FILES, TEST_FILES)]
     return ", ".join(name.replace("_", " ") for name in told if then.get(name) != facts.get(name))

@@ -272,12 +272,19 @@ def test_images_that_were_renamed_since_are_other_ones_to_hold_out(alone, tmp_pa
     assert "the run held out others of them" in (tmp_path / "g.html").read_text()
 
 
-def test_runs_of_before_files_were_told_go_on(alone, tmp_path):
-    flags = [*FLAGS, "--data_root", alone, "--holdout", 0.25, "--out", tmp_path]
+def test_a_run_goes_on_with_its_test_images_only(folder, tmp_path):
+    flags = [*FLAGS, "--data_root", folder, "--out", tmp_path / "out"]
     assert_runs(FIX, *flags)
-    state = load_checkpoint(tmp_path / "checkpoint.pth.tar")
-    del state["facts"]["held_out_files"]
-    torch.save(state, tmp_path / "checkpoint.pth.tar")
+    (folder / "test" / "cat" / "0.png").rename(folder / "test" / "cat" / "z.png")
+    assert_refused(run_here(FIX, *flags), "--data_root: not the images", "test files differ")
+
+
+def test_runs_of_before_files_were_told_go_on(folder, tmp_path):
+    flags = [*FLAGS, "--data_root", folder, "--holdout", 0.25, "--out", tmp_path / "out"]
+    assert_runs(FIX, *flags)
+    state = load_checkpoint(tmp_path / "out" / "checkpoint.pth.tar")
+    del state["facts"]["held_out_files"], state["facts"]["test_files"]
+    torch.save(state, tmp_path / "out" / "checkpoint.pth.tar")
     assert_runs(FIX, *flags)
 
 
