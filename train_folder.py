@@ -36,10 +36,11 @@ from models.weights import DEFAULT, weights_file
 from training.checkpoint import BEST, LATEST
 from training.folder import Lock, discard_run, make_folder, written
 from training.plan import SUPERVISED, Lengths, Speed, fixed_seconds, lengths
+from training.resume import moved_weights
 from training.scripts import as_flags, run_script
 from utils.args import PLACE, Parser
 from utils.errors import UserError
-from utils.files import atomic_write_text, check_writable, read_json, to_json
+from utils.files import atomic_write_text, check_writable, read_json, sha256_of, to_json
 from utils.flag_types import minutes, path, positive_int
 from utils.flags import CIFAR, RUN, with_role
 from utils.method_flags import COSSL, FIXMATCH
@@ -138,10 +139,7 @@ def planned(args: Namespace, listing: Listing, began: float) -> tuple[dict[str, 
     """The plan that --out holds, or a new one; and --out, locked. Raises UserError if that plan is of another command,
     or of other images, for runs and results without a plan, and where another process is at work.
     """
-    decided = {name: str(getattr(args, name)) for name in ("method", "minutes", *LENGTHS, "no_baseline")}
-    decided |= {name: str(value) for name, value in args.chosen.items() if name not in with_role(PLACE)}
-    files, labels = files_key(args.images, listing.paths), labels_key(listing)
-    asked = decided | {"images": str(args.images.resolve()), "files": files, "labels": labels}
+    asked = all_asked(args, listing)
     file, lock = args.out / PLAN, Lock(args.out) if args.out.is_dir() else None
     if not file.exists() or args.overwrite:
         if not args.overwrite and (held := held_by(args.out)):
@@ -157,21 +155,25 @@ def planned(args: Namespace, listing: Listing, began: float) -> tuple[dict[str, 
         return plan, lock
     try:
         plan = read_json(file)
-        other = sorted(n for n in {*plan["asked"], *asked} if plan["asked"].get(n) != asked.get(n))
+        then = plan["asked"]
+        moved = moved_weights({"arguments": then, "facts": plan["facts"]}, asked)
+        other = sorted(n for n in {*then, *asked} - moved if then.get(n) != asked.get(n))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise UserError(f"{file}: not a plan; take another --out, or give --overwrite") from None
     if other:
         problem = f"{PLAN} there is of another command or of other images ({', '.join(other)} differ)"
         raise UserError(f"--out {args.out}: {problem}; take another folder, or --overwrite")
     print(f"going on by {printable(file)}")
-    plan["choices"] |= {name: value for name, value in args.chosen.items() if name in with_role(PLACE)}
+    plan["choices"] |= {name: value for name, value in args.chosen.items() if name in {*with_role(PLACE), *moved}}
     return plan, lock or Lock(args.out)
 
 
-def labels_key(listing: Listing) -> str:
-    """SHA-256 of the labels of all images, in the order of their paths, by part."""
-    labels = listing.classes, *(part.labels for part in listing[1:])
-    return hashlib.sha256(repr(labels).encode()).hexdigest()
+def all_asked(args: Namespace, listing: Listing) -> dict[str, str]:
+    """By what a plan is known: flags that decide its results, and SHA-256 of files, and of labels in their order."""
+    flags = {name: str(getattr(args, name)) for name in ("method", "minutes", *LENGTHS, "no_baseline")}
+    flags |= {name: str(value) for name, value in args.chosen.items() if name not in with_role(PLACE)}
+    labels = hashlib.sha256(repr((listing.classes, *(part.labels for part in listing[1:]))).encode()).hexdigest()
+    return flags | {"files": files_key(args.images, listing.paths), "labels": labels}
 
 
 def run_folders(out: Path) -> list[Path]:
@@ -199,7 +201,7 @@ def discard(out: Path) -> None:
 
 def new_plan(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
     """choices: flags of the training scripts, given or chosen here, by name; parts: the scripts in turn; steps: of each
-    part. Prints the choices with their reasons, and a forecast.
+    part; facts: by what weights are known. Prints the choices with their reasons, and a forecast.
     """
     choices, reasons = choose(args.chosen, listing)
     parts = {"supervised": [], "fix": ["fix"], "cossl": ["fix", "cossl"]}[args.method]
@@ -215,7 +217,9 @@ def new_plan(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
     print(f"  {', '.join(f'{SCRIPTS[part]} {steps[part]} steps' for part in parts)}, each in {found.epochs} epochs")
     today = end.date() == datetime.now().date()
     print(f"forecast: all is done at {end.strftime('%H:%M' if today else '%Y-%m-%d %H:%M')}", flush=True)
-    return {"choices": choices, "parts": parts, "steps": steps, "epochs": found.epochs}
+    weights = Path(str(choices.get("weights")))
+    facts = {"weights_sha256": sha256_of(weights)} if weights.is_file() else {}
+    return {"choices": choices, "parts": parts, "steps": steps, "epochs": found.epochs, "facts": facts}
 
 
 def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], list[str]]:
@@ -317,6 +321,13 @@ def flags_of(args: Namespace, choices: dict[str, Any], part: str, epochs: int, s
     return [*data, *as_flags(choices, PASSED[part])]
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether what is trained there, or the floor, has come to its end."""
+    with suppress(ValueError, LookupError, TypeError):  # a damaged summary counts for nothing
+        return (folder / SUMMARY).exists() and bool(read_json(folder / SUMMARY)["status"] == "finished")
+    return False
+
+
 def some_flags(choices: dict[str, Any], names: tuple[str, ...]) -> list[str]:
     """Of scripts that take only these."""
     return as_flags(choices, (one for one in PASSED["fix"] if one.name in names))
@@ -326,7 +337,7 @@ def floor(args: Namespace, choices: dict[str, Any]) -> None:
     """What is to be beaten: of the pre-trained network's features, else of pixels."""
     folder, names = args.out / "floor", ["logistic_regression", "nearest_class_mean"]
     names += ["tfe_head"] if choices.get("weights") else []
-    if all((folder / name / SUMMARY).exists() for name in names):
+    if all(is_finished(folder / name) for name in names):
         return
     flags = ["--data_root", args.images, *some_flags(choices, FLOOR_FLAGS), "--out", folder]
     if choices.get("weights"):
@@ -339,7 +350,7 @@ def floor(args: Namespace, choices: dict[str, Any]) -> None:
 def train(args: Namespace, plan: dict[str, Any], part: str) -> None:
     """Unless it has come to its end before."""
     folder = args.out / part
-    if (folder / SUMMARY).exists() and read_json(folder / SUMMARY)["status"] == "finished":
+    if is_finished(folder):
         return
     flags = flags_of(args, plan["choices"], part, plan["epochs"], plan["steps"][part] // plan["epochs"])
     stage1 = ["--resume", args.out / "fix" / LATEST] if part == "cossl" else []
@@ -356,7 +367,7 @@ def show(args: Namespace, plan: dict[str, Any], listing: Listing) -> None:
     images = shown.place
     if images.is_file():
         images = args.out / "shown.csv"
-        with images.open("w", newline="", encoding="utf-8") as file:
+        with images.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             csv.writer(file).writerows([["path", "label"], *([path.absolute(), ""] for path in shown.paths)])
     results = ["--out", args.out / "predictions.csv", "--gallery", args.out / "gallery.html"]
     run_script("predict", "--checkpoint", checkpoint, images, *results, *some_flags(plan["choices"], PREDICT_FLAGS))

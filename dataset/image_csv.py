@@ -30,7 +30,7 @@ def listed_images(file: Path, skip_corrupt: bool) -> list[ListedImage]:
     found, lines = [], dict[str, int]()
     for line, cells in _rows(file):
         image = ListedImage(file.parent / cells["path"], cells["label"], cells.get("split") == "test")
-        first = lines.setdefault(normpath(image.path), line)
+        first = lines.setdefault(normpath(image.path.absolute()), line)
         if wrong := _fault(image, cells, f"is on line {first}, too" if first != line else "", skip_corrupt):
             raise UserError(f"{file}, line {line}: {wrong}")
         found.append(image)
@@ -40,7 +40,7 @@ def listed_images(file: Path, skip_corrupt: bool) -> list[ListedImage]:
 def _fault(image: ListedImage, cells: dict[str, str], twice: str, skip_corrupt: bool) -> str:
     """What is wrong with a line, in words; empty if nothing."""
     if not cells["path"]:
-        return "has no path"
+        return "has no path; give it one, or remove the line"
     if twice:
         return f"{cells['path']} {twice}; leave one out"
     if cells.get("split", "") not in SPLITS:
@@ -56,9 +56,9 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     """The lines below the first one that aren't empty, each with its number and its cells by their columns."""
     rows = []
     try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             reader = csv.reader(text, strict=True)
-            names = [name.strip() for name in next(reader, [])]
+            names = [_text(name).strip() for name in next(reader, [])]
             if sorted(names) not in (sorted(NEEDED), sorted(NEEDED + OPTIONAL)):
                 raise UserError(
                     f"{file}: its first line is {','.join(names)!r}, and must be path,label or "
@@ -68,12 +68,21 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
                 if len(cells) != len(names):
                     problem = f"has {len(cells)} cells, and needs {len(names)}; put what holds a comma into quotes"
                     raise UserError(f"{file}, line {reader.line_num}: {problem}")
-                row = {name: cell if name == "path" else cell.strip() for name, cell in zip(names, cells, strict=True)}
+                row = dict(zip(names, cells, strict=True))
+                row |= {name: _text(cell).strip() for name, cell in row.items() if name != "path"}
+                if not is_file(file.parent / row["path"]):  # names of files need not be Unicode
+                    _text(row["path"])
                 rows.append((reader.line_num, row))
-    except UnicodeDecodeError:
+    except UnicodeEncodeError:
         raise UserError(f"{file}: not text in UTF-8; save it as CSV in UTF-8") from None
     except csv.Error as error:
         raise UserError(f"{file}, line {reader.line_num}: not CSV ({error}); correct that line") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); make it readable") from None
     return rows
+
+
+def _text(cell: str) -> str:
+    """The cell itself. Raises UnicodeEncodeError for bytes that are no UTF-8."""
+    cell.encode()
+    return cell

@@ -100,7 +100,8 @@ def _in_csv(file: Path, skip_corrupt: bool) -> Listing:
 
 def _refuse_unknown(place: Path, tested: Iterable[str], classes: tuple[str, ...]) -> None:
     if unknown := sorted(set(tested) - set(classes)):
-        raise UserError(f"{place}: has test images of classes that no labelled image has: {', '.join(unknown)}")
+        problem = f"has test images of classes that no labelled image has: {', '.join(unknown)}"
+        raise UserError(f"{place}: {problem}; label some of them, or remove these test images")
 
 
 def _classes(folder: Path, paths: list[Path], needed: int) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def gallery(predictions: Predictions, reference: Reference, facts: dict[str, Any
     doubtful, passed = to_label(predictions, per_class, labelled)
     judged = None if isinstance(reference.evaluated, str) else reference.evaluated
     known = predictions if judged is None else judged.predictions
-    threshold = float(np.quantile(known.distance, QUANTILE))
+    threshold = max(0.0, float(np.quantile(known.distance, QUANTILE)))  # no rounding error
     strange = unlike(predictions.distance, threshold)
     each = min(PER_CLASS, max(1, ALL_CLASSES // len(classes)))
     of_class = {c: spread(predictions, c, each) for c in np.flatnonzero(counts).tolist()}

@@ -71,7 +71,8 @@ def _images_of_run(model: Model) -> Listing:
         raise UserError("the network was not trained on a folder of one's own images (--dataset folder)")
     root = Path(str(arguments["data_root"]))
     if not root.exists():
-        raise UserError(f"the run's --data_root {root} is not there, seen from the folder that this was started in")
+        seen = "" if root.is_absolute() else ", seen from the folder that this was started in"
+        raise UserError(f"the run's --data_root {root} is not there{seen}")
     return list_images(root, bool(arguments.get("skip_corrupt")))
 
 

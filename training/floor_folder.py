@@ -26,7 +26,9 @@ def refuse_other_floor(out: Path, arguments: Mapping[str, Any]) -> None:
             then = summary["arguments"] if summary["floor"] else {}
             names = [name for name in {**arguments, **then} if name not in with_role(PLACE)]
             difference = differing(arguments, then, names)
-        except (ValueError, LookupError, TypeError):
+        except ValueError:  # no JSON
+            difference = ""
+        except (LookupError, TypeError):
             pass
     if difference:
         raise UserError(f"--out {out}: holds another run: {difference}; take another folder, or --overwrite")

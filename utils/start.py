@@ -60,8 +60,16 @@ def run_main(main: Callable[[], None]) -> None:
     if ranks.launched():  # whatever is left of the process group
         end_at_once(code, line)
     if code:
-        print(line, file=sys.stderr, flush=True)
+        try:
+            print(line, file=sys.stderr, flush=True)
+        except BrokenPipeError:
+            _lead_nowhere(2)
         raise SystemExit(code)
+
+
+def _lead_nowhere(number: int) -> None:
+    """Of a stream that nothing reads any more: Python's own last flush can go there."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def _open_closed_streams() -> None:
@@ -85,7 +93,7 @@ def _outcome(main: Callable[[], None]) -> tuple[int, str]:
     except UserError as error:
         line = f"error: {one_line(error)}"
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python's own last flush can go
+        _lead_nowhere(sys.stdout.fileno())
         line = f"error: what read the output has ended (broken pipe); send it to a file; {GOES_ON}"
     except OSError as error:  # a file that vanished, a full disk, a folder where a file should be
         line = f"error: {one_line(error)}; check the path and the space on its disk"

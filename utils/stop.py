@@ -23,9 +23,7 @@ REASONS = {  # SIGHUP: the terminal was closed; SIGUSR1: Slurm's --signal
 TIME_IS_UP = 124  # exit code of `timeout`; after a signal it is that of shells, 128 + its number
 REPEATED = 0.5  # seconds within which a signal is no second one: GNU's timeout and Slurm's srun send it twice
 # --overwrite would delete the checkpoint, and --resume of a copy go back to that.
-GOES_ON = (
-    "a training run goes on from its last checkpoint by the same command, without --overwrite or --resume of a copy"
-)
+GOES_ON = "the same command, without --overwrite or --resume of a copy, goes on from what is saved"
 RANKS_GO_ON = "the same command, without --overwrite, continues from the last whole epoch"
 
 
@@ -81,6 +79,12 @@ def handle_signals(handle: Callable[[int, FrameType | None], object]) -> None:
     for number in REASONS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
             signal.signal(number, handle)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, REASONS)
+
+
+def block_signals() -> None:
+    """They wait until `handle_signals`, also in a program that replaces this one."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, REASONS)
 
 
 class Stop:

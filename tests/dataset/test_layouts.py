@@ -1,7 +1,9 @@
 """Where a user's images may lie: class folders alone, or a CSV; without unlabelled images, without a test set."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +77,24 @@ def test_a_csv_as_other_programs_write_it(folder, monkeypatch):
     ]
     assert found.labelled.labels == [1, 0, 1]
     assert (found.unlabelled.labels, found.test.paths) == ([-1], [])
+
+
+def test_names_of_files_in_a_csv_need_not_be_unicode(folder):
+    """But labels must be, and what names no file."""
+    (folder / "labelled" / "cat" / "0.png").rename(folder / os.fsdecode(b"\xe9.png"))
+    (folder / "odd.csv").write_bytes(b"path,label\n\xe9.png,cat\nlabelled/dog/0.png,dog\n")
+    assert [path.name for path in list_images(folder / "odd.csv", False).labelled.paths] == ["\udce9.png", "0.png"]
+    for row in (b"labelled/cat/1.png,\xe9", b"\xe8.png,cat"):
+        (folder / "wrong.csv").write_bytes(b"path,label\nlabelled/dog/0.png,dog\n" + row)
+        with pytest.raises(UserError, match="not text in UTF-8"):
+            list_images(folder / "wrong.csv", True)
+
+
+def test_an_image_twice_in_a_csv_is_seen_from_any_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    Path("odd.csv").write_text(f"{HEADER}{TWO}{folder / 'labelled' / 'cat' / '0.png'},dog\n")
+    with pytest.raises(UserError, match=r"line 4.* is on line 2, too"):
+        list_images(Path("odd.csv"), False)
 
 
 HEADER = "path,label\n"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -170,6 +171,8 @@ def test_without_unlabelled_and_test_images(images, tmp_path):
 
 @pytest.mark.slow
 def test_a_csv(images, tmp_path):
+    """In a folder with a name that is no Unicode, which Python writes otherwise."""
+    images = images.rename(tmp_path / os.fsdecode(b"caf\xe9"))
     rows = ["path,label,split"]
     for part in ("labelled", "unlabelled", "test"):
         for path in sorted((images / part).rglob("*.*g")):
@@ -178,7 +181,7 @@ def test_a_csv(images, tmp_path):
     (images / "labels.csv").write_text("\n".join(rows))
     out = tmp_path / "out"
     run_within(images / "labels.csv", *FEW, "--no-baseline", "--out", out)
-    with (out / "predictions.csv").open() as file:
+    with (out / "predictions.csv").open(errors="surrogateescape") as file:
         assert len(list(csv.DictReader(file))) == 9  # the unlabelled ones
 
 
@@ -290,9 +293,15 @@ def test_the_floor_of_a_pre_trained_network(images, tmp_path):
     methods = {json.loads(path.read_text())["method"] for path in (tmp_path / "out").glob("**/summary.json")}
     floors = {f"{name} on mobilenet_v3_small" for name in ("logistic regression", "nearest class mean")}
     assert methods >= {*floors, "TFE head on mobilenet_v3_small", "FixMatch+CoSSL"}
-    (tmp_path / "w.pth").unlink()  # which isn't needed any more
-    printed = run_within(images, *network, *lengths, "--no-baseline", "--out", tmp_path / "out")
+    (tmp_path / "w.pth").rename(tmp_path / "moved.pth")
+    again = [images, *lengths, "--no-baseline", "--out", tmp_path / "out"]
+    printed = run_within(*network, *again)  # the weights aren't needed any more
     assert "going on by" in printed and "cache_features" not in printed
+    shutil.rmtree(tmp_path / "out" / "fix")
+    moved = ["--weights", tmp_path / "moved.pth"]
+    assert f"--weights {tmp_path / 'moved.pth'}" in run_within(*network, *moved, *again)
+    torch.save({}, tmp_path / "moved.pth")
+    assert_refused(run_here(SCRIPT, *network, *moved, *again), "weights differ")
 
 
 @pytest.mark.slow
@@ -318,21 +327,34 @@ def test_overwrite_discards_all_at_once(images, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_floor_that_lacks_a_part_is_computed_anew(images, tmp_path):
+def test_a_floor_that_lacks_a_part_and_a_damaged_summary_are_made_anew(images, tmp_path):
     out = tmp_path / "out"
     run_within(images, *FEW, "--no-baseline", "--out", out)
     shutil.rmtree(out / "floor" / "nearest_class_mean")
+    damaged = out / "floor" / "logistic_regression" / "summary.json", out / "fix" / "summary.json"
+    for file in damaged:
+        file.write_bytes(b"")
     run_within(images, *FEW, "--no-baseline", "--out", out)
-    assert (out / "floor" / "nearest_class_mean" / "summary.json").exists()
+    for file in (out / "floor" / "nearest_class_mean" / "summary.json", *damaged):
+        assert json.loads(file.read_text())["status"] == "finished"
 
 
 @pytest.mark.slow
-def test_images_that_were_labelled_since_are_told(finished, tmp_path):
+def test_images_that_were_moved_since_are_the_same(finished, tmp_path):
     images, out, _ = finished
-    shutil.copytree(images, tmp_path / "images")
+    shutil.copytree(images, tmp_path / "moved")
     shutil.copytree(out, tmp_path / "out")
-    run = [tmp_path / "images", *FEW, "--out", tmp_path / "out"]
-    assert_refused(run_here(SCRIPT, *run), "other images", "images differ")
+    shutil.rmtree(tmp_path / "out" / "cossl")
+    printed = run_within(tmp_path / "moved", *FEW, "--out", tmp_path / "out")
+    assert "going on by" in printed and "train_cifar_fix_cossl.py" in printed and "train_cifar_fix.py" not in printed
+    assert (tmp_path / "out" / "predictions.csv").read_text().count(f"{tmp_path / 'moved'}") == 9
+    a, b = (load_checkpoint(place / "cossl" / "checkpoint.pth.tar") for place in (out, tmp_path / "out"))
+    assert_same(a["ema_state_dict"], b["ema_state_dict"])
+
+
+@pytest.mark.slow
+def test_images_that_were_labelled_since_are_told(finished):
+    images, out, _ = finished
     write_image(images / "labelled" / "dog" / "new.png", 50)
     assert_refused(run_here(SCRIPT, images, *FEW, "--out", out), "other images", "files, labels differ")
     (images / "labelled" / "dog" / "new.png").unlink()
@@ -548,14 +570,15 @@ def test_a_network_of_one_size_gets_images_of_it(images, monkeypatch):
 
 
 def test_what_is_said_of_a_script_that_has_ended_is_true(monkeypatch):
-    """Of a trial nothing is kept; training goes on from a checkpoint; others have none."""
-    monkeypatch.setattr("training.scripts.subprocess.Popen", lambda *_, **__: SimpleNamespace(wait=lambda: -15))
+    """Of a trial nothing is kept; others go on, unless --overwrite discards what is done."""
+    ended_child = SimpleNamespace(communicate=lambda: (None, ""), returncode=-15)
+    monkeypatch.setattr("training.scripts.subprocess.Popen", lambda *_, **__: ended_child)
     said = []
     for name, quiet in (("train_cifar_fix", True), ("train_cifar_fix", False), ("floor", False)):
         with pytest.raises(Stopped) as ended:
             run_script(name, quiet=quiet)
         said.append(str(ended.value))
-    assert "begins anew" in said[0] and "its last checkpoint" in said[1] and "checkpoint" not in said[2]
+    assert "begins anew" in said[0] and all("without --overwrite" in words for words in said[1:])
 
 
 def test_weights_without_a_network_are_of_the_usual_one(images, monkeypatch):

@@ -265,6 +265,14 @@ def test_a_reader_of_the_output_that_has_ended(pretrained, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_reader_of_errors_that_has_ended(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert run_script("report.py", tmp_path / "none", stderr=writing).returncode == 2
+    os.close(writing)
+
+
+@pytest.mark.slow
 def test_names_that_are_no_unicode_on_a_strict_output(pretrained, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     odd, env = tmp_path / "bad\udcff", environment(PYTHONIOENCODING="utf-8:strict")
