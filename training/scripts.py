@@ -31,14 +31,13 @@ def as_flags(values: dict[str, Any], flags: Iterable[Flag]) -> list[str]:
 def run_script(name: str, *arguments: Any, quiet: bool = False) -> None:
     """Run a script to its end, by this Python. Its output is ours; signals go to it, and it ends as by itself.
 
-    name: of its file, without its ending; quiet: a trial, of which only what it writes to stderr is seen, unless it is
-    interrupted. If this process is killed, the script gets SIGTERM. Raises Stopped if it fails or there is a signal,
-    even one so late that the script ends as usual; SystemExit where its exit code is 2, after a mistake of the user's.
+    name: of its file, without its ending; quiet: a trial, of which only what it writes to stderr is seen. If this
+    process is killed, the script gets SIGTERM. Raises Stopped if it fails or there is a signal, even one so late that
+    the script ends as usual; SystemExit where its exit code is 2, after a mistake of the user's.
     """
     command = [sys.executable, str(_ROOT / f"{name}.py"), *map(str, arguments)]
     print(f"$ python {shlex.join([os.path.relpath(command[1]), *command[2:]])}", flush=True)
-    out, err = (subprocess.DEVNULL, subprocess.PIPE) if quiet else (None, None)
-    child = subprocess.Popen(command, preexec_fn=_begin, stdout=out, stderr=err, text=True, errors="backslashreplace")
+    child = subprocess.Popen(command, preexec_fn=_begin, stdout=subprocess.DEVNULL if quiet else None)
     signals = list[int]()
 
     def hand_on(number: int, _: object) -> None:
@@ -46,14 +45,12 @@ def run_script(name: str, *arguments: Any, quiet: bool = False) -> None:
         child.send_signal(number)
 
     handle_signals(hand_on)
-    _, said = child.communicate()
+    code = child.wait()
     end_on_signals()
-    if said and not signals:
-        print(said, end="", file=sys.stderr, flush=True)
-    if child.returncode == 2:  # it has said what is wrong
-        raise SystemExit(2)
-    if child.returncode or signals:
-        code = child.returncode if child.returncode > 0 else 128 + (-child.returncode or signals[0])
+    if code == 2:  # it has said what is wrong
+        raise SystemExit(code)
+    if code or signals:
+        code = code if code > 0 else 128 + (-code or signals[0])
         words = "it was a trial, of which nothing is kept: the same command begins anew" if quiet else GOES_ON
         raise Stopped(code, f"{name}.py has ended; {words}")
 

@@ -326,7 +326,7 @@ def rename(root):
 
 
 ALTERED = {
-    "classes": (rename, ["(classes differ)"], "pre-trained on other classes"),
+    "classes": (rename, ["(classes, test files differ)"], "pre-trained on other classes"),
     "labels": (
         lambda root: write_image(root / "labelled/dog/9.png", 0),
         ["(labelled counts, unlabelled differ)"],

@@ -571,8 +571,7 @@ def test_a_network_of_one_size_gets_images_of_it(images, monkeypatch):
 
 def test_what_is_said_of_a_script_that_has_ended_is_true(monkeypatch):
     """Of a trial nothing is kept; others go on, unless --overwrite discards what is done."""
-    ended_child = SimpleNamespace(communicate=lambda: (None, ""), returncode=-15)
-    monkeypatch.setattr("training.scripts.subprocess.Popen", lambda *_, **__: ended_child)
+    monkeypatch.setattr("training.scripts.subprocess.Popen", lambda *_, **__: SimpleNamespace(wait=lambda: -15))
     said = []
     for name, quiet in (("train_cifar_fix", True), ("train_cifar_fix", False), ("floor", False)):
         with pytest.raises(Stopped) as ended:

@@ -1,4 +1,4 @@
-"""Scripts that another one starts: what becomes of signals, and what is seen of a trial."""
+"""Scripts that another one starts: what becomes of signals."""
 
 import subprocess
 import sys
@@ -12,14 +12,13 @@ STARTER = """if True:
     from training import scripts
     from utils.start import run_main
     scripts._ROOT = Path(sys.argv[1])
-    run_main(lambda: [scripts.run_script(name, quiet="trial" in sys.argv) for name in ("first", "second")])
+    run_main(lambda: [scripts.run_script(name) for name in ("first", "second")])
 """
 LATE = """if True:  # the first script notes a signal that came to both, and comes to its end
-    import os, signal, sys, time
+    import os, signal, time
     from utils.stop import handle_signals
     came = []
     handle_signals(lambda *_: came.append(1))
-    print("the same command goes on", file=sys.stderr)
     os.kill(os.getppid(), signal.SIGTERM)
     while not came:
         time.sleep(0.01)
@@ -34,10 +33,10 @@ EARLY = """if True:
 """
 
 
-def started(first, folder, *trial):
+def started(first, folder):
     (folder / "first.py").write_text(first)
     (folder / "second.py").write_text("print('second')")
-    program = [sys.executable, "-c", STARTER, folder, *trial]
+    program = [sys.executable, "-c", STARTER, folder]
     settings = environment(PYTHONPATH=str(ROOT))
     return subprocess.run(program, env=settings, capture_output=True, text=True, timeout=HANG, cwd=folder)
 
@@ -46,8 +45,8 @@ def started(first, folder, *trial):
 def test_a_signal_as_late_as_the_end_of_a_script_ends_what_started_it(tmp_path):
     done = started(LATE, tmp_path)
     assert done.returncode == 143 and "second" not in done.stdout
-    assert done.stderr.splitlines()[0] == "the same command goes on"
-    assert done.stderr.splitlines()[1].startswith("first.py has ended; the same command, without --overwrite")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("first.py has ended; the same command, without --overwrite")
 
 
 @pytest.mark.slow
@@ -58,18 +57,3 @@ def test_a_signal_as_early_as_the_start_of_a_script_waits_until_it_is_handled(tm
         "interrupted",
         "first.py has ended",
     ]
-
-
-@pytest.mark.slow
-def test_of_a_trial_that_is_interrupted_nothing_is_said_but_that_it_begins_anew(tmp_path):
-    done = started(LATE, tmp_path, "trial")
-    assert done.returncode == 143
-    (line,) = done.stderr.splitlines()
-    assert line.endswith("the same command begins anew")
-
-
-@pytest.mark.slow
-def test_of_a_trial_errors_are_seen(tmp_path):
-    done = started("import sys; print('hidden'); sys.exit('lacks it')", tmp_path, "trial")
-    assert done.returncode == 1 and "hidden" not in done.stdout
-    assert done.stderr.splitlines()[0] == "lacks it"
