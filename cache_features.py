@@ -10,6 +10,8 @@ where a killed one ended.
 
 from utils.start import run_main
 
+import hashlib
+import warnings
 from argparse import SUPPRESS, Namespace
 from typing import Any
 
@@ -21,15 +23,16 @@ from dataset.crops import resized
 from dataset.feature_cache import files_key, weights_key, write_features
 from dataset.folder import LARGEST_IN_MEMORY
 from dataset.held_out import learned_from
-from dataset.layouts import list_images
+from dataset.layouts import list_images, refuse_among_images
 from models.build import library_network
 from models.weights import look_of
+from reporting.protocol import deciding
 from reporting.trained import load_model
 from training.folder import make_folder
 from utils.args import Parser
 from utils.device import pick_device
 from utils.errors import UserError
-from utils.files import check_writable
+from utils.files import check_writable, to_json
 from utils.flag_types import a_name, gpu, image_size, path, weights
 
 LIBRARY = {"weights": "default", "img_size": 96}  # with --arch
@@ -42,6 +45,7 @@ def main() -> None:
     if args.out.suffix != ".npy":
         raise UserError(f"--out {args.out}: doesn't end in .npy; give such a name")
     check_writable(args.out.parent)
+    refuse_among_images(args.images, args.out)
     if args.checkpoint and vars(args).keys() & LIBRARY.keys():
         raise UserError("--weights, --img_size: of --arch; a checkpoint has its own, leave them out")
     args = Namespace(**LIBRARY | vars(args))
@@ -56,7 +60,9 @@ def main() -> None:
 
     key = {"weights": weights_key(network)} | about | {"files": files_key(args.images, paths)}
     make_folder(args.out.parent)
-    write_features(args.out, paths, features, key, args.overwrite, args.skip_corrupt)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of files that it reads nevertheless, and doesn't name
+        write_features(args.out, paths, features, key, args.overwrite, args.skip_corrupt)
     print(f"results: {args.out}")
 
 
@@ -67,7 +73,9 @@ def of_checkpoint(args: Namespace, device: torch.device) -> tuple[Any, dict[str,
         problem = "is of the published code, and doesn't tell how its images were prepared"
         raise UserError(f"--checkpoint {args.checkpoint}: {problem}; give one of a run made here")
     about = {name: model.facts.get(name) for name in ("img_size", "resize", "mean", "std")}
+    protocol = hashlib.sha256(to_json([deciding(model.arguments, model.facts), model.epoch]).encode()).hexdigest()
     about |= {"architecture": model.facts.get("arch", type(model.predict).__name__), "method": model.method}
+    about["protocol"] = protocol
     if model.arguments.get("dataset") == "folder":
         about["learned"] = learned_from(model.facts, model.arguments)
     return model.predict, about

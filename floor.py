@@ -59,12 +59,12 @@ def main() -> None:
 
 def described(file: Path) -> tuple[str, dict[str, str]]:
     """Whose features a file holds, by the key beside it, else its name; and what the summary says of that: of which
-    training here they are, or by which weights and size of images; of others by their content.
+    training here they are, by its protocol; or by which weights and size of images; of others by their content.
     """
     try:
         key = read_json(file.with_suffix(".json"))
         if method := key.get("method"):
-            return f"{method}'s features", {"features_of": method}
+            return f"{method}'s features", {"features_of": method, "features_by": key.get("protocol", "")[:12]}
         by = f"{key['weights'][:12]}, {key['img_size']} pixels"
         return str(key["architecture"]).removeprefix(TIMM), {"features_by": by}
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -11,6 +11,7 @@ from utils.start import run_main
 
 import csv
 import hashlib
+import shlex
 import statistics
 import time
 from argparse import SUPPRESS, Namespace
@@ -156,14 +157,15 @@ def planned(args: Namespace, listing: Listing, began: float) -> tuple[dict[str, 
     try:
         plan = read_json(file)
         then = plan["asked"]
-        moved = moved_weights({"arguments": then, "facts": plan["facts"]}, asked)
+        moved = moved_weights({"arguments": then, "facts": plan.get("facts", {})}, asked)
         other = sorted(n for n in {*then, *asked} - moved if then.get(n) != asked.get(n))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise UserError(f"{file}: not a plan; take another --out, or give --overwrite") from None
     if other:
         problem = f"{PLAN} there is of another command or of other images ({', '.join(other)} differ)"
         raise UserError(f"--out {args.out}: {problem}; take another folder, or --overwrite")
-    print(f"going on by {printable(file)}")
+    print(f"going on by {printable(file)}:\n  {printable(shlex.join(as_flags(plan['choices'], PASSED['cossl'])))}")
+    tell_lengths(plan)
     plan["choices"] |= {name: value for name, value in args.chosen.items() if name in {*with_role(PLACE), *moved}}
     return plan, lock or Lock(args.out)
 
@@ -213,13 +215,19 @@ def new_plan(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
     print("plan, of which every flag can be given:\n  " + "\n  ".join(map(printable, reasons)))
     found, end = measured(args, choices, parts, listing, began)
     choices = {"ema_decay": found.ema_decay} | choices
-    steps = found.by_part(parts)
-    print(f"  {', '.join(f'{SCRIPTS[part]} {steps[part]} steps' for part in parts)}, each in {found.epochs} epochs")
-    today = end.date() == datetime.now().date()
-    print(f"forecast: all is done at {end.strftime('%H:%M' if today else '%Y-%m-%d %H:%M')}", flush=True)
     weights = Path(str(choices.get("weights")))
     facts = {"weights_sha256": sha256_of(weights)} if weights.is_file() else {}
-    return {"choices": choices, "parts": parts, "steps": steps, "epochs": found.epochs, "facts": facts}
+    steps = found.by_part(parts)
+    plan = {"choices": choices, "parts": parts, "steps": steps, "epochs": found.epochs, "facts": facts}
+    tell_lengths(plan)
+    today = end.date() == datetime.now().date()
+    print(f"forecast: all is done at {end.strftime('%H:%M' if today else '%Y-%m-%d %H:%M')}", flush=True)
+    return plan
+
+
+def tell_lengths(plan: dict[str, Any]) -> None:
+    steps = ", ".join(f"{SCRIPTS[part]} {plan['steps'][part]} steps" for part in plan["parts"])
+    print(f"  {steps}, each in {plan['epochs']} epochs")
 
 
 def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], list[str]]:

@@ -6,7 +6,7 @@ Shape legend: N images, in the order of `list_images`: labelled, unlabelled, tes
 """
 
 import hashlib
-import os
+import os.path
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,11 +28,12 @@ PART = 32  # at a time, always: a part of another size might round otherwise
 
 
 def files_key(root: Path, paths: Sequence[Path]) -> str:
-    """SHA-256 of a list of files: their paths from the folder (or that of the CSV) `root`, and their sizes."""
-    base, digest = root if root.is_dir() else root.parent, hashlib.sha256()
-    for path in paths:
+    """SHA-256 of paths, from the folder (or that of the CSV) `root` where they are below it, and of sizes of files."""
+    base, digest = (root if root.is_dir() else root.parent).absolute(), hashlib.sha256()
+    for path in map(Path.absolute, paths):
         size = path.stat().st_size if is_file(path) else -1
-        digest.update(os.fsencode(os.path.relpath(path, base)) + f"\0{size}\0".encode())
+        name = path.relative_to(base) if path.is_relative_to(base) else path  # a CSV may move without its images
+        digest.update(os.fsencode(os.path.normpath(name)) + f"\0{size}\0".encode())
     return digest.hexdigest()
 
 

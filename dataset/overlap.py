@@ -20,11 +20,19 @@ def overlaps(listing: Listing, among_labelled: bool = True) -> dict[str, int]:
     """
     labelled, unlabelled, test = (_by_size(part.paths) for part in listing[1:])
     pairs = {"unlabelled": (unlabelled, labelled), "test": (test, labelled), "both": (test, unlabelled)}
-    digest = cache(sha256_of)  # for this call: each part is in two pairs
+    digest = cache(_digest)  # for this call: each part is in two pairs
     alike = [paths for paths in labelled.values() if among_labelled and len(paths) > 1]
     same = Counter(digest(path) for paths in alike for path in paths)
     found = {name: _shared(*pair, digest) for name, pair in pairs.items()}
     return found | {"labelled": sum(n for n in same.values() if n > 1)}
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file; its path where it can't be read, so that it is like no other."""
+    try:
+        return sha256_of(path)
+    except OSError:
+        return str(path)
 
 
 def _shared(some: dict[int, list[Path]], others: dict[int, list[Path]], digest: Callable[[Path], str]) -> int:

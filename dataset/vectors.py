@@ -49,16 +49,17 @@ def read_vectors(file: Path, n: int, files: str = "", skip_corrupt: bool = False
 
 def refuse_seen(file: Path, learned: dict[str, Any]) -> None:
     """Raise UserError if the features are of a network that was trained here on images that are held out now, by the
-    file beside them. learned: see `learned_from`, of now. (A network that knows other classes learned from others;
-    one of before files were among the facts is taken to agree in these.)
+    file beside them. learned: see `learned_from`, of now. (A network that knows none of the classes learned from other
+    images; one of before files were among the facts is taken to agree in these.)
     """
     try:
         then = read_json(file.with_suffix(".json"))["learned"]
+        shared = {*then["classes"]} & {*learned["classes"]}
         told = [name for name in learned if name != HELD_OUT_FILES or then.get(name)]
         other = [name for name in told if then.get(name) != learned[name]]
     except (ValueError, TypeError, LookupError, AttributeError):
         return
-    if other and "classes" not in other:
+    if other and shared:
         problem = f"of a network that may have learned from images held out now ({', '.join(other)} differ)"
         raise UserError(f"--features {file}: {problem}; give those of its training, or test images")
 

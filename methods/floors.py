@@ -25,10 +25,11 @@ def nearest_class_mean(x: Tensor, y: Tensor) -> Network:
     """The class whose mean vector is the nearest (Euclidean). Logits: minus half the squared distance, but for what is
     the same for all classes.
     """
-    means = torch.stack([x[y == c].mean(dim=0) for c in range(int(y.max()) + 1)])
+    centre = x.mean(dim=0)  # else a large offset would cancel
+    means = torch.stack([(x[y == c] - centre).mean(dim=0) for c in range(int(y.max()) + 1)])
 
     def predict(v: Tensor) -> Tensor:
-        return v @ means.T - means.square().sum(dim=1) / 2
+        return (v - centre) @ means.T - means.square().sum(dim=1) / 2
 
     return predict
 

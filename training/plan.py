@@ -65,9 +65,10 @@ def lengths(
     cost = speed.step * sum(stages[part] for part in parts)
     third = (rest - epochs * len(parts) * speed.evaluation) / cost
     if third < FEWEST and not given[0]:
-        least = math.ceil((fixed + len(parts) * speed.evaluation + FEWEST * cost) / 60 * 1.1)
+        least = math.ceil((fixed + (given[2] or 1) * len(parts) * speed.evaluation + FEWEST * cost) / 60 * 1.1)
+        fewer = ", fewer --evaluations" if given[2] else ""
         problem = "leaves hardly any step on this machine"
-        raise UserError(f"--minutes: {problem}; give {least} or more, or a smaller --img_size")
+        raise UserError(f"--minutes: {problem}; give {least} or more{fewer}, or a smaller --img_size")
     first = given[0] or int(2 * third)
     second = given[1] or (0 if given[0] and parts == ["supervised"] else max(1, first // 2))
     epochs = min(epochs, first, second if "cossl" in parts else first)

@@ -16,6 +16,7 @@ from torch.utils.tensorboard.summary import hparams, scalar
 from training.history import length
 from training.schema import History
 from utils.files import replacing
+from utils.text import printable
 
 NAME = "events.out.tfevents."
 
@@ -31,6 +32,7 @@ class Board:
     def __init__(self, folder: Path, start_epoch: int, arguments: Mapping[str, Any]) -> None:
         self.folder, self.start_epoch = folder, start_epoch
         words = {name: str(value) for name, value in arguments.items() if isinstance(value, bool)}  # else numbers
+        words |= {name: printable(value) for name, value in arguments.items() if isinstance(value, str)}  # paths, too
         _, self.arguments, self.end = hparams({**arguments, **words}, {})
         self.path: Path | None = None
 

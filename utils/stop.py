@@ -23,7 +23,7 @@ REASONS = {  # SIGHUP: the terminal was closed; SIGUSR1: Slurm's --signal
 TIME_IS_UP = 124  # exit code of `timeout`; after a signal it is that of shells, 128 + its number
 REPEATED = 0.5  # seconds within which a signal is no second one: GNU's timeout and Slurm's srun send it twice
 # --overwrite would delete the checkpoint, and --resume of a copy go back to that.
-GOES_ON = "the same command, without --overwrite or --resume of a copy, goes on from what is saved"
+GOES_ON = "give the same command again, without --overwrite or --resume of a copy; what is saved stays"
 RANKS_GO_ON = "the same command, without --overwrite, continues from the last whole epoch"
 
 

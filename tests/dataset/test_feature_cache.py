@@ -183,6 +183,17 @@ def test_damaged_images_and_features_that_are_no_numbers(folder):
     assert write_features(out, paths, means, KEY, False) == 4
 
 
+def test_the_key_of_images_elsewhere_is_the_same_when_the_list_of_them_moves(folder):
+    paths = paths_of(folder)
+    for name in ("here", "there"):
+        (folder.parent / name).mkdir()
+        (folder.parent / name / "list.csv").touch()
+    here, there = (folder.parent / name / "list.csv" for name in ("here", "there"))
+    assert files_key(here, paths) == files_key(there, paths)
+    above = [here.parent / ".." / path.relative_to(folder.parent) for path in paths]  # as relative ones are joined
+    assert files_key(here, above) != files_key(here, paths)
+
+
 def test_the_keys(folder):
     paths = paths_of(folder)
     key = files_key(folder, paths)

@@ -35,3 +35,14 @@ def test_equal_sizes_are_no_equal_files(tmp_path):
     assert overlaps(list_images(root, False)) == before | {"unlabelled": before["unlabelled"] + 1}
     (root / "test" / "dog" / "empty.png").unlink()
     assert overlaps(list_images(root, False)) == before | {"unlabelled": before["unlabelled"] + 1}
+
+
+def test_a_file_that_cannot_be_read_is_like_no_other(tmp_path, monkeypatch):
+    """Which --skip_corrupt leaves out."""
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    root = image_folder(tmp_path)
+    monkeypatch.setattr("dataset.overlap.sha256_of", denied)
+    assert not any(overlaps(list_images(root, True)).values())

@@ -102,6 +102,13 @@ def test_a_constant_dimension_says_nothing():
     torch.testing.assert_close(z, torch.tensor([[0.0, 0.0], [0.0, 1.5**0.5]]))
 
 
+def test_an_offset_takes_nothing_away_from_the_nearest_class_mean():
+    x, y = torch.randn(40, 3), torch.arange(40) % 2
+    x[:, 0] += 4 * y
+    far = x + torch.tensor([0.0, 1e5, 0.0])
+    assert torch.equal(nearest_class_mean(far, y)(far).argmax(1), nearest_class_mean(x, y)(x).argmax(1))
+
+
 def test_a_column_of_large_numbers_takes_nothing_away():
     """What is constant is judged in each column by itself."""
     x, _ = made(9, 4, 3)

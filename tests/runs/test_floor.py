@@ -199,13 +199,16 @@ def test_features_of_a_network_that_has_seen_what_is_held_out(images, tmp_path, 
     beside["learned"]["held_out_files"] = None  # as a network has it that was trained before they were told
     about.write_text(json.dumps(beside))
     assert_runs("floor.py", *data, 4, *features)
+    beside["learned"]["classes"].append("one that has its folder no more")
+    about.write_text(json.dumps(beside))
+    assert_refused(run_here("floor.py", *data, 4, *features, "--overwrite"), "classes differ")
     beside["learned"]["classes"] = ["others"]
     about.write_text(json.dumps(beside))
     assert_runs("floor.py", *data, 5, *features, "--overwrite")
 
 
 def test_floors_of_several_seeds_are_one_row_wherever_their_features_lie(tmp_path, monkeypatch):
-    """And of several weights or sizes they are not."""
+    """And of several weights or sizes, or trainings, they are not."""
     monkeypatch.setattr(floor, "tfe_head", lambda x, y, **_: nearest_class_mean(x, y))  # which is quicker
     x = np.random.default_rng(0).normal(size=(1797, 3))
     runs = {"a": (1, "f" * 64, 32), "b": (2, "f" * 64, 32), "c": (1, "e" * 64, 32), "d": (1, "f" * 64, 64)}
@@ -216,19 +219,35 @@ def test_floors_of_several_seeds_are_one_row_wherever_their_features_lie(tmp_pat
         (place / "f.json").write_text(json.dumps(key))
         flags = [*DIGITS, "--manualSeed", seed, "--features", place / "f.npy"]
         assert_runs("floor.py", *flags, "--out", place / "floor")
+    for name, (seed, training) in {"h": (1, "short"), "i": (2, "short"), "j": (3, "long")}.items():
+        (place := tmp_path / name).mkdir()
+        np.save(place / "f.npy", x)
+        key = {"method": "FixMatch", "protocol": training, "rows": len(x), "files": ""}
+        (place / "f.json").write_text(json.dumps(key))
+        flags = [*DIGITS, "--manualSeed", seed, "--features", place / "f.npy"]
+        assert_runs("floor.py", *flags, "--out", place / "floor")
     for name, (seed, values) in {"e": (1, x), "f": (2, x), "g": (1, -x)}.items():  # another program's
         (place := tmp_path / name).mkdir()
         np.save(place / "own.npy", values)
         flags = [*DIGITS, "--manualSeed", seed, "--features", place / "own.npy"]
         assert_runs("floor.py", *flags, "--out", place / "floor")
     found = [one for one in group(find_runs([tmp_path])) if one.method.startswith("nearest")]
-    own, groups = ([one for one in found if ("own.npy" in one.method) == is_own] for is_own in (True, False))
+    own, trained, groups = ([one for one in found if on in one.method] for on in ("own.npy", "FixMatch", "resnet18"))
     assert sorted(sorted(run.seed for run in one.runs) for one in own) == [[1], [1, 2]]
+    assert sorted(sorted(run.seed for run in one.runs) for one in trained) == [[1, 2], [3]]
     assert sorted(sorted(run.seed for run in one.runs) for one in groups) == [[1], [1], [1, 2]]
     assert {words for one in groups for words in ("e" * 12, "64 pixels") if words in one.name} == {
         "e" * 12,
         "64 pixels",
     }
+
+
+def test_features_among_the_images_are_refused(images):
+    """A folder of them would be a class."""
+    place = images / "labelled"
+    flags = ["cache_features.py", place, "--arch", "resnet18", "--out", place / "features" / "f.npy"]
+    assert_refused(run_here(*flags), "--out", "lies among the images")
+    assert not (place / "features").exists()
 
 
 @pytest.mark.parametrize("script", ["floor.py", FIX])

@@ -167,7 +167,7 @@ def test_a_second_signal_ends_the_process_at_once_and_saves_nothing(first, secon
     result = signalled("step 2", f"{first.name} 0.6 {second.name}", tmp_path)
     assert result.returncode == CODES[second]
     (line,) = result.stderr.splitlines()
-    assert "once more" in line and "goes on from what is saved" in line
+    assert "once more" in line and "give the same command again" in line
     assert not list(tmp_path.glob("checkpoint*"))
     assert summary(tmp_path)["status"] == "running"  # which nobody is: for the report it is unfinished
     assert "unfinished" in run_here("report.py", tmp_path, "--out", tmp_path / "report").stderr

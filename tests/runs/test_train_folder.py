@@ -109,7 +109,7 @@ def test_the_printed_commands_are_those_that_run(finished, tmp_path):
 def test_the_same_command_once_more_trains_nothing(finished):
     images, out, _ = finished
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoint.pth.tar")}
-    assert "train_cifar" not in run_within(images, *FEW, "--out", out)
+    assert "$ python train_cifar" not in run_within(images, *FEW, "--out", out)
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoint.pth.tar")} == before
 
 
@@ -196,7 +196,8 @@ def test_a_trial_decides_what_is_not_given(images, tmp_path):
     plan = json.loads((out / "plan.json").read_text())
     assert (plan["steps"]["fix"], plan["steps"]["cossl"], plan["epochs"]) == (20, 10, 10)
     assert "plan" not in plan["asked"]  # so that the same command without it goes on
-    assert "train_cifar" not in run_within(*asked)
+    again = run_within(*asked)
+    assert "$ python" not in again and "--depth 10" in again and "train_cifar_fix 20 steps" in again
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_a_signal_as_late_as_the_end_of_a_script_ends_what_started_it(tmp_path):
     done = started(LATE, tmp_path)
     assert done.returncode == 143 and "second" not in done.stdout
     (line,) = done.stderr.splitlines()
-    assert line.startswith("first.py has ended; the same command, without --overwrite")
+    assert line.startswith("first.py has ended; give the same command again, without --overwrite")
 
 
 @pytest.mark.slow

@@ -139,6 +139,11 @@ def test_table_of_arguments_and_final_figures(pretrained, tmp_path):
     assert (first[0]["method"], cossl[0]["method"]) == ("FixMatch", "FixMatch+CoSSL")
 
 
+def test_names_that_are_no_unicode_are_shown(tmp_path):
+    Board(tmp_path, 0, {"weights": "caf\udce9.pth"}).write(one_epoch(), 1, {}, {"balanced": 50.0})
+    assert b"caf\\udce9.pth" in next(tmp_path.iterdir()).read_bytes()
+
+
 def test_full_disk_is_an_error_of_its_own(tmp_path, capfd):
     """There is no thread of TensorBoard's that would print a traceback."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
