@@ -74,8 +74,8 @@ def of_checkpoint(args: Namespace, device: torch.device) -> tuple[Any, dict[str,
         raise UserError(f"--checkpoint {args.checkpoint}: {problem}; give one of a run made here")
     about = {name: model.facts.get(name) for name in ("img_size", "resize", "mean", "std")}
     protocol = hashlib.sha256(to_json([deciding(model.arguments, model.facts), model.epoch]).encode()).hexdigest()
-    about |= {"architecture": model.facts.get("arch", type(model.predict).__name__), "method": model.method}
-    about["protocol"] = protocol
+    about |= {"architecture": model.facts.get("arch", type(model.predict).__name__)}
+    about |= {"method": model.method, "protocol": protocol}
     if model.arguments.get("dataset") == "folder":
         about["learned"] = learned_from(model.facts, model.arguments)
     return model.predict, about

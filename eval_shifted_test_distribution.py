@@ -26,7 +26,7 @@ import dataset
 from dataset.files import ImageFiles
 from dataset.folder import load_folder
 from dataset.food101 import load_food101
-from dataset.held_out import HELD_OUT, HELD_OUT_FILES, same_files
+from dataset.held_out import HELD_OUT, other_facts
 from dataset.image_loader import ImageLoader
 from dataset.images import Dataset, Files
 from dataset.pixels import Pixels
@@ -158,8 +158,7 @@ def check_classes(model: Model, data: Dataset) -> None:
         raise UserError(f"{model.checkpoint}: {problem}")
     if data.test is data.held_out:
         held_out = np.bincount(data.test.labels, minlength=model.classes).tolist()
-        known_by = HELD_OUT_FILES, (data.files or {}).get(HELD_OUT_FILES)
-        if model.facts.get("held_out_counts") != held_out or not same_files(model.facts, *known_by):
+        if other_facts(model.facts, {"held_out_counts": held_out} | (data.files or {})):
             problem = "may have been trained on images that are held out now: there were others at its training"
             raise UserError(f"{model.checkpoint}: {problem}; bring those back, or add test images")
 

@@ -37,11 +37,12 @@ def learned_from(facts: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict
     return told | {name: arguments.get(name) for name in ("holdout", "manualSeed")}
 
 
-def same_files(facts: Mapping[str, Any], part: str, files: str | None) -> bool:
-    """Whether a run had the images of a part (HELD_OUT_FILES, TEST_FILES) that are there now. facts: of its data;
-    files: see `files_key`. (Checkpoints of before these were among the facts are taken to agree.)
+def other_facts(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The names of those facts of now that differ from a run's. (Runs of before files were among them have none of
+    HELD_OUT_FILES and TEST_FILES, and are taken to agree in these.)
     """
-    return bool(facts.get(part, files) == files)
+    untold = [name for name in (HELD_OUT_FILES, TEST_FILES) if then.get(name) is None]
+    return [name for name in now if name not in untold and then.get(name) != now[name]]
 
 
 def held_out_words(share: float, facts: Mapping[str, Any]) -> str:

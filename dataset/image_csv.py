@@ -68,10 +68,10 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
                 if len(cells) != len(names):
                     problem = f"has {len(cells)} cells, and needs {len(names)}; put what holds a comma into quotes"
                     raise UserError(f"{file}, line {reader.line_num}: {problem}")
-                row = dict(zip(names, cells, strict=True))
-                row |= {name: _text(cell).strip() for name, cell in row.items() if name != "path"}
-                if not is_file(file.parent / row["path"]):  # names of files need not be Unicode
-                    _text(row["path"])
+                pairs = zip(names, cells, strict=True)
+                row = {
+                    name: _text(cell, file.parent) if name == "path" else _text(cell).strip() for name, cell in pairs
+                }
                 rows.append((reader.line_num, row))
     except UnicodeEncodeError:
         raise UserError(f"{file}: not text in UTF-8; save it as CSV in UTF-8") from None
@@ -82,7 +82,11 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
-def _text(cell: str) -> str:
-    """The cell itself. Raises UnicodeEncodeError for bytes that are no UTF-8."""
-    cell.encode()
+def _text(cell: str, folder: Path | None = None) -> str:
+    """The cell itself. Raises UnicodeEncodeError for bytes that are no UTF-8, unless they name a file of the folder."""
+    try:
+        cell.encode()
+    except UnicodeEncodeError:
+        if folder is None or not is_file(folder / cell):
+            raise
     return cell

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset.held_out import HELD_OUT_FILES
+from dataset.held_out import other_facts
 from utils.errors import UserError
 from utils.files import read_json
 from utils.text import reason
@@ -50,13 +50,12 @@ def read_vectors(file: Path, n: int, files: str = "", skip_corrupt: bool = False
 def refuse_seen(file: Path, learned: dict[str, Any]) -> None:
     """Raise UserError if the features are of a network that was trained here on images that are held out now, by the
     file beside them. learned: see `learned_from`, of now. (A network that knows none of the classes learned from other
-    images; one of before files were among the facts is taken to agree in these.)
+    images.)
     """
     try:
         then = read_json(file.with_suffix(".json"))["learned"]
         shared = {*then["classes"]} & {*learned["classes"]}
-        told = [name for name in learned if name != HELD_OUT_FILES or then.get(name)]
-        other = [name for name in told if then.get(name) != learned[name]]
+        other = other_facts(then, learned)
     except (ValueError, TypeError, LookupError, AttributeError):
         return
     if other and shared:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dataset.held_out import HELD_OUT_FILES, TEST_FILES
+from dataset.held_out import HELD_OUT_FILES, TEST_FILES, other_facts
 from training.checkpoint import LATEST, read_checkpoint
 from utils.args import PLACE
 from utils.errors import UserError
@@ -88,9 +88,6 @@ def same_data(state: State, facts: Mapping[str, Any]) -> None:
 
 
 def differing_facts(state: State, facts: Mapping[str, Any], names: Iterable[str]) -> str:
-    """Those of the facts `names` that differ, in words. Published checkpoints lack them, and are taken to agree; so are
-    those of before files were among them.
-    """
-    then = state.get("facts", facts)
-    told = [name for name in names if name in then or name not in (HELD_OUT_FILES, TEST_FILES)]
-    return ", ".join(name.replace("_", " ") for name in told if then.get(name) != facts.get(name))
+    """Those of the facts `names` that differ, in words. Published checkpoints lack them, and are taken to agree."""
+    other = other_facts(state.get("facts", facts), {name: facts.get(name) for name in names})
+    return ", ".join(name.replace("_", " ") for name in other)
