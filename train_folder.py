@@ -12,31 +12,22 @@ from utils.start import run_main
 import csv
 import hashlib
 import shlex
-import statistics
 import time
 from argparse import SUPPRESS, Namespace
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import torch
-
 from dataset.feature_cache import files_key
-from dataset.folder import LARGEST_IN_MEMORY
-from dataset.held_out import held_out
-from dataset.image_files import DAMAGED, open_image, read_images
 from dataset.layouts import Listing, list_images, refuse_among_images
 from dataset.overlap import overlaps
-from models.build import only_size
-from models.weights import DEFAULT, weights_file
 from training.checkpoint import BEST, LATEST
-from training.folder import Lock, discard_run, make_folder, written
+from training.choices import CHOSEN_FROM, choose
+from training.folder import Lock, make_folder
 from training.plan import SUPERVISED, Lengths, Speed, fixed_seconds, lengths
+from training.plan_folder import PLAN, SCRIPT_OF, SUMMARY, discard, held_by, is_finished
 from training.resume import moved_weights
 from training.scripts import as_flags, run_script
 from utils.args import PLACE, Parser
@@ -44,12 +35,10 @@ from utils.errors import UserError
 from utils.files import atomic_write_text, check_writable, read_json, sha256_of, to_json
 from utils.flag_types import minutes, path, positive_int
 from utils.flags import CIFAR, RUN, with_role
-from utils.method_flags import COSSL, FIXMATCH
+from utils.method_flags import FIXMATCH
 from utils.text import printable, warn
 
-PLAN, SUMMARY = "plan.json", "summary.json"
-SCRIPTS = {"supervised": "train_cifar_supervised", "fix": "train_cifar_fix", "cossl": "train_cifar_fix_cossl"}
-PASSED = {"supervised": (*RUN, *CIFAR), "fix": (*RUN, *CIFAR, *FIXMATCH), "cossl": (*RUN, *CIFAR, *FIXMATCH, *COSSL)}
+PASSED = {"supervised": (*RUN, *CIFAR), "fix": (*RUN, *CIFAR, *FIXMATCH), "cossl": CHOSEN_FROM}
 NOT_PASSED = {"data_root", "dataset", "out", "resume", "epochs", "val_iteration", "time_limit", "overwrite"}
 NOT_PASSED |= {"start_epoch", "step"}  # that nothing reads
 FLOOR_FLAGS = ("img_size", "holdout", "manualSeed", "skip_corrupt")
@@ -57,14 +46,12 @@ NETWORK_FLAGS = ("arch", "weights", "img_size", "gpu", "skip_corrupt")
 PREDICT_FLAGS = ("gpu", "skip_corrupt")
 TRIAL_STEPS = 20
 LENGTHS = ("steps", "steps_cossl", "evaluations")  # flags
-RESULTS = ("features.npy", "features.json", "shown.csv", "predictions.csv", "gallery.html")  # in --out, beside the runs
-RESULTS += ("report/report.html", "report/tables.md", "report/tables.tex", "report/figures.csv", "report/classes.csv")
 
 
 def main() -> None:
     args, began = command_line(), time.monotonic()
     check_writable(args.out)
-    for folder in (args.out, *(args.out / part for part in (*SCRIPTS, "floor", "report"))):
+    for folder in (args.out, *(args.out / part for part in (*SCRIPT_OF, "floor", "report"))):
         refuse_among_images(args.images, folder)
     if any(args.images.samefile(file) for file in held_by(args.out) if args.images.exists()):
         raise UserError(f"IMAGES {args.images}: results would replace it; give it another name, or take another --out")
@@ -91,7 +78,7 @@ def command_line() -> Namespace:
     add("--steps_cossl", type=positive_int, help="steps of stage 2; unless given, half of those")
     add("--evaluations", type=positive_int, help="epochs of each stage; unless given, what a tenth of the time allows")
     about = "what is wanted in the end: co-learning, FixMatch, or labelled-only training"
-    add("--method", choices=tuple(SCRIPTS), default="cossl", help=about)
+    add("--method", choices=tuple(SCRIPT_OF), default="cossl", help=about)
     add("--no-baseline", action="store_true", help="leave out labelled-only training of the same length")
     add("--plan", action="store_true", help="print the plan and stop; the same command without this flag goes on by it")
     add("--overwrite", action="store_true", help="discard the runs that --out holds")
@@ -178,29 +165,6 @@ def all_asked(args: Namespace, listing: Listing) -> dict[str, str]:
     return flags | {"files": files_key(args.images, listing.paths), "labels": labels}
 
 
-def run_folders(out: Path) -> list[Path]:
-    """Of trained parts and floors, those that are there."""
-    return [folder for folder in (*(out / part for part in SCRIPTS), *(out / "floor").glob("*/")) if folder.is_dir()]
-
-
-def held_by(out: Path) -> list[Path]:
-    """Files of runs, and their results, that would be taken for those of a plan, or replaced."""
-    results = [out / name for name in RESULTS if (out / name).exists()]
-    return [file for folder in run_folders(out) for file in written(folder)] + results
-
-
-def discard(out: Path) -> None:
-    """Remove the plan that --out holds, its runs and their results. Raises UserError for a run in use."""
-    folders = run_folders(out)
-    locks = [Lock(folder) for folder in folders]  # of all, before anything is removed
-    for folder, lock in zip(folders, locks, strict=True):
-        discard_run(folder)
-        lock.file.close()
-    for file in held_by(out):
-        file.unlink()
-    (out / PLAN).unlink(missing_ok=True)  # last: without it, what is left would be nobody's
-
-
 def new_plan(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
     """choices: flags of the training scripts, given or chosen here, by name; parts: the scripts in turn; steps: of each
     part; facts: by what weights are known. Prints the choices with their reasons, and a forecast.
@@ -226,81 +190,8 @@ def new_plan(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
 
 
 def tell_lengths(plan: dict[str, Any]) -> None:
-    steps = ", ".join(f"{SCRIPTS[part]} {plan['steps'][part]} steps" for part in plan["parts"])
+    steps = ", ".join(f"{SCRIPT_OF[part]} {plan['steps'][part]} steps" for part in plan["parts"])
     print(f"  {steps}, each in {plan['epochs']} epochs")
-
-
-def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], list[str]]:
-    """Flags by name, those given and those chosen by images and machine; and why, a line each."""
-    choices, reasons = dict(chosen), list[str]()
-
-    def take(why: str, **values: Any) -> None:
-        new = {name: value for name, value in values.items() if name not in choices}
-        choices.update(new)
-        if flags := as_flags(new, PASSED["cossl"]):
-            reasons.append(f"{' '.join(flags)}: {why}")
-
-    gpu = choices.get("gpu") != "cpu" and torch.cuda.is_available()
-    if choices.get("arch") or not choices.keys() & {"arch", "depth", "width"}:
-        choose_network(choices, gpu, take)
-    choose_size(choices, gpu, listing, take)
-    labels = np.array(listing.labelled.labels)
-    if choices.get("skip_corrupt") and "batch_size" not in choices:  # which is all that counts them
-        labels = labels[read_images(listing.labelled.paths, 8, True)[1]]
-    if not listing.test.paths:
-        take("there are no test images: a fifth of each class's labelled ones is kept apart", holdout=0.2)
-    if share := choices.get("holdout"):
-        labels = labels[~held_out(labels, share, choices.get("manualSeed", 0))]
-    most = 64 if gpu else 32
-    take("all labelled images" if len(labels) < most else "as many as fit", batch_size=max(1, min(most, len(labels))))
-    if not gpu:
-        take("faster on a CPU", channels_last=True)
-    take("blends stay close to rare classes", max_lam=0.6)
-    return choices, reasons
-
-
-def choose_network(choices: dict[str, Any], gpu: bool, take: Callable[..., None]) -> None:
-    """A pre-trained network if its weights are given or can be had, else a small one, or the one given untrained.
-    take: see `choose`. Raises UserError for weights that are given and can't be had.
-    """
-    arch = choices.get("arch", "resnet50" if gpu else "efficientnet_b0")
-    weights = choices.get("weights", DEFAULT)
-    if weights is not None:
-        try:
-            weights_file(arch, weights)
-            take("few labels need a network that has seen many images", arch=arch, weights=weights)
-            return
-        except UserError as error:
-            if "weights" in choices:
-                raise
-            print(f"no pre-trained network: {error}")
-    if "arch" in choices:
-        return
-    depth, width = (28, 2) if gpu else (10, 1)
-    take("small enough to learn from nothing", depth=depth, width=width)
-
-
-def choose_size(choices: dict[str, Any], gpu: bool, listing: Listing, take: Callable[..., None]) -> None:
-    """Size and schedule, by whether the network is pre-trained. take: see `choose`."""
-    if not choices.get("weights"):
-        take("larger images would take too long to learn from nothing", img_size=32)
-        if not gpu and hasattr(torch.optim, "Muon"):  # tried on CPUs
-            take("few steps get further", schedule="short")
-    elif size := only_size(choices.get("arch")):
-        take("the network takes no other", img_size=size)
-    elif typical_side(listing) <= LARGEST_IN_MEMORY:
-        take("most images are not larger", img_size=LARGEST_IN_MEMORY)
-    else:
-        take("a size that such networks know", img_size=224 if gpu else 96)
-
-
-def typical_side(listing: Listing) -> float:
-    """The median of the shorter sides of up to 100 labelled images, pixels; 0 if none can be read."""
-    sides, paths = list[int](), listing.labelled.paths
-    for file in paths[:: -(-len(paths) // 100)]:
-        with suppress(*DAMAGED), open_image(file) as image:
-            sides.append(min(image.size))
-    return statistics.median(sides or [0])
 
 
 def measured(
@@ -311,7 +202,7 @@ def measured(
     given = tuple(getattr(args, name) for name in LENGTHS)
     half = max(1, min(TRIAL_STEPS, args.steps or TRIAL_STEPS) // 2)
     with TemporaryDirectory() as folder:
-        run_script(SCRIPTS[part], *flags_of(args, choices, part, 2, half), "--out", folder, quiet=True)
+        run_script(SCRIPT_OF[part], *flags_of(args, choices, part, 2, half), "--out", folder, quiet=True)
         summary = read_json(Path(folder) / SUMMARY)
     step, evaluation = summary["step_seconds"], summary["evaluation_seconds"]  # of the second half: the first is slower
     rest = time.monotonic() - start - 2 * (half * step + evaluation)
@@ -327,13 +218,6 @@ def flags_of(args: Namespace, choices: dict[str, Any], part: str, epochs: int, s
     """Flags of a training script, but for --out."""
     data = ["--dataset", "folder", "--data_root", args.images, "--epochs", epochs, "--val-iteration", steps]
     return [*data, *as_flags(choices, PASSED[part])]
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether what is trained there, or the floor, has come to its end."""
-    with suppress(ValueError, LookupError, TypeError):  # a damaged summary counts for nothing
-        return (folder / SUMMARY).exists() and bool(read_json(folder / SUMMARY)["status"] == "finished")
-    return False
 
 
 def some_flags(choices: dict[str, Any], names: tuple[str, ...]) -> list[str]:
@@ -362,7 +246,7 @@ def train(args: Namespace, plan: dict[str, Any], part: str) -> None:
         return
     flags = flags_of(args, plan["choices"], part, plan["epochs"], plan["steps"][part] // plan["epochs"])
     stage1 = ["--resume", args.out / "fix" / LATEST] if part == "cossl" else []
-    run_script(SCRIPTS[part], *flags, *stage1, "--out", folder)
+    run_script(SCRIPT_OF[part], *flags, *stage1, "--out", folder)
 
 
 def show(args: Namespace, plan: dict[str, Any], listing: Listing) -> None:

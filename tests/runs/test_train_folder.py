@@ -31,8 +31,9 @@ from helpers.scripts import (
 
 import train_folder
 from dataset.layouts import list_images
+from training import plan_folder
+from training.plan_folder import discard
 from training.scripts import run_script
-from utils.errors import UserError
 from utils.stop import Stopped
 
 SCRIPT = "train_folder.py"
@@ -97,7 +98,7 @@ def test_the_printed_commands_are_those_that_run(finished, tmp_path):
     ]
     trial, *lines = lines
     assert trial[0] == "train_cifar_fix.py"
-    assert [line[0] for line in lines] == [f"{name}.py" for name in train_folder.SCRIPTS.values()]
+    assert [line[0] for line in lines] == [f"{name}.py" for name in train_folder.SCRIPT_OF.values()]
     stage1 = next(line for line in lines if line[0] == "train_cifar_fix.py")
     assert_runs(*[word.replace(str(out), str(tmp_path)) for word in stage1])
     a, b = (load_checkpoint(place / "fix" / "checkpoint.pth.tar") for place in (out, tmp_path))
@@ -206,67 +207,6 @@ def test_too_little_time_leaves_no_plan(images, tmp_path):
         result = run_here(SCRIPT, images, *SMALL, "--minutes", 0.01, "--out", tmp_path / "out")
     assert_refused(result, "--minutes", "give")
     assert not (tmp_path / "out" / "plan.json").exists()
-
-
-def choices(images, monkeypatch, chosen=None, failing=False, gpu=False):
-    def file(arch, weights):
-        if failing:
-            raise UserError("--weights default: no network; get https://example.org/w.pth, and give --weights FILE")
-
-    monkeypatch.setattr(train_folder, "weights_file", file)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
-    return train_folder.choose(chosen or {}, list_images(images, False))
-
-
-def test_choices_depend_on_the_machine(images, monkeypatch, capsys):
-    found, reasons = choices(images, monkeypatch)
-    speed = {"channels_last": True, "max_lam": 0.6}
-    assert found == {"arch": "efficientnet_b0", "weights": "default", "img_size": 64, "batch_size": 10} | speed
-    assert len(reasons) == 5 and all(reason.startswith("--") for reason in reasons)
-    assert choices(images, monkeypatch, gpu=True)[0]["arch"] == "resnet50"
-    assert choices(images, monkeypatch, {"gpu": "cpu"}, gpu=True)[0]["arch"] == "efficientnet_b0"
-    found, _ = choices(images, monkeypatch, failing=True)
-    assert "weights" not in found and (found["depth"], found["img_size"], found["schedule"]) == (10, 32, "short")
-    assert "schedule" not in choices(images, monkeypatch, failing=True, gpu=True)[0]
-    assert "https://example.org/w.pth" in capsys.readouterr().out
-
-
-def test_the_size_depends_on_the_images(images, monkeypatch):
-    """By the median: a few large ones, or damaged ones, change nothing."""
-    assert choices(images, monkeypatch)[0]["img_size"] == 64
-    files = sorted((images / "labelled").rglob("*.png"))
-    for i, path in enumerate(files):
-        write_image(path, i, (300, 200)) if i < 4 else None
-    (images / "labelled" / "cat" / "bad.png").write_bytes(b"no image")
-    assert choices(images, monkeypatch)[0]["img_size"] == 64
-    for i, path in enumerate(files):
-        write_image(path, i, (300, 200)) if i < 7 else None
-    assert choices(images, monkeypatch)[0]["img_size"] == 96
-    assert choices(images, monkeypatch, gpu=True)[0]["img_size"] == 224
-    assert choices(images, monkeypatch, failing=True)[0]["img_size"] == 32
-
-
-def test_what_is_given_is_not_chosen(images, monkeypatch):
-    given = {"arch": "resnet18", "img_size": 64, "batch_size": 3, "max_lam": 0.8, "holdout": 0.5}
-    given |= {"channels_last": False, "schedule": "published", "weights": None}
-    found, reasons = choices(images, monkeypatch, given)
-    assert found == given and reasons == []
-
-
-def test_a_network_that_is_given_has_its_weights_unless_they_are_refused(images, monkeypatch):
-    found, reasons = choices(images, monkeypatch, {"arch": "resnet18"})
-    assert (found["arch"], found["weights"], found["img_size"]) == ("resnet18", "default", 64)
-    assert reasons[0].startswith("--weights default: ")
-    found, _ = choices(images, monkeypatch, {"arch": "resnet18"}, failing=True)
-    assert found["arch"] == "resnet18" and found.get("weights") is None and "depth" not in found
-    with pytest.raises(UserError, match="--weights default: no network"):  # which was asked for
-        choices(images, monkeypatch, {"weights": "default"}, failing=True)
-
-
-def test_images_that_cannot_be_read_are_no_batch(images, monkeypatch, capsys):
-    (images / "labelled" / "cat" / "5.png").write_bytes(b"no image")
-    found, _ = choices(images, monkeypatch, {"skip_corrupt": True})
-    assert found["batch_size"] == 9 and "5.png" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -436,7 +376,7 @@ def test_a_list_of_images_is_no_result(images, tmp_path):
     for more in ([], ["--overwrite"]):
         run = run_here(SCRIPT, tmp_path / "shown.csv", *FEW, *more, "--out", tmp_path)
         assert_refused(run, f"IMAGES {tmp_path / 'shown.csv'}: results would replace it")
-    train_folder.discard(tmp_path)
+    discard(tmp_path)
     assert (tmp_path / "report" / "notes.csv").exists()
 
 
@@ -449,7 +389,7 @@ def test_killed_while_it_discards_the_plan_is_the_last_to_go(finished, tmp_path,
         raise Stopped(137, "killed")
 
     monkeypatch.setattr(train_folder, "run_script", start_within)
-    with patch.object(train_folder, "discard_run", killed):
+    with patch.object(plan_folder, "discard_run", killed):
         assert run_here(SCRIPT, images, *FEW, "--plan", "--tau", 0.5, "--overwrite", "--out", out).returncode == 137
     assert_refused(run_here(SCRIPT, images, *FEW, "--tau", 0.5, "--out", out), "tau differ")
 
@@ -563,13 +503,6 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(flags, word, images, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_network_of_one_size_gets_images_of_it(images, monkeypatch):
-    pytest.importorskip("timm")
-    for arch, size in (("timm:vit_tiny_patch16_224", 224), ("timm:tf_efficientnet_lite0", 64)):
-        found, _ = choices(images, monkeypatch, {"arch": arch, "weights": "/w.pth"})
-        assert found["img_size"] == size
-
-
 def test_what_is_said_of_a_script_that_has_ended_is_true(monkeypatch):
     """Of a trial nothing is kept; others go on, unless --overwrite discards what is done."""
     monkeypatch.setattr("training.scripts.subprocess.Popen", lambda *_, **__: SimpleNamespace(wait=lambda: -15))
@@ -579,10 +512,3 @@ def test_what_is_said_of_a_script_that_has_ended_is_true(monkeypatch):
             run_script(name, quiet=quiet)
         said.append(str(ended.value))
     assert "begins anew" in said[0] and all("without --overwrite" in words for words in said[1:])
-
-
-def test_weights_without_a_network_are_of_the_usual_one(images, monkeypatch):
-    found, _ = choices(images, monkeypatch, {"weights": "/w.pth"})
-    assert (found["arch"], found["weights"]) == ("efficientnet_b0", "/w.pth")
-    found, _ = choices(images, monkeypatch, {"weights": None})
-    assert "arch" not in found and (found["depth"], found["width"]) == (10, 1)
