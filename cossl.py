@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import torch
 
 from reporting.predictor import Predictor
+from reporting.published_flags import PREPARED, facts_of
 from reporting.trained import load_model
-from reporting.untold import PREPARED, facts_of
 from utils.errors import UserError
 from utils.text import reason
 

@@ -33,10 +33,10 @@ from dataset.pixels import Pixels
 from dataset.small_imagenet127 import NUM_CLASSES, load_small_imagenet
 from dataset.stream import Stream
 from reporting.protocol import deciding
+from reporting.published_flags import count_list, one_each
 from reporting.shifted import shifted_figures
 from reporting.shifted_files import table, write
 from reporting.trained import Model, load_model, prior_of
-from reporting.untold import count_list, one_each
 from training.checkpoint import LATEST
 from utils.args import Parser, ignored
 from utils.device import pick_device

@@ -21,8 +21,8 @@ import torch
 from torch.export import ExportedProgram
 
 from reporting.predictor import Predictor
+from reporting.published_flags import add_published_flags, facts_of
 from reporting.trained import Model, load_model
-from reporting.untold import add_untold, facts_of
 from utils.args import Parser
 from utils.errors import UserError
 from utils.files import check_writable, replacing
@@ -61,7 +61,7 @@ def command_line() -> Namespace:
     about = f"onnx needs the packages {' and '.join(PACKAGES)}; torch is read by torch.export.load"
     add("--to", choices=ENDINGS, default="onnx", help=about)
     add("--out", type=path, help=f"file to write; unless given, model{' or model'.join(ENDINGS.values())}")
-    add_untold(parser)
+    add_published_flags(parser)
     return parser.parse_args()
 
 

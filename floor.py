@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from dataset.floor_data import FloorData, floor_data
-from dataset.held_out import held_out_words
-from methods.floors import logistic_regression, nearest_class_mean, tfe_head
+from dataset.held_out import HELD_OUT, held_out_words
+from methods.floors import FLOORS, logistic_regression, nearest_class_mean, tfe_head
 from methods.method import Network
 from models.library import TIMM
 from training.floor_folder import refuse_other_floor, write_floor
@@ -36,8 +36,7 @@ def main() -> None:
     groups = FLAGS, LONG_TAIL, (UNLABELLED,), FLOOR
     args = recipe_args(Path(__file__), __doc__, *groups, dataset="folder", unlabelled="disjoint")
     args.features = args.features and args.features.resolve()
-    arguments, names = plain(args), ["logistic_regression", "nearest_class_mean"]
-    names += [] if args.features is None else ["tfe_head"]
+    arguments, names = plain(args), FLOORS if args.features else FLOORS[:2]
     check_writable(args.out)
     for name in names:
         if not args.overwrite:
@@ -52,19 +51,19 @@ def main() -> None:
         facts = {"method": f"{name.replace('_', ' ').replace('tfe', 'TFE')} on {on}"} | trained | data.facts
         seconds = time.monotonic() - began
         write_floor(args.out / name, facts, arguments, figures, seconds)
-        words = "held-out balanced accuracy" if facts.get("evaluated_on") == "held-out" else "balanced accuracy"
+        words = "held-out balanced accuracy" if facts.get("evaluated_on") == HELD_OUT else "balanced accuracy"
         print(f"{facts['method']}: {words} {figures['balanced']:.2f} % in {seconds:.0f} s", flush=True)
     print(f"results: {args.out}")
 
 
 def described(file: Path) -> tuple[str, dict[str, str]]:
-    """Whose features a file holds, by the key beside it, else its name; and what the summary says of that: of which
-    training here they are, by its protocol; or by which weights and size of images; of others by their content.
+    """The name of the features in a file: of their method or network, else of the file; and what tells two such files
+    apart in the report: the protocol of the training, or weights and size of images, or the SHA-256 of the file.
     """
     try:
         key = read_json(file.with_suffix(".json"))
         if method := key.get("method"):
-            return f"{method}'s features", {"features_of": method, "features_by": key.get("protocol", "")[:12]}
+            return f"{method}'s features", {"features_of": method, "features_by": key["protocol"][:12]}
         by = f"{key['weights'][:12]}, {key['img_size']} pixels"
         return str(key["architecture"]).removeprefix(TIMM), {"features_by": by}
     except (ValueError, LookupError, TypeError, AttributeError):

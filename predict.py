@@ -24,9 +24,9 @@ from dataset.image_files import image_files
 from reporting.gallery import gallery
 from reporting.predictions import Predictions, predict_files
 from reporting.predictor import Predictor
+from reporting.published_flags import add_published_flags, facts_of
 from reporting.reference import reference_of
 from reporting.trained import load_model
-from reporting.untold import add_untold, facts_of
 from utils.args import Parser
 from utils.device import pick_device
 from utils.errors import UserError
@@ -65,7 +65,7 @@ def command_line() -> Namespace:
     add = parser.add_argument
     add("--checkpoint", type=path, required=True, help="checkpoint of any recipe")
     add("images", type=path, nargs="+", help="image files, folders of them, or a CSV of them")
-    add_untold(parser)
+    add_published_flags(parser)
     add("--out", type=path, default=Path("predictions.csv"), help="CSV file to write")
     add("--gallery", type=path, metavar="FILE.html", help="page to write: the images by class, doubtful ones, mistakes")
     add("--label_next", type=positive_int, default=5, metavar="N", help="doubtful images on it, of each class at most")
@@ -103,9 +103,12 @@ def find(paths: list[Path], skip_corrupt: bool) -> list[Path]:
     """
     found = []
     for given in paths:
-        listed = given.is_file() and given.suffix.lower() == ".csv"
-        files = image_files(given, skip_corrupt) if given.is_dir() else [given] if given.is_file() else []
-        files = [one.path for one in listed_images(given, skip_corrupt)] if listed else files
+        if given.is_dir():
+            files = image_files(given, skip_corrupt)
+        elif given.is_file() and given.suffix.lower() == ".csv":
+            files = [one.path for one in listed_images(given, skip_corrupt)]
+        else:
+            files = [given] if given.is_file() else []
         if not files:
             raise UserError(f"{given}: no such image, or a folder without any; check the path")
         found += files

@@ -23,10 +23,11 @@ from typing import Any
 from dataset.feature_cache import files_key
 from dataset.layouts import Listing, list_images, refuse_among_images
 from dataset.overlap import overlaps
+from methods.floors import FLOORS
 from training.checkpoint import BEST, LATEST
 from training.choices import CHOSEN_FROM, choose
 from training.folder import Lock, make_folder
-from training.plan import SUPERVISED, Lengths, Speed, fixed_seconds, lengths
+from training.plan import COSTS, Lengths, Speed, decay, fixed_seconds, lengths
 from training.plan_folder import PLAN, SCRIPT_OF, SUMMARY, discard, held_by, is_finished
 from training.resume import moved_weights
 from training.scripts import as_flags, run_script
@@ -87,7 +88,6 @@ def command_line() -> Namespace:
         add(*one.names, **one.options | {"default": SUPPRESS})
     args = parser.parse_args()
     args.images = args.images.absolute()  # checkpoints and printed commands are read in other folders, too
-    args.out = args.out.absolute() if str(args.out).startswith("-") else args.out  # no flag of the scripts
     args.chosen = {name: vars(args).pop(name) for name in passed if name in args}
     return args
 
@@ -144,9 +144,9 @@ def planned(args: Namespace, listing: Listing, began: float) -> tuple[dict[str, 
     try:
         plan = read_json(file)
         then = plan["asked"]
-        moved = moved_weights({"arguments": then, "facts": plan.get("facts", {})}, asked)
+        moved = moved_weights({"arguments": then, "facts": plan["facts"]}, asked)
         other = sorted(n for n in {*then, *asked} - moved if then.get(n) != asked.get(n))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise UserError(f"{file}: not a plan; take another --out, or give --overwrite") from None
     if other:
         problem = f"{PLAN} there is of another command or of other images ({', '.join(other)} differ)"
@@ -178,7 +178,7 @@ def new_plan(args: Namespace, listing: Listing, began: float) -> dict[str, Any]:
         parts = ["supervised", *parts]
     print("plan, of which every flag can be given:\n  " + "\n  ".join(map(printable, reasons)))
     found, end = measured(args, choices, parts, listing, began)
-    choices = {"ema_decay": found.ema_decay} | choices
+    choices = {"ema_decay": decay(found.steps)} | choices
     weights = Path(str(choices.get("weights")))
     facts = {"weights_sha256": sha256_of(weights)} if weights.is_file() else {}
     steps = found.by_part(parts)
@@ -207,8 +207,8 @@ def measured(
     step, evaluation = summary["step_seconds"], summary["evaluation_seconds"]  # of the second half: the first is slower
     rest = time.monotonic() - start - 2 * (half * step + evaluation)
     sizes = [len(listing.labelled.paths), len(listing.unlabelled.paths), len(listing.test.paths)]
-    tested = sum(summary.get("held_out_counts", [])) if summary.get("evaluated_on") == "held-out" else sizes[2]
-    speed = Speed(step / (SUPERVISED if part == "supervised" else 1), evaluation, rest, evaluation / tested)
+    tested = sizes[2] or sum(summary["held_out_counts"])
+    speed = Speed(step / COSTS[part], evaluation, rest, evaluation / tested)
     spent = time.monotonic() - began
     found, seconds = lengths(args.minutes * 60, speed, spent + fixed_seconds(speed, *sizes), parts, given)
     return found, datetime.now() + timedelta(seconds=seconds - spent)
@@ -227,12 +227,11 @@ def some_flags(choices: dict[str, Any], names: tuple[str, ...]) -> list[str]:
 
 def floor(args: Namespace, choices: dict[str, Any]) -> None:
     """What is to be beaten: of the pre-trained network's features, else of pixels."""
-    folder, names = args.out / "floor", ["logistic_regression", "nearest_class_mean"]
-    names += ["tfe_head"] if choices.get("weights") else []
-    if all(is_finished(folder / name) for name in names):
+    folder, weights = args.out / "floor", choices.get("weights")
+    if all(is_finished(folder / name) for name in (FLOORS if weights else FLOORS[:2])):
         return
     flags = ["--data_root", args.images, *some_flags(choices, FLOOR_FLAGS), "--out", folder]
-    if choices.get("weights"):
+    if weights:
         features = args.out / "features.npy"
         run_script("cache_features", args.images, *some_flags(choices, NETWORK_FLAGS), "--out", features)
         flags += ["--features", features]

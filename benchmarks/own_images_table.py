@@ -25,6 +25,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.saved import add_rows, markdown_table, mean_and_spread, rows_of
+from methods.floors import FLOORS
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTS = {
@@ -32,7 +33,6 @@ STARTS = {
     "pre-trained": ["--arch", "timm:tf_efficientnet_lite0", "--img_size", 64, "--weights"],
 }
 METHODS = ("supervised", "fix", "cossl")
-FLOORS = ("logistic_regression", "nearest_class_mean", "tfe_head")
 RECORD, PLANNED, LENGTHS = "figures.csv", "lengths.csv", ("steps", "steps_cossl", "evaluations")
 
 

@@ -4,6 +4,7 @@ Shape legend: R images of a chunk, V crops of each, S x S pixels.
 """
 
 import warnings
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from dataset.image_files import DAMAGED, open_image
+from dataset.image_files import DAMAGED, Shape, open_image, square
 from dataset.image_modes import as_rgb
 from utils.seeding import fold_in
 from utils.text import reason
@@ -81,6 +82,11 @@ def centre_crop(image: Image.Image, size: int, resize: int) -> Image.Image:
 def resized(size: int) -> int:
     """The shorter side in evaluation before a centre crop of `size` pixels: 256 for 224 (published code)."""
     return size * 256 // 224
+
+
+def evaluated_shape(resize: int | None) -> Shape:
+    """How images are cut in evaluation. resize: see `centre_crop`, None for `square`."""
+    return square if resize is None else partial(centre_crop, resize=resize)
 
 
 class Cropper(torch.utils.data.Dataset):

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset.crops import centre_crop
-from dataset.image_files import DAMAGED, Shape, read_image, square
+from dataset.crops import evaluated_shape
+from dataset.image_files import DAMAGED, Shape, read_image
 from utils.errors import UserError
 from utils.files import atomic_write_text, is_file, read_json, to_json
 from utils.text import printable, reason
@@ -28,7 +28,7 @@ PART = 32  # at a time, always: a part of another size might round otherwise
 
 
 def files_key(root: Path, paths: Sequence[Path]) -> str:
-    """SHA-256 of paths, from the folder (or that of the CSV) `root` where they are below it, and of sizes of files."""
+    """SHA-256 of the paths and sizes of files. Paths below `root`, or its folder if a CSV, are relative."""
     base, digest = (root if root.is_dir() else root.parent).absolute(), hashlib.sha256()
     for path in map(Path.absolute, paths):
         size = path.stat().st_size if is_file(path) else -1
@@ -58,14 +58,13 @@ def write_features(
     which row it began. What is held in memory doesn't depend on N.
 
     features: pixels, uint8 (PART or fewer, 3, S, S) -> (PART or fewer, D); key: plain values that tell the network, the
-    transform (`img_size`: S; `resize`: see `centre_crop`, None for `square`) and the files; skip_corrupt: rows of
+    transform (`img_size`: S; `resize`: see `evaluated_shape`) and the files; skip_corrupt: rows of
     damaged images are NaN, and these are named; otherwise they raise UserError. It is raised, too, where `out` holds
     something else, and where there is no space.
     """
     beside, key = out.with_suffix(".json"), key | {"images": len(paths)}
     done = _rows_done(out, beside, key, overwrite)
-    resize, size = key["resize"], key["img_size"]
-    shape = square if resize is None else partial(centre_crop, resize=resize)
+    size, shape = key["img_size"], evaluated_shape(key["resize"])
     read = partial(_read, size=size, shape=shape, skip_corrupt=skip_corrupt)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         ahead = pool.map(read, paths[done : done + PART])

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from dataset import load
 from dataset.feature_cache import files_key
-from dataset.folder import LARGEST_IN_MEMORY
+from dataset.folder import LARGEST_IN_MEMORY, refuse_empty
 from dataset.held_out import HELD_OUT, HELD_OUT_FILES, TEST, held_out, learned_from
 from dataset.image_files import read_images
-from dataset.layouts import Listing, list_images, refuse_among_images
+from dataset.layouts import list_images, refuse_among_images, refuse_untested
 from dataset.long_tail import ImbalanceFlags, long_tailed
 from dataset.orders import refuse_order
 from dataset.vectors import read_vectors, refuse_seen
@@ -63,9 +63,8 @@ def floor_data(args: FloorFlags) -> FloorData:
     dataset = load(args.dataset, args.data_root)
     split, n = long_tailed(dataset, args, args.unlabelled == "included"), len(dataset.train.labels)
     pixels, labels = (np.concatenate(pair) for pair in zip(dataset.train, dataset.test, strict=True))
-    rows, everything = pixels, np.arange(len(labels))
-    if args.features is not None:
-        rows = read_vectors(args.features, len(labels))
+    rows = pixels if args.features is None else read_vectors(args.features, len(labels))
+    everything = np.arange(len(labels))
     return _assembled(rows, everything, labels, (split.labelled, split.unlabelled, everything[n:]), dataset.classes)
 
 
@@ -74,6 +73,7 @@ def _of_folder(args: FloorFlags) -> FloorData:
     refuse_order(args.order, "--dataset folder")
     refuse_among_images(args.data_root, args.out)
     listing = list_images(args.data_root, args.skip_corrupt)
+    refuse_untested(listing, args.data_root, args.holdout)
     part = np.repeat(range(3), [len(some.paths) for some in listing[1:]])
     paths, labels = ([one for some in listing[1:] for one in getattr(some, name)] for name in ("paths", "labels"))
     labels = np.array(labels, dtype=np.int64)
@@ -83,29 +83,19 @@ def _of_folder(args: FloorFlags) -> FloorData:
     if args.holdout is not None:
         chosen = held_out(labels[labelled], args.holdout, args.manualSeed)
         counts = np.bincount(labels[labelled[chosen]], minlength=len(listing.classes)).tolist()
-        held = {"held_out_counts": counts, "evaluated_on": TEST if len(tested) else HELD_OUT}
+        held = {"held_out_counts": counts, "evaluated_on": TEST if listing.test.paths else HELD_OUT}
         held |= {HELD_OUT_FILES: files_key(args.data_root, [paths[i] for i in labelled[chosen]])}
-        labelled, tested = labelled[~chosen], tested if len(tested) else labelled[chosen]
+        labelled, tested = labelled[~chosen], tested if listing.test.paths else labelled[chosen]
     if args.unlabelled == "included":
         unlabelled = np.concatenate([labelled, unlabelled])
-    if not len(tested):
-        remedy = "add some, or give --holdout 0.2, which keeps a fifth of the labelled images for testing"
-        raise UserError(f"--data_root {args.data_root}: has no test images; {remedy}")
     data = _assembled(rows, rows_of, labels, (labelled, unlabelled, tested), listing.classes)
     if args.features is not None and held.get("evaluated_on") == HELD_OUT:
         refuse_seen(args.features, learned_from(data.facts | held, vars(args)))
     labelled, unlabelled, tested = (places[readable[places]] for places in (labelled, unlabelled, tested))
-    _refuse_unreadable(listing, labels[labelled], tested, args.data_root)
-    return data._replace(labelled=labelled, unlabelled=unlabelled, tested=tested, facts=data.facts | held)
-
-
-def _refuse_unreadable(listing: Listing, labels: np.ndarray, tested: np.ndarray, root: Path) -> None:
-    """Raise UserError if no labelled image of a class is left, or no tested one."""
-    if missing := set(range(len(listing.classes))) - set(labels.tolist()):
-        name = listing.classes[min(missing)]
-        raise UserError(f"{listing.labelled.place}: no image of class {name} can be read; replace some")
+    refuse_empty(labels[labelled], listing.labelled, listing.classes)
     if not len(tested):
-        raise UserError(f"--data_root {root}: none of its test images can be read; replace some")
+        raise UserError(f"--data_root {args.data_root}: none of its test images can be read; replace some")
+    return data._replace(labelled=labelled, unlabelled=unlabelled, tested=tested, facts=data.facts | held)
 
 
 def _rows(args: FloorFlags, paths: list[Path], part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from dataset.feature_cache import files_key
 from dataset.held_out import HELD_OUT_FILES, TEST_FILES, held_out
 from dataset.image_files import read_images
 from dataset.images import Dataset, Files, Images
-from dataset.layouts import LAYOUT, UNKNOWN, Listed, list_images
+from dataset.layouts import LAYOUT, UNKNOWN, Listed, list_images, refuse_untested
 from dataset.long_tail import LongTailed
 from models.weights import IMAGENET_LOOK
 from utils.errors import UserError
@@ -36,11 +36,9 @@ def load_folder(
     test on.
     """
     listing = list_images(root, skip_corrupt)
-    if not listing.test.paths and holdout is None:
-        remedy = "add some, or give --holdout 0.2, which keeps a fifth of the labelled images for testing"
-        raise UserError(f"--data_root {root}: has no test images; {remedy}")
+    refuse_untested(listing, root, holdout)
     (labelled, paths), (unlabelled, _), (test, _) = (_images(part, size, skip_corrupt) for part in listing[1:])
-    _refuse_empty(labelled, listing.labelled, listing.classes)
+    refuse_empty(labelled.labels, listing.labelled, listing.classes)
     held = None
     known_by = {TEST_FILES: files_key(root, listing.test.paths)} if listing.test.paths else {}
     if holdout is not None:
@@ -56,7 +54,7 @@ def load_folder(
     counts = np.bincount(labelled.labels, minlength=len(listing.classes))
     found = train.labels[members]
     known = None if UNKNOWN in found else np.bincount(found, minlength=len(listing.classes))
-    tested = held if held is not None and not listing.test.paths else test
+    tested = test if listing.test.paths else held
     look = IMAGENET_LOOK if isinstance(train, Files) else _statistics(train.pixels)
     dataset = Dataset(train, tested, *look, listing.classes, held_out=held, files=known_by)
     return dataset, LongTailed(everything[:n], members, counts, known)
@@ -75,9 +73,9 @@ def _images(part: Listed, size: int, skip_corrupt: bool) -> tuple[Any, list[Path
     return Images(pixels, labels), [part.paths[i] for i in kept]
 
 
-def _refuse_empty(images: Images | Files, part: Listed, classes: tuple[str, ...]) -> None:
-    """Raise UserError if no labelled image of a class could be read."""
-    counts = np.bincount(images.labels, minlength=len(classes))
+def refuse_empty(labels: np.ndarray, part: Listed, classes: tuple[str, ...]) -> None:
+    """Raise UserError if no labelled image of a class could be read. labels: of those that could, int64 (L,)."""
+    counts = np.bincount(labels, minlength=len(classes))
     if not counts.all():
         raise UserError(f"{part.place}: no image of class {classes[counts.argmin()]} can be read; replace some")
 

@@ -32,17 +32,14 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 
 def learned_from(facts: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells which of a folder's labelled images are held out, from the facts of its data and the flags."""
-    told = {name: facts.get(name) for name in ("classes", "labelled_counts", "held_out_counts", HELD_OUT_FILES)}
-    return told | {name: arguments.get(name) for name in ("holdout", "manualSeed")}
+    """Facts and flags that are equal in two runs on a folder only if both hold out the same of its labelled images."""
+    names = ("classes", "labelled_counts", "held_out_counts", HELD_OUT_FILES)
+    return {name: facts.get(name) for name in names} | {name: arguments.get(name) for name in ("holdout", "manualSeed")}
 
 
 def other_facts(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The names of those facts of now that differ from a run's. (Runs of before files were among them have none of
-    HELD_OUT_FILES and TEST_FILES, and are taken to agree in these.)
-    """
-    untold = [name for name in (HELD_OUT_FILES, TEST_FILES) if then.get(name) is None]
-    return [name for name in now if name not in untold and then.get(name) != now[name]]
+    """The names of those facts of now that differ from a run's."""
+    return [name for name in now if then.get(name) != now[name]]
 
 
 def held_out_words(share: float, facts: Mapping[str, Any]) -> str:

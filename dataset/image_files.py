@@ -91,8 +91,12 @@ def read_images(
     shape: (RGB image, size) -> one of size x size pixels; skip_corrupt: leave out damaged files, and say how many and
     which; otherwise they raise UserError.
     """
-    kept = []
-    pixels = _room_for(len(paths), size)
+    kept, n = [], len(paths)
+    try:
+        pixels = np.empty((n, 3, size, size), np.uint8)
+    except MemoryError:  # else Pillow would go on until the machine has none left
+        problem = f"{n} images of {size} x {size} pixels need {n * 3 * size**2 / 1e9:.0f} GB of memory"
+        raise UserError(f"{problem}; take fewer images, or train with a smaller --img_size") from None
     for i, image in _readable(paths, size, skip_corrupt, shape):
         pixels[len(kept)] = image
         kept.append(i)
@@ -103,19 +107,9 @@ def read_batches(
     paths: Sequence[Path], batch_size: int, size: int, skip_corrupt: bool, shape: Shape = square
 ) -> Iterator[tuple[np.ndarray, list[int]]]:
     """The same in batches, of which the last may be smaller: as many images are in memory, and some that come next."""
-    _room_for(min(batch_size, len(paths)), size)
     readable = _readable(paths, size, skip_corrupt, shape)
     while batch := list(islice(readable, batch_size)):
         yield np.array([image for _, image in batch]), [i for i, _ in batch]
-
-
-def _room_for(n: int, size: int) -> np.ndarray:
-    """Raises UserError where there is none: Pillow would go on until the machine has no memory left."""
-    try:
-        return np.empty((n, 3, size, size), np.uint8)
-    except MemoryError:
-        problem = f"{n} images of {size} x {size} pixels need {n * 3 * size**2 / 1e9:.0f} GB of memory"
-        raise UserError(f"{problem}; take fewer images, or train with a smaller --img_size") from None
 
 
 def _readable(paths: Sequence[Path], size: int, skip_corrupt: bool, shape: Shape) -> Iterator[tuple[int, np.ndarray]]:

@@ -59,14 +59,19 @@ def list_images(root: Path, skip_corrupt: bool) -> Listing:
         seen = "" if root.is_absolute() else f", seen from {Path.cwd()}"
         raise UserError(f"{root}: no such folder or file{seen}; {LAYOUT}")
     places = _places(root)
-    alone = places == [root]
-    paths = {place: image_files(place, skip_corrupt) if place.is_dir() else [] for place in places}
-    classes = _classes(places[0], paths[places[0]], 2)
-    found = {place: _by_folder(place, some, classes) for place, some in paths.items()}
-    labelled, unlabelled, test = (found.get(root / part, Listed(root / part, [], [])) for part in _PARTS)
+    paths = [image_files(place, skip_corrupt) if place.is_dir() else [] for place in places]
+    classes = _classes(places[0], paths[0], 2)
+    labelled, unlabelled, test = (_by_folder(*part, classes) for part in zip(places, paths, strict=True))
     if test.place.is_dir():
         _refuse_unknown(test.place, _classes(test.place, test.paths, 1), classes)
-    return Listing(classes, found[root] if alone else labelled, unlabelled, test)
+    return Listing(classes, labelled, unlabelled, test)
+
+
+def refuse_untested(listing: Listing, root: Path, holdout: float | None) -> None:
+    """Raise UserError if there is nothing to test on. holdout: see `held_out`, None: nothing is held out."""
+    if not listing.test.paths and holdout is None:
+        remedy = "add some, or give --holdout 0.2, which keeps a fifth of the labelled images for testing"
+        raise UserError(f"--data_root {root}: has no test images; {remedy}")
 
 
 def refuse_among_images(root: Path, out: Path) -> None:
@@ -76,9 +81,10 @@ def refuse_among_images(root: Path, out: Path) -> None:
 
 
 def _places(root: Path) -> list[Path]:
-    """Where images lie: in the parts, or in class folders alone."""
+    """Where labelled, unlabelled and test images lie; class folders alone are of labelled ones."""
     alone = not any((root / part).is_dir() for part in _PARTS + _OTHER_NAMES)
-    return [root] if alone else [root / part for part in _PARTS]
+    labelled, *others = (root / part for part in _PARTS)
+    return [root if alone else labelled, *others]
 
 
 def _in_csv(file: Path, skip_corrupt: bool) -> Listing:
@@ -131,8 +137,8 @@ def _by_folder(folder: Path, paths: list[Path], classes: tuple[str, ...]) -> Lis
 
 
 def _label(path: Path, number: dict[str, int]) -> int:
-    """The class (0 .. C-1) that the first folder on a path is called; or a loose file, up to one of its `_` or `.`, as
-    in `cat_12.jpg`, where the longest counts; -1 for none.
+    """The class (0 .. C-1) that the first folder on a path names; or a loose file, as `cat_12.jpg`, by what stands
+    before a `_` or `.`, of several such names the longest; -1 for none.
     """
     first, *rest = map(_name, path.parts)
     names = [first] if rest else [first[: cut.start()] for cut in re.finditer("[_.]", first)]

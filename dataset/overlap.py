@@ -14,9 +14,9 @@ from utils.files import is_file, sha256_of
 
 
 def overlaps(listing: Listing, among_labelled: bool = True) -> dict[str, int]:
-    """How many images have the bytes of one in another part: `unlabelled` and `test` ones those of a labelled one,
-    `both`: test ones those of an unlabelled one; and `labelled` ones those of another labelled one, 0 unless
-    `among_labelled`, for which all labelled files of one size are read.
+    """How many images have the same bytes as another: `unlabelled` and `test`: images of that part that are labelled
+    ones, too; `both`: test images that are unlabelled ones, too; `labelled`: labelled images that are copies of each
+    other, 0 unless `among_labelled`, which reads all labelled files of equal size.
     """
     labelled, unlabelled, test = (_by_size(part.paths) for part in listing[1:])
     pairs = {"unlabelled": (unlabelled, labelled), "test": (test, labelled), "both": (test, unlabelled)}

@@ -48,9 +48,8 @@ def read_vectors(file: Path, n: int, files: str = "", skip_corrupt: bool = False
 
 
 def refuse_seen(file: Path, learned: dict[str, Any]) -> None:
-    """Raise UserError if the features are of a network that was trained here on images that are held out now, by the
-    file beside them. learned: see `learned_from`, of now. (A network that knows none of the classes learned from other
-    images.)
+    """Raise UserError if the network of these features may have been trained on images that are held out now, by the
+    file beside them. One that shares no class with these images is accepted. learned: see `learned_from`, of now.
     """
     try:
         then = read_json(file.with_suffix(".json"))["learned"]

@@ -16,6 +16,7 @@ from methods.classifier import head_adam, tfe
 from methods.method import Network
 from utils.seeding import fold_in, generator
 
+FLOORS = ("logistic_regression", "nearest_class_mean", "tfe_head")  # the last one only on features
 FOLDS, CS, USUAL_C = 3, (1e-4, 1e-3, 1e-2, 1e-1, 1.0), 1e-2
 # The head's, as in the published co-learning on CIFAR; as many steps as its warm-up there.
 MAX_LAM, LR, WEIGHT_DECAY, EMA_DECAY, BATCH, STEPS = 0.6, 0.002, 5e-4, 0.999, 64, 5000

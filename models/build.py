@@ -57,7 +57,7 @@ def library_network(arch: str, num_classes: int, size: int, weights: str | None 
         facts["weights_sha256"] = load_weights(body, arch, weights, size)
     width = take_off_classifier(body)
     check_body(body, arch, width, size)
-    return LibraryNetwork(body, width, num_classes, facts, weights is not None)
+    return LibraryNetwork(body, width, num_classes, facts)
 
 
 def _refuse_one_row(body: nn.Module, arch: str, size: int) -> None:

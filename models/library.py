@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.initialise import initialise
 from utils.errors import UserError
+from utils.text import reason
 
 TIMM = "timm:"
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -27,9 +28,9 @@ class LibraryNetwork(nn.Module):
     checkpoints say of it; pretrained: whether the body was trained by others.
     """
 
-    def __init__(self, body: nn.Module, width: int, num_classes: int, facts: dict[str, Any], pretrained: bool) -> None:
+    def __init__(self, body: nn.Module, width: int, num_classes: int, facts: dict[str, Any]) -> None:
         super().__init__()
-        self.body, self.facts, self.pretrained = body, facts, pretrained
+        self.body, self.facts, self.pretrained = body, facts, False
         self.output, self.rot = nn.Linear(width, num_classes), nn.Linear(width, 4)
         for head in (self.output, self.rot):
             initialise(head)
@@ -57,12 +58,13 @@ def whole_network(arch: str, size: int) -> nn.Module:
     that it doesn't take.
     """
     make: Any = _timm if arch.startswith(TIMM) else _torchvision
-    network = without_dropout(make(arch.removeprefix(TIMM), size)).eval()
     try:
+        network = without_dropout(make(arch.removeprefix(TIMM), size)).eval()
         with torch.no_grad():
             taken = isinstance(network(torch.zeros(2, 3, size, size)), Tensor)
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise _size_refused(arch, size, error) from None
+        problem = f"{arch} doesn't take such images ({reason(error)[:100]})"
+        raise UserError(f"--img_size {size}: {problem}; give its own, often 224") from None
     if not taken or hasattr(network, "aux_logits") or classifier_of(network) is None:
         raise UserError(f"--arch {arch}: does not end in one linear classifier; take another network")
     return network
@@ -122,10 +124,7 @@ def _torchvision(name: str, size: int) -> nn.Module:
 
     refuse_unknown(name)
     sized = {"image_size": size} if name.startswith("vit_") else {}
-    try:
-        return models.get_model(name, weights=None, **sized)
-    except AssertionError as error:
-        raise _size_refused(name, size, error) from None
+    return models.get_model(name, weights=None, **sized)
 
 
 def _timm(name: str, size: int) -> nn.Module:
@@ -142,8 +141,3 @@ def import_timm() -> Any:
     except ImportError:
         raise UserError("--arch timm:...: timm is not installed; pip install timm") from None
     return timm
-
-
-def _size_refused(arch: str, size: int, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:100] or "its patches don't fit"
-    return UserError(f"--img_size {size}: {arch} doesn't take such images ({reason}); give its own, often 224")

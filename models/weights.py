@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.library import TIMM, classifier_of, import_timm, refuse_unknown
 from utils.errors import UserError
 from utils.files import sha256_of
+from utils.text import reason
 
 DEFAULT = "default"
 NO_ARCH = "only with a network of --arch, such as resnet18"
@@ -92,10 +93,8 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def _is_named_tensor(name: object, value: object) -> bool:
-    """Whether these are a parameter or buffer with its values: not quantised, sparse, or without them."""
-    if not (isinstance(name, str) and isinstance(value, Tensor)):
-        return False
-    return value.layout == torch.strided and not (value.is_quantized or value.is_meta or value.is_complex())
+    """Whether these are a parameter or buffer, and not a quantised one."""
+    return isinstance(name, str) and isinstance(value, Tensor) and not value.is_quantized
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -108,9 +107,9 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         _refuse(file, "it is damaged")
 
 
-def _refuse(file: Path, reason: str) -> NoReturn:
+def _refuse(file: Path, problem: str) -> NoReturn:
     remedy = "save one by torch.save(model.state_dict(), file)"
-    raise UserError(f"--weights {file}: no state dict can be read ({reason}); {remedy}") from None
+    raise UserError(f"--weights {file}: no state dict can be read ({problem}); {remedy}") from None
 
 
 def _download(arch: str) -> Path:
@@ -130,7 +129,7 @@ def _download(arch: str) -> Path:
         best.get_state_dict(progress=False, check_hash=True)
         return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     except (ImportError, *_WRONG) as error:
-        problem = f"can't be downloaded ({' '.join(str(error).split())[:100]})"
+        problem = f"can't be downloaded ({reason(error)[:100]})"
         raise UserError(f"--weights default: {problem}; get {url}, and give --weights FILE") from None
 
 

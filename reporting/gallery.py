@@ -56,8 +56,8 @@ class Pictures:
 
 
 def gallery(predictions: Predictions, reference: Reference, facts: dict[str, Any], per_class: int, model: Model) -> str:
-    """The whole page. facts: `classes`, `labelled_counts`, see `untold.facts_of`; per_class: how many to label of each
-    class at most.
+    """The whole page. facts: `classes`, `labelled_counts`, see `published_flags.facts_of`; per_class: how many to
+    label of each class at most.
     """
     classes, counts = facts["classes"], np.bincount(predictions.classes[:, 0], minlength=len(facts["classes"]))
     labelled = {i for i, file in enumerate(predictions.files) if file.resolve() in reference.labelled}

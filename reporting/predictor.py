@@ -4,7 +4,6 @@ Shape legend: B images (B, 3, S, S), D features, C classes.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dataset.augment import normalise
-from dataset.crops import centre_crop
-from dataset.image_files import Shape, read_batches, read_images, square
+from dataset.crops import evaluated_shape
+from dataset.image_files import read_batches, read_images
 
 
 class Predictor(nn.Module):
@@ -28,6 +27,7 @@ class Predictor(nn.Module):
     def __init__(self, network: nn.Module, facts: dict[str, Any]) -> None:
         super().__init__()
         self.network, self.img_size, self.resize = network, facts["img_size"], facts.get("resize")
+        self.shape = evaluated_shape(self.resize)
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(facts[name], dtype=torch.float32))
         self.eval().requires_grad_(False)
@@ -52,15 +52,12 @@ class Predictor(nn.Module):
         """The images in files, uint8 (N, 3, S, S) on the CPU, turned upright and cut as in training; and which of the
         files they are, N indices. Raises UserError for files that can't be read; skip_corrupt: names them instead.
         """
-        pixels, kept = read_images([*map(Path, files)], self.img_size, skip_corrupt, self._shape())
+        pixels, kept = read_images([*map(Path, files)], self.img_size, skip_corrupt, self.shape)
         return torch.from_numpy(pixels), kept
 
     def read_batches(
         self, files: Sequence[Path], batch_size: int, skip_corrupt: bool
     ) -> Iterator[tuple[Tensor, list[int]]]:
         """The same in batches, uint8 (B, 3, S, S) on the device of the network."""
-        for pixels, kept in read_batches(files, batch_size, self.img_size, skip_corrupt, self._shape()):
+        for pixels, kept in read_batches(files, batch_size, self.img_size, skip_corrupt, self.shape):
             yield torch.from_numpy(pixels).to(self.mean.device), kept
-
-    def _shape(self) -> Shape:
-        return square if self.resize is None else partial(centre_crop, resize=self.resize)

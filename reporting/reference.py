@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from dataset.feature_cache import files_key
-from dataset.held_out import HELD_OUT, HELD_OUT_FILES, TEST, TEST_FILES, held_out, other_facts
+from dataset.held_out import HELD_OUT, HELD_OUT_FILES, TEST, TEST_FILES, held_out
 from dataset.layouts import Listed, Listing, list_images
 from reporting.predictions import Predictions, class_means, predict_files
 from reporting.predictor import Predictor
@@ -32,7 +32,7 @@ class Evaluated(NamedTuple):
 
 class Reference(NamedTuple):
     """means: see `class_means`, (M, D); images: how many they are of, labelled ones where `evaluated` is known;
-    evaluated: or why it can't be had; labelled: the images whose classes are known by now, by their real paths.
+    evaluated: or, in words, why there is none; labelled: the images whose classes are known by now, by real paths.
     """
 
     means: Tensor
@@ -83,12 +83,12 @@ def _parts_of_run(model: Model, listing: Listing, predictor: Predictor) -> tuple
     labelled, arguments = _labelled_of_run(model, listing.labelled, predictor), model.arguments
     root = Path(str(arguments["data_root"]))
     if "held_out_counts" not in model.facts:
-        if not listing.test.paths or other_facts(model.facts, {TEST_FILES: files_key(root, listing.test.paths)}):
+        if model.facts.get(TEST_FILES) != files_key(root, listing.test.paths):
             raise UserError(f"{listing.test.place}: the run's test images are not there any more, or not as they were")
         return labelled, TEST, listing.test
     chosen = held_out(np.array(labelled.labels), float(arguments["holdout"]), int(arguments["manualSeed"]))
     held = labelled.some(np.flatnonzero(chosen))
-    if other_facts(model.facts, {HELD_OUT_FILES: files_key(root, held.paths)}):
+    if model.facts.get(HELD_OUT_FILES) != files_key(root, held.paths):
         raise UserError(f"{labelled.place}: its files have other names or sizes now; the run held out others of them")
     return labelled.some(np.flatnonzero(~chosen)), HELD_OUT, held
 

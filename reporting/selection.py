@@ -38,7 +38,7 @@ def to_label(predictions: Predictions, per_class: int, labelled: Container[int] 
 
 def _centred(grey: np.ndarray) -> np.ndarray:
     """A unit vector (G * G + 1,), so that the product of two is the correlation of their images; the last element
-    makes even ones, which have no correlation, near-duplicates of each other. grey: uint8 (G, G).
+    makes images of one colour, which have no correlation, near-duplicates of each other. grey: uint8 (G, G).
     """
     row = np.append(grey - grey.mean(), 1).astype(np.float32)
     return row / np.linalg.norm(row)

@@ -100,14 +100,14 @@ def network_like(weights: dict[str, Tensor], classes: int) -> nn.Module:
     return ResNet50(classes, width=len(weights["conv1.weight"]))
 
 
-def prior_of(model: Model, told: list[int] | None) -> np.ndarray:
+def prior_of(model: Model, given: list[int] | None) -> np.ndarray:
     """The class distribution that the model's classifier learned from, (C,): that of the labelled images, or in CoSSL
-    and in other methods that balance it the uniform one. told: labelled images of each class where the checkpoint
+    and in other methods that balance it the uniform one. given: labelled images of each class where the checkpoint
     doesn't tell, (C,). Raises UserError if neither does.
     """
     if model.facts.get("class_balanced", model.cossl):
         return np.full(model.classes, 1 / model.classes)
-    if (known := model.facts.get("labelled_counts", told)) is None:
+    if (known := model.facts.get("labelled_counts", given)) is None:
         problem = "doesn't tell its labelled images per class (it is of the published code)"
         raise UserError(f"--known_prior: {model.checkpoint} {problem}; give --labelled_counts, or leave this run out")
     counts = np.array(known, dtype=float)

@@ -52,8 +52,8 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
 
 
 def choose_network(choices: dict[str, Any], gpu: bool, take: Callable[..., None]) -> None:
-    """A pre-trained network if its weights are given or can be had, else a small one, or the one given untrained.
-    take: see `choose`. Raises UserError for weights that are given and can't be had.
+    """The network given, or the usual one, pre-trained. Where its weights can't be had: the one given, untrained, or a
+    small one. take: see `choose`. Raises UserError for weights that are given and can't be had.
     """
     arch = choices.get("arch", "resnet50" if gpu else "efficientnet_b0")
     weights = choices.get("weights", DEFAULT)

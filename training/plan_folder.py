@@ -20,7 +20,7 @@ def run_folders(out: Path) -> list[Path]:
 
 
 def held_by(out: Path) -> list[Path]:
-    """Files of runs, and their results, that would be taken for those of a plan, or replaced."""
+    """Files of runs and results that a new plan would take for its own, or replace."""
     results = [out / name for name in RESULTS if (out / name).exists()]
     return [file for folder in run_folders(out) for file in written(folder)] + results
 
@@ -40,5 +40,5 @@ def discard(out: Path) -> None:
 def is_finished(folder: Path) -> bool:
     """Whether what is trained there, or the floor, has come to its end."""
     with suppress(ValueError, LookupError, TypeError):  # a damaged summary counts for nothing
-        return (folder / SUMMARY).exists() and bool(read_json(folder / SUMMARY)["status"] == "finished")
+        return bool(read_json(folder / SUMMARY)["status"] == "finished")
     return False

@@ -22,7 +22,7 @@ from utils.errors import UserError
 from utils.files import atomic_write_text, to_json
 from utils.flags import with_role
 from utils.ranks import world_size
-from utils.text import warn_once
+from utils.text import reason, warn_once
 
 
 class Recorder:
@@ -118,15 +118,15 @@ class Recorder:
         self.background.wait()
         return f"step {totals.step} of epoch {self.done + 1}" if totals.step else f"epoch {self.done}"
 
-    def summarise(self, status: str, reason: str = "") -> dict[str, Any]:
-        """Write `summary.json`, and return it. status, reason: see `schema.Summary`."""
+    def summarise(self, status: str, why: str = "") -> dict[str, Any]:
+        """Write `summary.json`, and return it. status, why: `status` and `reason` of `schema.Summary`."""
         figures = summarise(self.history)
         for part in filter(None, (figures["best"], figures.get("chosen"))):
             part["epoch"] += self.done - length(self.history)
         run = {"steps_per_epoch": self.steps, "arguments": self.arguments, "epochs": self.done}
         machine = {"versions": self.versions, "processes": world_size(), "step_seconds": self.step_seconds}
         machine |= {"evaluation_seconds": self.evaluation_seconds, "wall_seconds": round(monotonic() - self.began, 1)}
-        state = {"status": status} | ({"reason": reason} if reason else {})
+        state = {"status": status} | ({"reason": why} if why else {})
         summary = state | self.facts | run | figures | machine
         with writing(self.lock):
             atomic_write_text(self.out / "summary.json", to_json(summary))
@@ -135,7 +135,7 @@ class Recorder:
     def fail(self, error: Exception) -> None:
         """Say in the summary why the run ends."""
         with suppress(OSError, UserError):  # where the folder can't be written to, the error itself is all that is left
-            self.summarise("failed", " ".join(str(error).split()) or type(error).__name__)
+            self.summarise("failed", reason(error))
 
     def conclude(self) -> None:
         """The last printed lines say what came out, and where it is."""

@@ -23,8 +23,7 @@ def as_flags(values: dict[str, Any], flags: Iterable[Flag]) -> list[str]:
         if value is True:
             found.append(one.names[0])
         elif value is not None and value is not False:  # 0 is a value, and equals False
-            begins_as_flag = str(value).startswith("-")
-            found += [f"{one.names[0]}={value}"] if begins_as_flag else [one.names[0], str(value)]
+            found += [one.names[0], str(value)]
     return found
 
 

@@ -44,7 +44,7 @@ def _no_json(text: str) -> NoReturn:
 
 
 def is_file(path: Path) -> bool:
-    """Also of a name that no file can have, because it is too long."""
+    """False, and no error, for a name that no file can have, because it is too long."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file may raise
 
 

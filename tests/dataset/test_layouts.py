@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from helpers.own_images import image_folder, write_image
 from helpers.scripts import assert_refused, assert_runs, load_checkpoint, run_here, summary
 
@@ -297,15 +296,6 @@ def test_a_run_goes_on_with_its_test_images_only(folder, tmp_path):
     assert_runs(FIX, *flags)
     (folder / "test" / "cat" / "0.png").rename(folder / "test" / "cat" / "z.png")
     assert_refused(run_here(FIX, *flags), "--data_root: not the images", "test files differ")
-
-
-def test_runs_of_before_files_were_told_go_on(folder, tmp_path):
-    flags = [*FLAGS, "--data_root", folder, "--holdout", 0.25, "--out", tmp_path / "out"]
-    assert_runs(FIX, *flags)
-    state = load_checkpoint(tmp_path / "out" / "checkpoint.pth.tar")
-    del state["facts"]["held_out_files"], state["facts"]["test_files"]
-    torch.save(state, tmp_path / "out" / "checkpoint.pth.tar")
-    assert_runs(FIX, *flags)
 
 
 def test_generations_hold_out_the_same(folder, tmp_path):

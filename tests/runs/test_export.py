@@ -174,7 +174,7 @@ def test_the_checkpoint_is_not_replaced(own_runs, tmp_path):
     assert_refused(run_here("export.py", checkpoint, *flags), "--out", "would replace the checkpoint")
 
 
-def test_untold(empty):
+def test_what_published_checkpoints_do_not_tell(empty):
     torch.save(published_state("train_cifar_fix"), empty / "checkpoint.pth.tar")
     assert_refused(run_here("export.py", empty / "checkpoint.pth.tar"), "--classes: ", "doesn't name its classes")
 

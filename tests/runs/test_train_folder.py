@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -432,17 +431,6 @@ def test_images_where_results_of_a_part_would_lie_are_refused(name, images, tmp_
     result = run_here(SCRIPT, tmp_path / name, *FEW, "--out", tmp_path)
     assert_refused(result, f"--out {tmp_path / name}", "among the images")
     assert not (tmp_path / "plan.json").exists()
-
-
-def test_a_folder_whose_name_begins_as_a_flag_is_no_flag_of_a_script(images, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert f"--out {tmp_path / '-x'}" in run_within(images, *FEW, "--no-baseline", "--out=-x")
-
-
-def test_a_value_that_begins_as_a_flag_is_handed_on():
-    values = {"weights": Path("-x.pth"), "arch": "resnet18"}
-    found = train_folder.as_flags(values, train_folder.PASSED["cossl"])
-    assert sorted(found) == ["--arch", "--weights=-x.pth", "resnet18"]
 
 
 def test_a_flag_of_the_value_0_is_handed_on():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.plan import CO_LEARNING_COST, FEWEST, SUPERVISED, Speed, decay, fixed_seconds, lengths
+from training.plan import COSTS, FEWEST, Speed, decay, fixed_seconds, lengths
 from utils.errors import UserError
 
 NONE = (None, None, None)
@@ -17,7 +17,7 @@ def cost(found, speed, parts):
     """Seconds, added up step by step."""
     seconds = len(parts) * found.epochs * speed.evaluation
     for part, n in found.by_part(parts).items():
-        seconds += n * speed.step * {"supervised": SUPERVISED, "fix": 1, "cossl": CO_LEARNING_COST}[part]
+        seconds += n * speed.step * COSTS[part]
     return seconds
 
 

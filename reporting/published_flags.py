@@ -1,4 +1,4 @@
-"""What checkpoints of the published code don't tell, and a user must: classes, their labelled images, the images' look.
+"""Flags for what checkpoints of the published code don't tell: classes, their labelled images, the images' look.
 
 Shape legend: C classes.
 """
@@ -36,10 +36,10 @@ PREPARED = {
     "food101": Prepared("TorchvisionResNet", 101, 224, (food101.MEAN, food101.STD)),
     "small_imagenet127": Prepared("ResNet50", 127, None, SMALL_LOOK),
 }
-UNTOLD = ("classes", "labelled_counts", "dataset", "img_size")  # flags
+PUBLISHED_FLAGS = ("classes", "labelled_counts", "dataset", "img_size")  # flags
 
 
-class Flags(Protocol):
+class PublishedFlags(Protocol):
     """Each None where it isn't given."""
 
     classes: list[str] | None
@@ -48,8 +48,8 @@ class Flags(Protocol):
     img_size: int | None
 
 
-def add_untold(parser: Parser) -> None:
-    """Add the flags that tell it."""
+def add_published_flags(parser: Parser) -> None:
+    """Add them."""
     add = parser.add_argument
     published = "of a checkpoint of the published code, which doesn't tell: "
     about = "names of the classes, with commas between them, or a file with one a line"
@@ -62,13 +62,13 @@ def add_untold(parser: Parser) -> None:
     add("--img_size", type=image_size, help=published + about)
 
 
-def facts_of(model: Model, flags: Flags) -> dict[str, Any]:
+def facts_of(model: Model, flags: PublishedFlags) -> dict[str, Any]:
     """`classes`, `labelled_counts` (or None), `dataset` (None in a checkpoint of ours), `img_size`, `mean`, `std`, on
     Food-101 `resize`: of a checkpoint that tells them, or by the flags. Raises UserError for a flag that is missing,
     wrong, or not needed.
     """
     if model.facts:
-        if given := [name for name in UNTOLD if getattr(flags, name) is not None]:
+        if given := [name for name in PUBLISHED_FLAGS if getattr(flags, name) is not None]:
             raise UserError(f"--{given[0]}: {model.checkpoint} tells it itself; leave --{given[0]} out")
         return {"dataset": None} | model.facts
     dataset = flags.dataset or _dataset_of(model)
@@ -90,22 +90,22 @@ def _dataset_of(model: Model) -> str:
     raise UserError(f"{problem}; give the one that they were prepared as: {', '.join(PREPARED)}")
 
 
-def _class_names(model: Model, told: list[str] | None, dataset: str) -> list[str]:
+def _class_names(model: Model, given: list[str] | None, dataset: str) -> list[str]:
     """Raises UserError where they aren't told, or are another number."""
-    if told is not None:
-        return one_each(told, "--classes", model)
+    if given is not None:
+        return one_each(given, "--classes", model)
     if dataset == "small_imagenet127" and model.classes == PREPARED[dataset].classes:
         return list(class_map()[1])
     how = f"{model.classes} names with commas between them, or a file with one a line"
     raise UserError(f"--classes: {model.checkpoint} doesn't name its classes; give --classes with {how}")
 
 
-def one_each(told: list[Any], flag: str, model: Model) -> list[Any]:
+def one_each(given: list[Any], flag: str, model: Model) -> list[Any]:
     """What a flag lists, (C,). Raises UserError unless it is one entry for each class."""
-    if len(told) != model.classes:
-        problem = f"{len(told)} entries, and {model.checkpoint} tells {model.classes} classes apart"
+    if len(given) != model.classes:
+        problem = f"{len(given)} entries, and {model.checkpoint} tells {model.classes} classes apart"
         raise UserError(f"{flag}: {problem}; give one for each class, in the order of their numbers")
-    return told
+    return given
 
 
 def class_list(text: str) -> list[str]:
