@@ -88,6 +88,7 @@ def command_line() -> Namespace:
         add(*one.names, **one.options | {"default": SUPPRESS})
     args = parser.parse_args()
     args.images = args.images.absolute()  # checkpoints and printed commands are read in other folders, too
+    args.out = args.out.absolute() if str(args.out).startswith("-") else args.out  # ./-x is -x, a flag of the scripts
     args.chosen = {name: vars(args).pop(name) for name in passed if name in args}
     return args
 

@@ -93,8 +93,10 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def _is_named_tensor(name: object, value: object) -> bool:
-    """Whether these are a parameter or buffer, and not a quantised one."""
-    return isinstance(name, str) and isinstance(value, Tensor) and not value.is_quantized
+    """Whether these are a parameter or buffer with its values: not quantised, sparse, or without them."""
+    if not (isinstance(name, str) and isinstance(value, Tensor)):
+        return False
+    return value.layout == torch.strided and not (value.is_quantized or value.is_meta or value.is_complex())
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:

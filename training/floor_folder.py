@@ -23,7 +23,7 @@ def refuse_other_floor(out: Path, arguments: Mapping[str, Any]) -> None:
     if found == ["summary.json"]:
         try:
             summary = read_json(out / found[0])
-            then = summary["arguments"] if "floor" in summary else {}
+            then = summary["arguments"] if summary["floor"] else {}
             names = [name for name in {**arguments, **then} if name not in with_role(PLACE)]
             difference = differing(arguments, then, names)
         except ValueError:  # no JSON

@@ -159,6 +159,9 @@ class Code:
 # What else a tensor of weights may be.
 KINDS_OF_TENSORS = {
     "integers": lambda value: (100 * value).int(),
+    "complex": lambda value: value.to(torch.complex64),
+    "sparse": lambda value: value.to_sparse(),
+    "without values": lambda value: value.to("meta"),
     "quantised": lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8),
 }
 

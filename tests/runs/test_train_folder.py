@@ -433,6 +433,11 @@ def test_images_where_results_of_a_part_would_lie_are_refused(name, images, tmp_
     assert not (tmp_path / "plan.json").exists()
 
 
+def test_a_folder_whose_name_begins_as_a_flag_is_no_flag_of_a_script(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert f"--out {tmp_path / '-x'}" in run_within(images, *FEW, "--no-baseline", "--out", "./-x")
+
+
 def test_a_flag_of_the_value_0_is_handed_on():
     values = {"tau": 0.0, "workers": 0, "max_lam": 0.0, "channels_last": False, "weights": None, "graph": True}
     found = train_folder.as_flags(values, train_folder.PASSED["cossl"])
