@@ -94,9 +94,8 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 def _is_named_tensor(name: object, value: object) -> bool:
     """Whether these are a parameter or buffer with its values: not quantised, sparse, or without them."""
-    if not (isinstance(name, str) and isinstance(value, Tensor)):
-        return False
-    return value.layout == torch.strided and not (value.is_quantized or value.is_meta or value.is_complex())
+    named = isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+    return named and not (value.is_quantized or value.is_meta or value.is_complex())
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -110,8 +109,8 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _refuse(file: Path, problem: str) -> NoReturn:
-    remedy = "save one by torch.save(model.state_dict(), file)"
-    raise UserError(f"--weights {file}: no state dict can be read ({problem}); {remedy}") from None
+    problem = f"no state dict can be read ({problem})"
+    raise UserError(f"--weights {file}: {problem}; save one by torch.save(model.state_dict(), file)") from None
 
 
 def _download(arch: str) -> Path:
