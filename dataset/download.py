@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from utils.errors import UserError
 from utils.files import NOT_SUPPORTED
-from utils.text import printable, warn
+from utils.text import printable, reason, warn
 
 _LOCK = ".download.lock"
 
@@ -39,9 +39,8 @@ def downloading(what: str, files: str, home: str, root: Path, folder: Path) -> I
         for path in new:
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"--data_root {root}: {what} not found and could not be downloaded or unpacked ({reason}); "
+            f"--data_root {root}: {what} not found and could not be downloaded or unpacked ({reason(error)}); "
             f"put {files} from {home} there"
         ) from None
 

@@ -58,9 +58,9 @@ def write_features(
     which row it began. What is held in memory doesn't depend on N.
 
     features: pixels, uint8 (PART or fewer, 3, S, S) -> (PART or fewer, D); key: plain values that tell the network, the
-    transform (`img_size`: S; `resize`: see `evaluated_shape`) and the files; skip_corrupt: rows of
-    damaged images are NaN, and these are named; otherwise they raise UserError. It is raised, too, where `out` holds
-    something else, and where there is no space.
+    transform (`img_size`: S; `resize`: see `evaluated_shape`) and the files; skip_corrupt: rows of damaged images are
+    NaN, and these are named; otherwise they raise UserError. It is raised, too, where `out` holds something else, and
+    where there is no space.
     """
     beside, key = out.with_suffix(".json"), key | {"images": len(paths)}
     done = _rows_done(out, beside, key, overwrite)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.text import warn
+from utils.text import reason, warn
 
 TABLES = 3072 + 768  # bytes of shared memory for a histogram and a table of levels, three channels each
 PARAMETERS = (c_void_p, c_void_p, c_void_p, c_void_p, c_int, c_int)
@@ -33,8 +33,7 @@ def render_kernel() -> Callable[[Tensor, Tensor, Tensor, Tensor], None] | None:
         import_module("cuda.bindings")
         _loaded(torch.cuda.current_device())
     except (ImportError, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        warn(f"views are made by many small kernels instead of one: {reason}")
+        warn(f"views are made by many small kernels instead of one: {reason(error)}")
         return None
     return launch_render
 

@@ -16,6 +16,7 @@ from dataset.images import Dataset, Images
 from dataset.shares import labelled_share, profiled_share
 from dataset.streams import Sampling, streams
 from utils.errors import UserError
+from utils.text import reason
 
 NUM_CLASSES, SIZES = {"small_imagenet127": 127, "small_imagenet1k": 1000}, (32, 64)
 # ImageNet-1k-LT: images of the largest class, and gamma. Source: published code of SimPro.
@@ -95,8 +96,9 @@ def _part(root: Path, part: str, size: int, classes: int) -> Images:
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; {remedy}") from None
     except (ValueError, EOFError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--data_root {root}: {part} files damaged ({reason}); make them anew: {remedy}") from None
+        raise UserError(
+            f"--data_root {root}: {part} files damaged ({reason(error)}); make them anew: {remedy}"
+        ) from None
     if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, size, size) or labels.shape != pixels.shape[:1]:
         raise UserError(f"{paths[0]}: not uint8 images of {size} pixels with a label each; {remedy}")
     labels = np.array(labels, dtype=np.int64)
