@@ -11,7 +11,6 @@ where a killed one ended.
 from utils.start import run_main
 
 import hashlib
-import warnings
 from argparse import SUPPRESS, Namespace
 from typing import Any
 
@@ -23,6 +22,7 @@ from dataset.crops import resized
 from dataset.feature_cache import files_key, weights_key, write_features
 from dataset.folder import LARGEST_IN_MEMORY
 from dataset.held_out import learned_from
+from dataset.image_modes import silent_pillow
 from dataset.layouts import list_images, refuse_among_images
 from models.build import library_network
 from models.weights import look_of
@@ -60,8 +60,7 @@ def main() -> None:
 
     key = {"weights": weights_key(network)} | about | {"files": files_key(args.images, paths)}
     make_folder(args.out.parent)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of files that it reads nevertheless, and doesn't name
+    with silent_pillow():
         write_features(args.out, paths, features, key, args.overwrite, args.skip_corrupt)
     print(f"results: {args.out}")
 

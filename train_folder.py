@@ -26,9 +26,9 @@ from dataset.overlap import overlaps
 from methods.floors import FLOORS
 from training.checkpoint import BEST, LATEST
 from training.choices import CHOSEN_FROM, choose
-from training.folder import Lock, make_folder
+from training.folder import SUMMARY, Lock, make_folder
 from training.plan import COSTS, Lengths, Speed, decay, fixed_seconds, lengths
-from training.plan_folder import PLAN, SCRIPT_OF, SUMMARY, discard, held_by, is_finished
+from training.plan_folder import PLAN, SCRIPT_OF, discard, held_by, is_finished
 from training.resume import moved_weights
 from training.scripts import as_flags, run_script
 from utils.args import PLACE, Parser

@@ -3,7 +3,6 @@
 Shape legend: R images of a chunk, V crops of each, S x S pixels.
 """
 
-import warnings
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from dataset.image_files import DAMAGED, Shape, open_image, square
-from dataset.image_modes import as_rgb
+from dataset.image_modes import as_rgb, silent_pillow
 from utils.seeding import fold_in
 from utils.text import reason
 
@@ -50,12 +49,10 @@ def read_rgb(path: str, upright: bool = False) -> Image.Image:
     """As torchvision's Food101 does with what JPEGs hold; upright: turned as Exif says, as by `read_image`. Raises one
     of DAMAGED for a file that isn't an image.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of files that it reads nevertheless, and doesn't name
-        with open_image(path) as image:
-            if upright:
-                ImageOps.exif_transpose(image, in_place=True)
-            return as_rgb(image)
+    with silent_pillow(), open_image(path) as image:
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
+        return as_rgb(image)
 
 
 def random_crop(image: Image.Image, size: int) -> Image.Image:

@@ -6,7 +6,6 @@ Shape legend: N images, 3 channels, S x S pixels.
 import os
 import struct
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from dataset.image_modes import as_rgb
+from dataset.image_modes import as_rgb, silent_pillow
 from utils.errors import UserError
 from utils.files import walk
 from utils.text import printable, reason
@@ -133,8 +132,7 @@ def _read_all(paths: Sequence[Path], size: int, shape: Shape) -> Iterator[tuple[
         except DAMAGED as error:
             return None, reason(error)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of files that it reads nevertheless, and doesn't name
+    with ThreadPoolExecutor(os.cpu_count()) as pool, silent_pillow():
         parts = (paths[i : i + READ_AHEAD] for i in range(0, len(paths), READ_AHEAD))
         read = (one for part in parts for one in pool.map(attempt, part))
         if sys.stderr.isatty():

@@ -1,5 +1,9 @@
 """Pixels of any mode of Pillow -> RGB of 8 bits, without clipping and without showing what is transparent."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from PIL import Image
 
@@ -21,6 +25,14 @@ def as_rgb(image: Image.Image) -> Image.Image:
         colours = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@contextmanager
+def silent_pillow() -> Iterator[None]:
+    """Pillow's warnings, of files that it reads nevertheless, don't name the file: none is shown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _scaled(image: Image.Image) -> Image.Image:

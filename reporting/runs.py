@@ -14,7 +14,7 @@ from reporting.published_code import EVEN_TESTS, LOG, PUBLISHED, is_log, last_fi
 from reporting.side_files import read_diagnostics, read_shifted
 from reporting.summaries import STATISTICS, read_summary
 from training.checkpoint import LATEST, read_checkpoint
-from training.folder import in_use
+from training.folder import SUMMARY, in_use
 from utils.errors import UserError
 from utils.files import walk
 
@@ -67,7 +67,7 @@ class FinishedRun:
 
 def _held(name: str) -> bool:
     """Whether a folder that holds a file of this name is that of a run."""
-    return name in ("summary.json", LATEST) or is_log(name)
+    return name in (SUMMARY, LATEST) or is_log(name)
 
 
 def find_runs(roots: list[Path]) -> list[FinishedRun]:
@@ -93,7 +93,7 @@ def read_run(folder: Path) -> FinishedRun:
     run = FinishedRun(str(folder), "broken", [])
     log, checkpoint = last_files(folder)
     run.columns, log_problems, published_log = read_log(log)
-    if (folder / "summary.json").exists():
+    if (folder / SUMMARY).exists():
         _ours(run, folder)
     else:
         _published(run, checkpoint, published_log, log.name != LOG)
@@ -111,9 +111,9 @@ def read_run(folder: Path) -> FinishedRun:
 def _ours(run: FinishedRun, folder: Path) -> None:
     """Complete a run with a summary."""
     try:
-        run.about = read_summary(folder / "summary.json")
+        run.about = read_summary(folder / SUMMARY)
     except ValueError as error:
-        run.problems.append(f"summary.json {error}")
+        run.problems.append(f"{SUMMARY} {error}")
         return
     status, done, wanted = (run.about[name] for name in ("status", "epochs", "arguments"))
     if status == "finished":
@@ -137,7 +137,7 @@ def _published(run: FinishedRun, checkpoint: Path, published_log: bool, crest: b
         except UserError as error:
             run.problems.append(checkpoint.name + str(error).removeprefix(str(checkpoint)))
     if "arguments" in state or not (published_log or state):
-        run.problems.insert(0, "no summary.json")
+        run.problems.insert(0, f"no {SUMMARY}")
         return
     known = read_arguments(checkpoint.parent / "arguments.json", run.problems)
     if known.get("arguments", {}).get("dataset") in EVEN_TESTS:  # its log has one of the two

@@ -3,7 +3,6 @@
 import base64
 import io
 import os
-import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from PIL import ImageOps
 
 from dataset.image_files import DAMAGED, open_image
-from dataset.image_modes import as_rgb
+from dataset.image_modes import as_rgb, silent_pillow
 
 SIDE = 96  # pixels, of the longer side at most
 
@@ -19,8 +18,7 @@ SIDE = 96  # pixels, of the longer side at most
 def thumbnails(files: Iterable[Path]) -> dict[Path, str]:
     """Of each file the whole image, upright, as the URI of a JPEG; an empty one of what can't be read any more."""
     wanted = sorted(set(files))
-    with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of files that it reads nevertheless, and doesn't name
+    with ThreadPoolExecutor(os.cpu_count()) as pool, silent_pillow():
         return dict(zip(wanted, pool.map(_thumbnail, wanted), strict=True))
 
 

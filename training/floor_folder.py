@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from training.folder import discard_run, make_folder, written
+from training.folder import SUMMARY, discard_run, make_folder, written
 from training.history import versions
 from training.resume import differing
 from utils.args import PLACE
@@ -20,7 +20,7 @@ def refuse_other_floor(out: Path, arguments: Mapping[str, Any]) -> None:
     """
     found = sorted(path.name for path in written(out))
     difference = f"{found[0]} of a run" if found else ""
-    if found == ["summary.json"]:
+    if found == [SUMMARY]:
         try:
             summary = read_json(out / found[0])
             then = summary["arguments"] if summary["floor"] else {}
@@ -49,4 +49,4 @@ def write_floor(
     about = {"steps_per_epoch": 0, "arguments": arguments, "epochs": 0, "epochs_averaged": 0}
     machine = {"versions": versions() | {"scikit-learn": version("scikit-learn")}, "processes": 1}
     summary = {"status": "finished", "floor": True, "start_epoch": 0} | facts | about | parts | machine
-    atomic_write_text(out / "summary.json", to_json(summary | {"wall_seconds": round(seconds, 1)}))
+    atomic_write_text(out / SUMMARY, to_json(summary | {"wall_seconds": round(seconds, 1)}))

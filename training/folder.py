@@ -12,11 +12,11 @@ from utils.errors import UserError
 from utils.files import read_json
 from utils.text import warn
 
-LOCK = ".lock"
+LOCK, SUMMARY = ".lock", "summary.json"
 GENERATION = "generation_"  # its number follows
 WRITTEN = (
     *("checkpoint*.pth.tar", ".checkpoint*.pth.tar.tmp", "tensorboard/events.out.tfevents.*"),
-    *("log.txt", "summary.json", "diagnostics.npz", "shifted.json"),
+    *("log.txt", SUMMARY, "diagnostics.npz", "shifted.json"),
 )
 
 
@@ -59,7 +59,7 @@ def refuse_results(out: Path) -> None:
     beginning of its first epoch.
     """
     with suppress(ValueError, TypeError, LookupError):
-        if read_json(out / "summary.json")["best"] is None:
+        if read_json(out / SUMMARY)["best"] is None:
             return
     for path in written(out):
         if not path.name.endswith(".tmp"):

@@ -3,10 +3,10 @@
 from contextlib import suppress
 from pathlib import Path
 
-from training.folder import Lock, discard_run, written
+from training.folder import SUMMARY, Lock, discard_run, written
 from utils.files import read_json
 
-PLAN, SUMMARY = "plan.json", "summary.json"
+PLAN = "plan.json"
 SCRIPT_OF = {"supervised": "train_cifar_supervised", "fix": "train_cifar_fix", "cossl": "train_cifar_fix_cossl"}
 RESULTS = (  # in the folder, beside the runs
     *("features.npy", "features.json", "shown.csv", "predictions.csv", "gallery.html"),

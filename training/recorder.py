@@ -11,7 +11,7 @@ from typing import Any
 from training.background import Background
 from training.checkpoint import BEST, LATEST, bring_best, finite, on_host, read_checkpoint, save_checkpoint
 from training.diagnostics import pseudo_columns, selects, write_diagnostics
-from training.folder import Lock, writing
+from training.folder import SUMMARY, Lock, writing
 from training.history import Log, chosen_epoch, extended, length, summarise, versions
 from training.outcome import doubts, outcome
 from training.schema import Facts, History, Row
@@ -129,7 +129,7 @@ class Recorder:
         state = {"status": status} | ({"reason": why} if why else {})
         summary = state | self.facts | run | figures | machine
         with writing(self.lock):
-            atomic_write_text(self.out / "summary.json", to_json(summary))
+            atomic_write_text(self.out / SUMMARY, to_json(summary))
         return summary
 
     def fail(self, error: Exception) -> None:
