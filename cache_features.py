@@ -23,7 +23,8 @@ from dataset.feature_cache import files_key, weights_key, write_features
 from dataset.folder import LARGEST_IN_MEMORY
 from dataset.held_out import learned_from
 from dataset.image_modes import silent_pillow
-from dataset.layouts import list_images, refuse_among_images
+from dataset.layouts import list_images
+from dataset.parts import refuse_among_images
 from models.build import library_network
 from models.weights import look_of
 from reporting.protocol import deciding

@@ -21,8 +21,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dataset.feature_cache import files_key
-from dataset.layouts import Listing, list_images, refuse_among_images
+from dataset.layouts import Listing, list_images
 from dataset.overlap import overlaps
+from dataset.parts import refuse_among_images
 from methods.floors import FLOORS
 from training.checkpoint import BEST, LATEST
 from training.choices import CHOSEN_FROM, choose
@@ -202,8 +203,14 @@ def measured(
     part, start = "fix" if "fix" in parts else "supervised", time.monotonic()
     given = tuple(getattr(args, name) for name in LENGTHS)
     half = max(1, min(TRIAL_STEPS, args.steps or TRIAL_STEPS) // 2)
+    print(f"a trial of {2 * half} steps:")
     with TemporaryDirectory() as folder:
-        run_script(SCRIPT_OF[part], *flags_of(args, choices, part, 2, half), "--out", folder, quiet=True)
+        trial = [*flags_of(args, choices, part, 2, half), "--out", folder]
+        try:
+            run_script(SCRIPT_OF[part], *trial, quiet=True, limit=60 * args.minutes)
+        except TimeoutError:
+            problem = "the trial takes longer; give more, or a smaller network or images (--arch, --img_size)"
+            raise UserError(f"--minutes {args.minutes:g}: {problem}") from None
         summary = read_json(Path(folder) / SUMMARY)
     step, evaluation = summary["step_seconds"], summary["evaluation_seconds"]  # of the second half: the first is slower
     rest = time.monotonic() - start - 2 * (half * step + evaluation)

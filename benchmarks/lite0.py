@@ -25,6 +25,7 @@ def write_lite0(out: Path) -> None:
     state = dict(zip(ours, theirs.values(), strict=True))
     if wrong := [name for name, value in state.items() if value.shape != ours[name].shape]:
         raise ValueError(f"the package's weights aren't {ARCH}'s: {wrong[0]}")
+    out.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, out)
 
 

@@ -55,7 +55,7 @@ PROTOCOL, PROTOCOL_EPOCHS = (250_000, 50_000), (500, 100)  # of both stages of t
 FIX = "train_cifar_fix", "train_cifar_fix_cossl"
 FLAGS = {"TF32": "--tf32", "bf16": "--amp"}
 FLAGS |= {word: f"--{word}" for word in ("graph", "channels_last", "cudnn_benchmark", "compile")}
-FLAGS["schedule"] = "--schedule=short"
+FLAGS |= {"schedule": "--schedule=short", "resnet18": "--arch=resnet18"}
 
 
 def flags_of(setting: str) -> list[str]:
@@ -205,7 +205,8 @@ def bits(stage: Stage) -> None:
 def graph(stage: Stage) -> None:
     """Eager and replayed steps leave the same bits."""
     recipes, steps = RECIPES[: stage.number(6, 2)], stage.number(12, 3)
-    for recipe, words in [*((recipe, "") for recipe in recipes), *((recipe, " schedule") for recipe in FIX)]:
+    others = [(recipe, words) for words in (" schedule", " resnet18") for recipe in FIX]
+    for recipe, words in [*((recipe, "") for recipe in recipes), *others]:
         logs, states = [], []
         for setting in ("eager", "graph"):
             it, step = stage.stepping(recipe, setting + words)

@@ -17,9 +17,10 @@ from dataset.feature_cache import files_key
 from dataset.folder import LARGEST_IN_MEMORY, refuse_empty
 from dataset.held_out import HELD_OUT, HELD_OUT_FILES, TEST, held_out, learned_from
 from dataset.image_files import read_images
-from dataset.layouts import list_images, refuse_among_images, refuse_untested
+from dataset.layouts import list_images, refuse_untested
 from dataset.long_tail import ImbalanceFlags, long_tailed
 from dataset.orders import refuse_order
+from dataset.parts import refuse_among_images
 from dataset.vectors import read_vectors, refuse_seen
 from utils.errors import UserError
 

@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 from dataset.image_csv import listed_images
 from dataset.image_files import foreign, image_files
+from dataset.parts import PART_NAMES, places_of, refuse_resembling
 from utils.errors import UserError
 
 UNKNOWN = -1
-_PARTS = ("labelled", "unlabelled", "test")
-_OTHER_NAMES = ("labeled", "unlabeled", "val")  # as other programs call them: no classes
 LAYOUT = "give labelled/CLASS/*.jpg and test/CLASS/*.jpg (or .png, ...), or CLASS/*.jpg, or a CSV"
 
 
@@ -51,14 +50,16 @@ def list_images(root: Path, skip_corrupt: bool) -> Listing:
     it has no such part, in its class folders, which are labelled; or the images that a CSV lists, see `listed_images`.
 
     Classes are in alphabetical order. skip_corrupt: see `image_files`. Raises UserError where there are fewer than two,
-    for folders that are missing or empty, for images beside class folders, and for test images of other classes.
+    for folders that are missing or empty or whose names only resemble those of the parts, for images beside class
+    folders, and for test images of other classes.
     """
     if root.is_file():
         return _in_csv(root, skip_corrupt)
     if not root.is_dir():
         seen = "" if root.is_absolute() else f", seen from {Path.cwd()}"
         raise UserError(f"{root}: no such folder or file{seen}; {LAYOUT}")
-    places = _places(root)
+    refuse_resembling(root)
+    places = places_of(root)
     paths = [image_files(place, skip_corrupt) if place.is_dir() else [] for place in places]
     classes = _classes(places[0], paths[0], 2)
     labelled, unlabelled, test = (_by_folder(*part, classes) for part in zip(places, paths, strict=True))
@@ -72,19 +73,6 @@ def refuse_untested(listing: Listing, root: Path, holdout: float | None) -> None
     if not listing.test.paths and holdout is None:
         remedy = "add some, or give --holdout 0.2, which keeps a fifth of the labelled images for testing"
         raise UserError(f"--data_root {root}: has no test images; {remedy}")
-
-
-def refuse_among_images(root: Path, out: Path) -> None:
-    """Raise UserError if results would lie in a folder of images, and count as a class or as images later on."""
-    if root.is_dir() and any(out.resolve().is_relative_to(place.resolve()) for place in _places(root)):
-        raise UserError(f"--out {out}: lies among the images in {root}; take a folder elsewhere")
-
-
-def _places(root: Path) -> list[Path]:
-    """Where labelled, unlabelled and test images lie; class folders alone are of labelled ones."""
-    alone = not any((root / part).is_dir() for part in _PARTS + _OTHER_NAMES)
-    labelled, *others = (root / part for part in _PARTS)
-    return [root if alone else labelled, *others]
 
 
 def _in_csv(file: Path, skip_corrupt: bool) -> Listing:
@@ -122,7 +110,7 @@ def _classes(folder: Path, paths: list[Path], needed: int) -> tuple[str, ...]:
         raise UserError(f"{folder}: has {len(names)} class folders and needs {words}; {LAYOUT}")
     for path in paths:
         if path.parent == folder:
-            other = "" if folder.name not in _PARTS else ", or to unlabelled/"
+            other = "" if folder.name not in PART_NAMES else ", or to unlabelled/"
             raise UserError(f"{path}: lies in no class folder; move it into one{other}")
     filled = {_name(path.relative_to(folder).parts[0]) for path in paths}
     if empty := [name for name in names if name not in filled]:

@@ -14,9 +14,9 @@ from dataset.folder import load_folder
 from dataset.held_out import held_out_words
 from dataset.image_loader import ImageLoader
 from dataset.images import Dataset, Files, Views
-from dataset.layouts import refuse_among_images
 from dataset.long_tail import ImbalanceFlags, LongTailed, long_tailed
 from dataset.orders import refuse_order
+from dataset.parts import refuse_among_images
 from dataset.pixels import Pixels
 from dataset.self_training import Joined, with_joined
 from dataset.stream import Stream

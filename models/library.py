@@ -3,6 +3,7 @@
 Shape legend: B images (B, 3, S, S), D features, C classes.
 """
 
+import warnings
 from copy import deepcopy
 from difflib import get_close_matches
 from typing import Any
@@ -57,6 +58,7 @@ def whole_network(arch: str, size: int) -> nn.Module:
     untrained. Raises UserError for a name that isn't known, for timm where it isn't installed, and for images of a size
     that it doesn't take.
     """
+    refuse_unknown(arch)
     make: Any = _timm if arch.startswith(TIMM) else _torchvision
     try:
         network = without_dropout(make(arch.removeprefix(TIMM), size)).eval()
@@ -109,30 +111,33 @@ def without_dropout(network: nn.Module) -> nn.Module:
     return network
 
 
-def refuse_unknown(name: str) -> None:
-    """Raise UserError for a name that isn't one of torchvision's networks."""
-    from torchvision import models  # here, for most runs don't need it
+def refuse_unknown(arch: str) -> None:
+    """Raise UserError for a name that isn't one of torchvision's networks or, after `timm:`, of timm's, with a tag
+    (resnet18.a1_in1k) or without; and for timm where it isn't installed.
+    """
+    if arch.startswith(TIMM):
+        timm, library, others = import_timm(), "timm", "... (timm.list_models(), timm.list_pretrained())"
+        known = [*timm.list_models(), *timm.list_pretrained()]
+    else:
+        from torchvision import models  # here, for most runs don't need it
 
-    known = models.list_models(module=models)
-    if name not in known:
-        near = ", ".join(get_close_matches(name, known)) or "resnet18, efficientnet_b0, vit_b_16"
-        raise UserError(f"--arch {name}: torchvision has no such network; take {near}, ..., or timm:NAME")
+        library, others, known = "torchvision", "..., or timm:NAME", models.list_models(module=models)
+    if (name := arch.removeprefix(TIMM)) not in known:
+        near = ", ".join(get_close_matches(name, known)) or "resnet18, efficientnet_b0"
+        raise UserError(f"--arch {arch}: {library} has no such network; take {near}, {others}")
 
 
 def _torchvision(name: str, size: int) -> nn.Module:
     from torchvision import models
 
-    refuse_unknown(name)
     sized = {"image_size": size} if name.startswith("vit_") else {}
-    return models.get_model(name, weights=None, **sized)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of networks that are refused later
+        return models.get_model(name, weights=None, **sized)
 
 
 def _timm(name: str, size: int) -> nn.Module:
-    timm = import_timm()
-    if name not in (known := timm.list_models()):
-        near = ", ".join(get_close_matches(name, known)) or "see timm.list_models()"
-        raise UserError(f"--arch timm:{name}: timm has no such network; {near}")
-    return timm.create_model(name, pretrained=False)
+    return import_timm().create_model(name, pretrained=False)
 
 
 def import_timm() -> Any:

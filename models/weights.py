@@ -140,10 +140,10 @@ def look_of(arch: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """
     if arch is None:
         raise UserError(f"--weights: {NO_ARCH}")
+    refuse_unknown(arch)
     if not arch.startswith(TIMM):
         from torchvision.models import get_model_weights
 
-        refuse_unknown(arch)
         published: Any = get_model_weights(arch).DEFAULT.transforms()
         return tuple(published.mean), tuple(published.std)
     config = import_timm().get_pretrained_cfg(arch.removeprefix(TIMM))

@@ -17,9 +17,9 @@ from models.weights import DEFAULT, weights_file
 from training.scripts import as_flags
 from utils.errors import UserError
 from utils.flags import CIFAR, RUN
-from utils.method_flags import COSSL, FIXMATCH
+from utils.method_flags import CIFAR_COSSL, FIXMATCH
 
-CHOSEN_FROM = (*RUN, *CIFAR, *FIXMATCH, *COSSL)
+CHOSEN_FROM = (*RUN, *CIFAR, *FIXMATCH, *CIFAR_COSSL)
 
 
 def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], list[str]]:
@@ -44,7 +44,7 @@ def choose(chosen: dict[str, Any], listing: Listing) -> tuple[dict[str, Any], li
     if share := choices.get("holdout"):
         labels = labels[~held_out(labels, share, choices.get("manualSeed", 0))]
     most = 64 if gpu else 32
-    take("all labelled images" if len(labels) < most else "as many as fit", batch_size=max(1, min(most, len(labels))))
+    take("all labelled images" if len(labels) < most else "the usual number", batch_size=max(1, min(most, len(labels))))
     if not gpu:
         take("faster on a CPU", channels_last=True)
     take("blends stay close to rare classes", max_lam=0.6)

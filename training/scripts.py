@@ -27,12 +27,13 @@ def as_flags(values: dict[str, Any], flags: Iterable[Flag]) -> list[str]:
     return found
 
 
-def run_script(name: str, *arguments: Any, quiet: bool = False) -> None:
+def run_script(name: str, *arguments: Any, quiet: bool = False, limit: float | None = None) -> None:
     """Run a script to its end, by this Python. Its output is ours; signals go to it, and it ends as by itself.
 
-    name: of its file, without its ending; quiet: a trial, of which only what it writes to stderr is seen. If this
-    process is killed, the script gets SIGTERM. Raises Stopped if it fails or there is a signal, even one so late that
-    the script ends as usual; SystemExit where its exit code is 2, after a mistake of the user's.
+    name: of its file, without its ending; quiet: a trial, of which only what it writes to stderr is seen; limit:
+    seconds, after which it is killed and TimeoutError raised. If this process is killed, the script gets SIGTERM.
+    Raises Stopped if it fails or there is a signal, even one so late that the script ends as usual; SystemExit where
+    its exit code is 2, after a mistake of the user's.
     """
     command = [sys.executable, str(_ROOT / f"{name}.py"), *map(str, arguments)]
     print(f"$ python {shlex.join([os.path.relpath(command[1]), *command[2:]])}", flush=True)
@@ -44,8 +45,14 @@ def run_script(name: str, *arguments: Any, quiet: bool = False) -> None:
         child.send_signal(number)
 
     handle_signals(hand_on)
-    code = child.wait()
-    end_on_signals()
+    try:
+        code = child.wait(limit)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+        raise TimeoutError from None
+    finally:
+        end_on_signals()
     if code == 2:  # it has said what is wrong
         raise SystemExit(code)
     if code or signals:

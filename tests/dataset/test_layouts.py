@@ -166,11 +166,37 @@ def test_class_folders_alone_are_labelled(alone):
     assert len(kept) == 10 and parts == sorted(image.tobytes() for image in pixels)
 
 
-@pytest.mark.parametrize("name", ["unlabelled", "test", "labeled", "val"])
+@pytest.mark.parametrize("name", ["unlabelled", "test"])
 def test_folders_that_are_parts_are_no_classes(name, alone):
     write_image(alone / name / "1.png", 0)
     with pytest.raises(UserError, match="alone/labelled: no such folder"):
         list_images(alone, False)
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong", "meant"),
+    [
+        (["unlabeled"], "unlabeled", "unlabelled"),
+        (["labelled", "unlabeled"], "unlabeled", "unlabelled"),
+        (["labelled", "test", "val"], "val", "test"),
+        (["Labelled", "Unlabelled"], "Labelled", "labelled"),
+        (["train", "test"], "train", "labelled"),
+        (["train", "valid"], "train", "labelled"),
+        (["Labelled"], "Labelled", "labelled"),
+    ],
+)
+def test_folders_that_resemble_parts_are_refused(names, wrong, meant, alone):
+    for name in names:
+        write_image(alone / name / "cat" / "1.png", 0)
+    with pytest.raises(UserError, match=rf"alone/{wrong}: such folders .*; rename it to {meant}, or move"):
+        list_images(alone, False)
+
+
+@pytest.mark.parametrize("name", ["train", "Valid", "contest"])
+def test_names_that_may_be_classes(name, alone):
+    write_image(alone / name / "1.png", 0)
+    (alone / "test").write_text("a file")
+    assert set(list_images(alone, False).classes) == {"cat", "dog", name}
 
 
 def test_an_image_beside_class_folders(alone):

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -61,7 +62,7 @@ def test_features_are_what_the_classifier_of_torchvision_gets(arch):
 
 
 @pytest.mark.parametrize(
-    "arch", ["efficientnet_b0", "swin_t", "mnasnet0_5", "timm:vit_tiny_patch16_224", "timm:efficientnet_b0"]
+    "arch", ["efficientnet_b0", "swin_t", "mnasnet0_5", "timm:vit_tiny_patch16_224", "timm:efficientnet_b0.ra_in1k"]
 )
 def test_nothing_in_a_step_is_random(arch):
     """Dropout and stochastic depth would not be the same after a resume, and not on another device."""
@@ -232,6 +233,10 @@ def test_a_checkpoint_of_ours_is_no_file_of_weights(tmp_path):
     [
         ({"arch": "resnet81"}, "--arch resnet81.*resnet18"),
         ({"arch": "timm:nothing"}, "--arch timm:nothing"),
+        (
+            {"arch": "timm:resnet18.nothing"},
+            "--arch timm:resnet18.nothing: timm has no such network; take resnet18.*1k",
+        ),
         ({"arch": "timm:levit_128s", "img_size": 224}, "--arch timm:levit_128s"),
         ({"arch": "timm:vit_tiny_patch16_224", "img_size": 64}, "--img_size 64"),
         ({"arch": "inception_v3", "img_size": 96}, "--arch inception_v3"),
@@ -248,7 +253,8 @@ def test_a_checkpoint_of_ours_is_no_file_of_weights(tmp_path):
 def test_what_does_not_fit_is_refused_by_its_flag(given, words):
     if str(given.get("arch")).startswith("timm:"):
         pytest.importorskip("timm")
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words), warnings.catch_warnings():
+        warnings.simplefilter("error")  # the line of the error is all that is printed
         build_network(flags(**given), 3)
 
 
@@ -281,9 +287,11 @@ def test_files_of_versions_and_of_older_names(arch, tmp_path):
 
 
 def test_the_look_of_what_is_no_network_of_the_library():
+    pytest.importorskip("timm")
     for arch, words in (
         (None, "--weights: only with a network of --arch"),
         ("resnet81", "--arch resnet81: .*resnet18"),
+        ("timm:resnet18.nothing", "--arch timm:resnet18.nothing: .*resnet18"),
     ):
         with pytest.raises(UserError, match=words):
             look_of(arch)

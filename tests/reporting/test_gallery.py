@@ -217,6 +217,10 @@ def test_mistakes_are_mistakes_and_of_the_held_out_part(run):
     assert confident == sorted(confident, reverse=True)
     words = " ".join(section(page, "mistakes").split())
     assert f"Of the {len(truth)} held-out images" in words and f"{len(shown)} are mistaken" in words
+    names = list(truth.values())
+    right = [truth[file] for file in truth if truth[file] == ["cat", "dog"][guess[file]]]
+    balanced = np.mean([100 * right.count(name) / names.count(name) for name in set(names)])
+    assert f"<b>{balanced:.1f} %</b> balanced accuracy, on {len(truth)} held-out images" in page
     (chart,) = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])
     for c, name in enumerate(chart["names"]):
         rows = [guess[file] for file in truth if truth[file] == name]

@@ -45,7 +45,7 @@ def images(tmp_path):
     return image_folder(tmp_path / "images")
 
 
-def start_within(name, *arguments, quiet=False):
+def start_within(name, *arguments, quiet=False, limit=None):
     """A script that this one starts, within this process, which spares it the seconds of its start."""
     print(f"$ python {name}.py", *arguments)
     result = run_here(f"{name}.py", *arguments)
@@ -206,6 +206,18 @@ def test_too_little_time_leaves_no_plan(images, tmp_path):
         result = run_here(SCRIPT, images, *SMALL, "--minutes", 0.01, "--out", tmp_path / "out")
     assert_refused(result, "--minutes", "give")
     assert not (tmp_path / "out" / "plan.json").exists()
+
+
+@pytest.mark.slow
+def test_a_trial_ends_when_the_time_is_over(images, tmp_path):
+    result = run_here(SCRIPT, images, *SMALL, "--minutes", 0.01, "--out", tmp_path / "out")
+    assert_refused(result, "--minutes 0.01: the trial takes longer")
+    assert not (tmp_path / "out").exists()
+
+
+def test_it_takes_the_flags_of_the_script_that_it_ends_with(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", [SCRIPT, "images", "--classifier", "abc"])
+    assert train_folder.command_line().chosen == {"classifier": "abc"}
 
 
 @pytest.mark.parametrize(
@@ -498,7 +510,7 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(flags, word, images, tmp_p
 
 def test_what_is_said_of_a_script_that_has_ended_is_true(monkeypatch):
     """Of a trial nothing is kept; others go on, unless --overwrite discards what is done."""
-    monkeypatch.setattr("training.scripts.subprocess.Popen", lambda *_, **__: SimpleNamespace(wait=lambda: -15))
+    monkeypatch.setattr("training.scripts.subprocess.Popen", lambda *_, **__: SimpleNamespace(wait=lambda _: -15))
     said = []
     for name, quiet in (("train_cifar_fix", True), ("train_cifar_fix", False), ("floor", False)):
         with pytest.raises(Stopped) as ended:
