@@ -10,7 +10,7 @@ from methods.pseudo_labels import ROWS
 from training.schema import Facts, History
 from utils.text import printable
 
-_FEW, _LONG = 0.01, 5  # share of the pseudo-labels that is as good as none; epochs
+_FEW, _SHORT, _LONG = 0.01, 3, 5  # share of the pseudo-labels that is as good as none; epochs
 _NEARLY_ALL = 0.9  # share of the pseudo-labels
 
 WHERE = {TEST: "the test set", HELD_OUT: "the held-out part itself"}
@@ -33,14 +33,14 @@ def outcome(summary: dict[str, Any]) -> str:
 
 
 def doubts(history: History, facts: Facts, tau: float | None, epochs: int) -> list[str]:
-    """What is wrong with the pseudo-labels, a line each: hardly any used in five epochs, or all of a shorter run, by a
-    method that selects them; nearly all of one class in five; a collapsed estimate of their distribution.
+    """What is wrong with the pseudo-labels, a line each: hardly any used in five epochs, or all of a run of three or
+    four, by a method that selects them; nearly all of one class in five; a collapsed estimate of their distribution.
     tau, epochs: of the flags.
     """
-    found, train, n = list[str](), history["train"], min(_LONG, epochs)
+    found, train, n = list[str](), history["train"], max(_SHORT, min(_LONG, epochs))
     mask = train.get("mask", torch.empty(0))[-n:]
     if len(mask) == n and bool((mask < _FEW).all()):
-        words = f"in the last {f'{n} epochs' if n > 1 else 'epoch'} less than 1 % of the pseudo-labels were used"
+        words = f"in the last {n} epochs less than 1 % of the pseudo-labels were used"
         found.append(f"--tau {tau}: {words}; lower --tau, or train longer")
     counts, labelled = history.get("counts", torch.empty(0))[-_LONG:], torch.tensor(facts["labelled_counts"]).double()
     if len(counts) == _LONG and (labelled / labelled.sum()).max() <= _NEARLY_ALL:
