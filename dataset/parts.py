@@ -5,9 +5,10 @@ from pathlib import Path
 from utils.errors import UserError
 
 PART_NAMES = ("labelled", "unlabelled", "test")
-# As other programs call them; the last two may be classes, if they stand alone.
-_OTHER_NAMES = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "test", "validation": "test"}
-_OTHER_NAMES |= {"train": "labelled", "valid": "test"}
+# What other programs mean by a name.
+_CLASS_OR_PART = {"train": "labelled", "valid": "test"}  # classes, where they stand alone
+_MEANT = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "test", "validation": "test"} | _CLASS_OR_PART
+_MEANT |= {part: part for part in PART_NAMES}
 
 
 def places_of(root: Path) -> list[Path]:
@@ -25,10 +26,9 @@ def refuse_resembling(root: Path) -> None:
         names = [entry.name for entry in root.iterdir()]
     except OSError as error:
         raise UserError(f"{root}: a folder that can't be read ({error.strerror}); make it readable") from error
-    meant = {part: part for part in PART_NAMES} | _OTHER_NAMES
-    parts = {name: meant[name.lower()] for name in names if name.lower() in meant and (root / name).is_dir()}
+    parts = {name: _MEANT[name.lower()] for name in names if name.lower() in _MEANT and (root / name).is_dir()}
     wrong = sorted(parts.keys() - PART_NAMES)
-    if wrong and (len(parts) > 1 or wrong[0].lower() not in ("train", "valid")):
+    if wrong and (len(parts) > 1 or wrong[0].lower() not in _CLASS_OR_PART):
         problem = f"such folders are called {', '.join(PART_NAMES)} here"
         raise UserError(f"{root / wrong[0]}: {problem}; rename it to {parts[wrong[0]]}, or move it elsewhere")
 

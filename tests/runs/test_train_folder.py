@@ -215,7 +215,7 @@ def test_a_trial_ends_when_the_time_is_over(images, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_it_takes_the_flags_of_the_script_that_it_ends_with(capsys, monkeypatch):
+def test_it_takes_the_flags_of_the_script_that_it_ends_with(monkeypatch):
     monkeypatch.setattr("sys.argv", [SCRIPT, "images", "--classifier", "abc"])
     assert train_folder.command_line().chosen == {"classifier": "abc"}
 
